@@ -1,0 +1,122 @@
+/*
+ * store.h: the second tier, as the engine sees it. A few verbs on immutable segments.
+ *
+ * A segment is up to FSW_SEGMENT_BYTES bytes under a 64-bit id that its device never uses twice.
+ * It is put once, read in ranges, dropped once, and never overwritten: a copy is there or missing,
+ * but never stale. (memcached's extstore has the same shape for a disk.)
+ *
+ * Verbs are asynchronous. The caller owns a struct fsw_store_request and the bytes it points at;
+ * from submit() until done() they belong to the store. done() is called exactly once for every
+ * submitted request, also when the store is closed, on the store's own thread (or, for a store that
+ * can answer at once, inside submit()): it must neither block nor submit() while holding a lock
+ * that a submitter holds.
+ *
+ * What a result means to the engine:
+ *   FSW_STORE_OK           done; for PUT, `copies` says which copies were acknowledged (bit 0 = first)
+ *   FSW_STORE_GONE         GET only: the store answered, still shows this device's sentinel, and does
+ *                          not have that segment. The page is lost to that store.
+ *   FSW_STORE_FULL         PUT only: no room now. Nothing was stored.
+ *   FSW_STORE_UNREACHABLE  no answer until the deadline. A PUT may or may not have landed: its id is
+ *                          burnt, drop it. A GET may be tried again.
+ *   FSW_STORE_CORRUPT      the answer does not fit the request (length, type).
+ *   FSW_STORE_REFUSED      the store answered an error that trying again will not mend (rights).
+ */
+#ifndef FARSWAP_STORE_H
+#define FARSWAP_STORE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "farswap/error.h"
+
+/* On Redis 7.0.15 a value of this size costs 0.13 % overhead, one of 65,536 bytes 25 %. */
+#define FSW_SEGMENT_BYTES 65520u
+
+/* The device's identity: random, made with its image, in every key at the store. */
+struct fsw_device_id {
+    uint8_t bytes[16];
+};
+/* Lower-case hex with its NUL. */
+#define FSW_DEVICE_ID_TEXT 33
+
+enum fsw_store_verb { FSW_STORE_PUT, FSW_STORE_GET, FSW_STORE_DROP };
+
+enum fsw_store_result {
+    FSW_STORE_OK = 0,
+    FSW_STORE_GONE,
+    FSW_STORE_FULL,
+    FSW_STORE_UNREACHABLE,
+    FSW_STORE_CORRUPT,
+    FSW_STORE_REFUSED,
+};
+
+struct fsw_store_request {
+    /* set by the caller */
+    enum fsw_store_verb verb;
+    uint32_t row;      /* the segment's row in the device's directory (slot stores use it) */
+    uint64_t id;       /* the segment's id */
+    void *bytes;       /* PUT: what to store. GET: where to. DROP: unused */
+    uint32_t offset;   /* GET: first byte of the range, within the segment */
+    uint32_t length;   /* PUT: 1..FSW_SEGMENT_BYTES. GET: bytes wanted, all within the segment */
+    uint64_t deadline; /* CLOCK_MONOTONIC in ns; 0: wait for ever (reads of the default) */
+    void (*done)(struct fsw_store_request *request);
+    void *owner; /* the caller's, untouched */
+    /* set by the store before done() */
+    enum fsw_store_result result;
+    uint32_t copies;
+    /* the store's, between submit() and done() */
+    struct fsw_store_request *next, *prev;
+    uint64_t scratch[2];
+};
+
+/* What status and the counters say of a store. Written by value; all may be read at any time. */
+struct fsw_store_health {
+    int connected;            /* 1: answers now */
+    uint64_t since;           /* CLOCK_MONOTONIC ns of the last change of `connected` */
+    uint64_t puts, gets, drops; /* answered */
+    uint64_t bytes_out, bytes_in; /* on the wire, as far as the library under it tells */
+    uint64_t reconnects, retries, errors;
+    char last_error[160];     /* of the last failure, for people; "" if none ever */
+};
+
+struct fsw_store;
+
+struct fsw_store_ops {
+    const char *scheme; /* "resp" */
+
+    /* Connects, checks that the store can hold segments for good (password, eviction policy),
+     * disconnects. Blocks up to a few seconds. For the start of a program, where a person reads
+     * the error; starts no thread, so it may be called before a fork. */
+    int (*probe)(struct fsw_store *store, struct fsw_error *err);
+
+    /* Starts the store's thread for this device (after any fork) and leaves the device's sentinel
+     * there: a random value under a name of the device, which tells an emptied store from one that
+     * lost a segment. Returns before the first connection is up: requests wait for it. */
+    int (*start)(struct fsw_store *store, const struct fsw_device_id *device, struct fsw_error *err);
+
+    /* Hands over n requests. Never blocks and never fails: failures come through done(). From any
+     * thread, after start(). */
+    void (*submit)(struct fsw_store *store, struct fsw_store_request *const *requests, size_t n);
+
+    /* Every segment id that the store has of a device. Blocks; not from done(). `each` returns 0 to
+     * go on. Works before or after start(). */
+    int (*list)(struct fsw_store *store, const struct fsw_device_id *device,
+                int (*each)(uint64_t id, void *opaque), void *opaque, struct fsw_error *err);
+
+    /* Drops every segment of a device, and its sentinel. Blocks; not from done(). Works before or
+     * after start(). *ret_count: segments that were there. */
+    int (*forget)(struct fsw_store *store, const struct fsw_device_id *device, uint64_t *ret_count,
+                  struct fsw_error *err);
+
+    void (*health)(struct fsw_store *store, struct fsw_store_health *ret_health);
+
+    /* Answers what is in flight with FSW_STORE_UNREACHABLE, ends the thread, frees. Blocks. */
+    void (*close)(struct fsw_store *store);
+};
+
+/* Every store begins with this. */
+struct fsw_store {
+    const struct fsw_store_ops *ops;
+};
+
+#endif
