@@ -1,0 +1,151 @@
+# shellcheck shell=bash
+# device.sh: the server, and what turns its socket into a block device.
+#
+#   nbd     the kernel's client: nbdkit ── /dev/nbdN
+#   fuse    where there is none: nbdkit ── nbdfuse ── $STATE/mnt/disk ── /dev/loopN
+#
+# Going down is the other way round, and begins with swapoff: a server that stops under an active
+# swap takes every page on it along.
+
+IMAGE=farswap-run
+DISK=$STATE/mnt/disk
+
+# shellcheck disable=SC2034 # for the run
+declare -A DOOR_TEXT=(
+    [nbd]="the kernel's nbd, with nbd-client"
+    [fuse]='FUSE and a loop device (this kernel has no nbd)')
+
+# door_choose: prints nbd or fuse, whichever works here.
+door_choose() {
+    if [[ -b /dev/nbd0 ]] || { modprobe nbd && wait_until 5 test -b /dev/nbd0; } 2>/dev/null; then
+        echo nbd
+    else
+        echo fuse
+    fi
+}
+
+# device_up DOOR SIZE MEMORY CODEC OVERFLOW: sets $DEVICE.
+device_up() {
+    server_start "${@:2}"
+    "attach_$1"
+}
+
+server_start() {
+    local overflow=()
+    [[ $4 == none ]] || overflow=("overflow=$4")
+    state_note image "$IMAGE"
+    spawn server nbdkit --foreground --unix "$STATE/server.sock" --pidfile "$STATE/server.ready" \
+        "$PLUGIN" "name=$IMAGE" "size=$1" "memory=$2" "codec=$3" "${overflow[@]}"
+    wait_until 15 server_is_decided
+    [[ -s $STATE/server.ready ]] || die 'the device did not start:' "$(log_of server)"
+    ! grep -i warning "$STATE/server.log" >&2 || true
+}
+
+# nbdkit writes its pidfile once it listens.
+server_is_decided() { [[ -s $STATE/server.ready ]] || process_is_gone server.pid; }
+
+connections() { local cpus; cpus=$(nproc); echo $((cpus > 4 ? 4 : cpus)); }
+
+attach_nbd() {
+    local name
+    for name in /sys/block/nbd*; do
+        name=${name##*/}
+        [[ ! -e /sys/block/$name/pid && $(<"/sys/block/$name/size") == 0 && -b /dev/$name ]] || continue
+        state_note nbd "/dev/$name"
+        # By ioctl it stays as a process: one that can be recognised, as netlink's kernel thread can't.
+        spawn client nbd-client -unix "$STATE/server.sock" "/dev/$name" -nonetlink -nofork -swap \
+            -block-size 4096 -connections "$(connections)"
+        wait_until 10 nbd_is_decided "$name"
+        if nbd_is_ours "$name"; then
+            DEVICE=/dev/$name
+            return
+        fi
+        stop client # somebody else took that device in between
+        state_forget nbd
+    done
+    die 'no /dev/nbdN could be attached:' "$(log_of client)"
+}
+
+nbd_is_decided() {
+    { [[ -e /sys/block/$1/pid && $(<"/sys/block/$1/size") != 0 ]]; } 2>/dev/null ||
+        process_is_gone client.pid
+}
+
+nbd_is_ours() {
+    local pid
+    pid=$(process_of client.pid) && [[ $(<"/sys/block/$1/pid") == "$pid" ]]
+} 2>/dev/null
+
+attach_fuse() {
+    mkdir -p "$STATE/mnt"
+    spawn nbdfuse nbdfuse --connections "$(connections)" "$DISK" --unix "$STATE/server.sock"
+    wait_until 10 fuse_is_decided
+    [[ -s $DISK ]] || die 'nbdfuse did not start:' "$(log_of nbdfuse)"
+    DEVICE=$(losetup --find --show --direct-io=on "$DISK" 2>&1) || die 'no loop device:' "$DEVICE"
+}
+
+fuse_is_decided() { [[ -s $DISK ]] || process_is_gone nbdfuse.pid; } 2>/dev/null
+
+# loops_of_ours: the loop devices over $DISK. They are found by what they are over, which was known
+# before they were made.
+loops_of_ours() {
+    local file backing
+    for file in /sys/block/loop*/loop/backing_file; do
+        { read -r backing <"$file"; } 2>/dev/null || continue
+        file=${file#/sys/block/}
+        [[ ${backing% (deleted)} != "$DISK" ]] || printf '/dev/%s\n' "${file%%/*}"
+    done
+}
+
+loops_are_gone() { [[ -z $(loops_of_ours) ]]; }
+
+mount_is_gone() { ! grep -q " $STATE/mnt " /proc/self/mounts; }
+
+# device_down: everything that device_up made, in the order that loses nothing. Fails if swap can't
+# be turned off; nothing is stopped then. Also right for the remains of a run that was killed.
+device_down() {
+    local device devices
+    mapfile -t devices < <(loops_of_ours; state_word nbd)
+    for device in "${devices[@]}"; do
+        swap_off "$device" || return 1
+    done
+    detach_fuse
+    detach_nbd
+    stop server
+    image_destroy
+}
+
+detach_fuse() {
+    local device
+    while read -r device; do
+        losetup --detach "$device"
+    done < <(loops_of_ours)
+    wait_until 10 loops_are_gone || warn "a loop device over $DISK stays: it is in use"
+    if ! mount_is_gone; then
+        wait_until 10 unmount || umount --lazy "$STATE/mnt"
+    fi
+    wait_until 5 process_is_gone nbdfuse.pid
+    stop nbdfuse
+}
+
+unmount() { umount "$STATE/mnt" 2>/dev/null || mount_is_gone; }
+
+detach_nbd() {
+    local device
+    device=$(state_word nbd) || return 0
+    nbd_is_ours "${device#/dev/}" && nbd-client -d "$device" >/dev/null
+    wait_until 5 process_is_gone client.pid
+    stop client
+    state_forget nbd
+}
+
+# image_destroy: also what a killed server has left. Where nothing is built (yet), it stays noted.
+image_destroy() {
+    local image
+    image=$(state_word image) || return 0
+    [[ -x $FARSWAP ]] || return 0
+    if "$FARSWAP" list 2>/dev/null | grep -qw -- "$image"; then
+        timeout 60 "$FARSWAP" destroy "$image" >&2 || warn "image $image could not be destroyed"
+    fi
+    state_forget image
+}
