@@ -1,0 +1,301 @@
+/*
+ * resp.c: the resp store: wiring, its thread, and what it says of itself.
+ */
+#include "client/store/resp.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "common/cleanup.h"
+#include "common/clock.h"
+
+#define SWEEP_MS 50
+
+static struct resp_store *of_base(struct fsw_store *base)
+{
+    return (struct resp_store *)base;
+}
+
+/* ---- for the lanes ---- */
+
+void resp_store_finish(struct resp_store *store, struct fsw_store_request *request,
+                       enum fsw_store_result result)
+{
+    request->result = result;
+    request->copies = request->verb == FSW_STORE_PUT && result == FSW_STORE_OK;
+    if (result != FSW_STORE_UNREACHABLE)
+        store->answered[request->verb]++;
+    if (result != FSW_STORE_OK)
+        store->errors++;
+    request->done(request);
+}
+
+void resp_store_say(struct resp_store *store, const char *what, const char *why)
+{
+    FSW_LOCK_SCOPE(&store->said_lock);
+    snprintf(store->last_error, sizeof store->last_error, "%s%s%s", what, why ? ": " : "",
+             why ? why : "");
+}
+
+void resp_store_lane_changed(struct resp_store *store)
+{
+    unsigned connected = store->gets.ready && store->puts.ready;
+
+    FSW_LOCK_SCOPE(&store->said_lock);
+    if (connected == store->connected)
+        return;
+    store->connected = connected;
+    store->since = fsw_now_ns();
+}
+
+/* ---- the thread ---- */
+
+/* Moves what was submitted to its lanes. Returns 1 if the store is to stop. */
+static int take_inbox(struct resp_store *store, struct fsw_requests *ret_taken)
+{
+    FSW_LOCK_SCOPE(&store->inbox_lock);
+    fsw_requests_init(ret_taken);
+    fsw_requests_splice(ret_taken, &store->inbox);
+    return (int)store->stopping;
+}
+
+static void stop(struct resp_store *store)
+{
+    resp_lane_end(&store->gets);
+    resp_lane_end(&store->puts);
+    uv_close((uv_handle_t *)&store->sweep, NULL);
+    uv_close((uv_handle_t *)&store->wake, NULL);
+}
+
+static void on_sweep(uv_timer_t *timer)
+{
+    struct resp_store *store = timer->data;
+    uint64_t now = fsw_now_ns();
+
+    if (resp_lane_sweep(&store->gets, now) + resp_lane_sweep(&store->puts, now) == 0)
+        uv_timer_stop(timer);
+}
+
+static void on_wake(uv_async_t *wake)
+{
+    struct resp_store *store = wake->data;
+    struct fsw_store_request *request;
+    struct fsw_requests taken;
+    int stopping = take_inbox(store, &taken);
+
+    if (fsw_requests_first(&taken) != NULL && !uv_is_active((uv_handle_t *)&store->sweep))
+        uv_timer_start(&store->sweep, on_sweep, SWEEP_MS, SWEEP_MS);
+    while ((request = fsw_requests_pop(&taken)) != NULL)
+        resp_lane_add(request->verb == FSW_STORE_GET ? &store->gets : &store->puts, request);
+    resp_lane_pump(&store->gets);
+    resp_lane_pump(&store->puts);
+    if (stopping)
+        stop(store);
+}
+
+static void *run(void *opaque)
+{
+    struct resp_store *store = opaque;
+
+    pthread_setname_np(pthread_self(), "farswap-store");
+    resp_lane_open(&store->gets);
+    resp_lane_open(&store->puts);
+    uv_run(&store->loop, UV_RUN_DEFAULT);
+    return NULL;
+}
+
+/* The thread takes no signals: they are its program's, and SIGPIPE is a failed write to us. */
+static int start_thread(struct resp_store *store)
+{
+    sigset_t all, before;
+    int r;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    r = -pthread_create(&store->thread, NULL, run, store);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return r;
+}
+
+static int make_sentinel(struct resp_store *store)
+{
+    struct fsw_device_id dice;
+
+    if (getrandom(&dice, sizeof dice, 0) != sizeof dice)
+        return -errno;
+    fsw_device_id_text(&dice, store->sentinel);
+    return 0;
+}
+
+static int init_loop(struct resp_store *store)
+{
+    int r = uv_loop_init(&store->loop);
+
+    if (r < 0)
+        return r;
+    r = uv_async_init(&store->loop, &store->wake, on_wake);
+    if (r < 0) {
+        uv_loop_close(&store->loop);
+        return r;
+    }
+    uv_timer_init(&store->loop, &store->sweep);
+    store->wake.data = store->sweep.data = store;
+    return 0;
+}
+
+static void deinit_loop(struct resp_store *store)
+{
+    uv_run(&store->loop, UV_RUN_DEFAULT); /* the last closing callbacks */
+    if (uv_loop_close(&store->loop) != 0)
+        assert(!"a handle of the store's loop was left open");
+}
+
+static int store_start(struct fsw_store *base, const struct fsw_device_id *device,
+                       struct fsw_error *err)
+{
+    struct resp_store *store = of_base(base);
+    int r;
+
+    assert(!store->started);
+    store->device = *device;
+    store->since = fsw_now_ns();
+    r = make_sentinel(store);
+    if (r == 0)
+        r = init_loop(store);
+    if (r < 0)
+        return fsw_error(err, r, "the store's event loop can't start: %s", strerror(-r));
+    r = start_thread(store);
+    if (r < 0) {
+        uv_close((uv_handle_t *)&store->sweep, NULL);
+        uv_close((uv_handle_t *)&store->wake, NULL);
+        deinit_loop(store);
+        return fsw_error(err, r, "the store's thread can't start: %s", strerror(-r));
+    }
+    store->started = 1;
+    return 0;
+}
+
+static void check_request(const struct fsw_store_request *request)
+{
+    assert(request->done != NULL);
+    assert(request->verb == FSW_STORE_DROP ||
+           (request->length >= 1 && request->length <= FSW_SEGMENT_BYTES));
+    assert(request->verb != FSW_STORE_GET ||
+           request->offset <= FSW_SEGMENT_BYTES - request->length);
+}
+
+/* The thread is woken for the first request of a batch; the others it finds there. */
+static void store_submit(struct fsw_store *base, struct fsw_store_request *const *requests,
+                         size_t n)
+{
+    struct resp_store *store = of_base(base);
+    int wake;
+
+    pthread_mutex_lock(&store->inbox_lock);
+    wake = fsw_requests_first(&store->inbox) == NULL && !store->stopping;
+    for (size_t i = 0; i < n; i++) {
+        check_request(requests[i]);
+        fsw_requests_push_back(&store->inbox, requests[i]);
+    }
+    pthread_mutex_unlock(&store->inbox_lock);
+    if (wake)
+        uv_async_send(&store->wake);
+}
+
+static void store_health(struct fsw_store *base, struct fsw_store_health *ret_health)
+{
+    struct resp_store *store = of_base(base);
+
+    *ret_health = (struct fsw_store_health){
+        .puts = store->answered[FSW_STORE_PUT],
+        .gets = store->answered[FSW_STORE_GET],
+        .drops = store->answered[FSW_STORE_DROP],
+        .bytes_out = store->gets.conn.bytes_out + store->puts.conn.bytes_out,
+        .bytes_in = store->gets.conn.bytes_in + store->puts.conn.bytes_in,
+        .reconnects = store->reconnects,
+        .retries = store->retries,
+        .errors = store->errors,
+    };
+    FSW_LOCK_SCOPE(&store->said_lock);
+    ret_health->connected = (int)store->connected;
+    ret_health->since = store->since;
+    memcpy(ret_health->last_error, store->last_error, sizeof store->last_error);
+}
+
+/* ---- birth and death ---- */
+
+static void store_free(struct resp_store *store)
+{
+    resp_lane_deinit(&store->gets);
+    resp_lane_deinit(&store->puts);
+    pthread_mutex_destroy(&store->inbox_lock);
+    pthread_mutex_destroy(&store->said_lock);
+    if (store->password != NULL)
+        explicit_bzero(store->password, strlen(store->password));
+    free(store->password);
+    free(store);
+}
+
+/* Requests that done() submitted while the thread was ending. */
+static void finish_stragglers(struct resp_store *store)
+{
+    struct fsw_store_request *request;
+
+    while ((request = fsw_requests_pop(&store->inbox)) != NULL)
+        resp_store_finish(store, request, FSW_STORE_UNREACHABLE);
+}
+
+static void store_close(struct fsw_store *base)
+{
+    struct resp_store *store = of_base(base);
+
+    if (store->started) {
+        pthread_mutex_lock(&store->inbox_lock);
+        store->stopping = 1;
+        pthread_mutex_unlock(&store->inbox_lock);
+        uv_async_send(&store->wake);
+        pthread_join(store->thread, NULL);
+        deinit_loop(store);
+        finish_stragglers(store);
+    }
+    store_free(store);
+}
+
+static const struct fsw_store_ops resp_ops = {
+    .scheme = "resp",
+    .probe = resp_sync_probe,
+    .start = store_start,
+    .submit = store_submit,
+    .list = resp_sync_list,
+    .forget = resp_sync_forget,
+    .health = store_health,
+    .close = store_close,
+};
+
+int resp_store_new(const struct fsw_address *address, const char *password,
+                   struct fsw_store **ret_store)
+{
+    struct resp_store *store = calloc(1, sizeof *store);
+
+    if (store == NULL)
+        return -ENOMEM;
+    store->base.ops = &resp_ops;
+    store->address = *address;
+    pthread_mutex_init(&store->inbox_lock, NULL);
+    pthread_mutex_init(&store->said_lock, NULL);
+    fsw_requests_init(&store->inbox);
+    if (password != NULL)
+        store->password = strdup(password);
+    if ((password != NULL && store->password == NULL) ||
+        resp_lane_init(&store->gets, store, 0) < 0 || resp_lane_init(&store->puts, store, 1) < 0) {
+        store_free(store);
+        return -ENOMEM;
+    }
+    *ret_store = &store->base;
+    return 0;
+}

@@ -1,0 +1,74 @@
+/*
+ * resp.h: a store that speaks RESP (farswapd, Redis, Valkey), as its own files see it.
+ *
+ *     submit() ── inbox ──▶ loop thread ─┬─ lane "gets": GET              ── connection ══ server
+ *      any thread   (lock)               └─ lane "puts": PUT, DROP        ── connection ══
+ *
+ * Two lanes, so that a read never waits behind 64 KB puts. A PUT and the DROP of the same id share
+ * a lane, and so their order.
+ *
+ * Threads: `inbox`, `stopping` under inbox_lock (a few instructions); last_error, since under
+ * said_lock; counters are atomic; everything else belongs to the loop's thread between start() and
+ * the end of close(). Neither lock is held while done() runs, and none is taken inside the other.
+ */
+#ifndef FSW_STORE_RESP_H
+#define FSW_STORE_RESP_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <uv.h>
+
+#include "client/store/address.h"
+#include "client/store/keys.h"
+#include "client/store/requests.h"
+#include "client/store/resp_lane.h"
+
+#define RESP_SENTINEL_TEXT 33
+
+struct resp_store {
+    struct fsw_store base;
+    struct fsw_address address;
+    char *password; /* NULL: none */
+    struct fsw_device_id device;
+
+    /* the sentinel: what we left at the store, to know it again by */
+    char sentinel[RESP_SENTINEL_TEXT];
+    unsigned sentinel_left; /* 1: the store has acknowledged it */
+
+    pthread_mutex_t inbox_lock;
+    struct fsw_requests inbox;
+    unsigned stopping;
+
+    unsigned started;
+    pthread_t thread;
+    uv_loop_t loop;
+    uv_async_t wake;
+    uv_timer_t sweep;
+    struct resp_lane gets, puts;
+
+    atomic_uint_fast64_t answered[3]; /* by verb */
+    atomic_uint_fast64_t reconnects, retries, errors;
+    pthread_mutex_t said_lock;
+    unsigned connected;
+    uint64_t since;
+    char last_error[sizeof((struct fsw_store_health *)0)->last_error];
+};
+
+/* Takes the password over by copy. Allocates; connects to nothing. 0 or -ENOMEM. */
+int resp_store_new(const struct fsw_address *address, const char *password,
+                   struct fsw_store **ret_store);
+
+/* For the lanes, on the loop's thread. */
+void resp_store_finish(struct resp_store *store, struct fsw_store_request *request,
+                       enum fsw_store_result result);
+void resp_store_say(struct resp_store *store, const char *what, const char *why);
+void resp_store_lane_changed(struct resp_store *store);
+
+/* resp_sync.c: the ops that block. */
+int resp_sync_probe(struct fsw_store *base, struct fsw_error *err);
+int resp_sync_list(struct fsw_store *base, const struct fsw_device_id *device,
+                   int (*each)(uint64_t id, void *opaque), void *opaque, struct fsw_error *err);
+int resp_sync_forget(struct fsw_store *base, const struct fsw_device_id *device,
+                     uint64_t *ret_count, struct fsw_error *err);
+
+#endif

@@ -1,0 +1,360 @@
+/*
+ * test_store_contract.c: what every store promises (farswap/store.h), against a real server.
+ *     test_store_contract redis|farswapd BINARY [unix]
+ */
+#include "test_store_server.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "client/store/keys.h"
+#include "common/clock.h"
+
+static struct server server;
+
+struct fixture {
+    struct fsw_device_id device;
+    struct fsw_store *store;
+    uint8_t *bytes, *back; /* a segment each */
+};
+
+static int setup(void **state)
+{
+    struct fixture *f = calloc(1, sizeof *f);
+
+    f->bytes = malloc(FSW_SEGMENT_BYTES);
+    f->back = malloc(FSW_SEGMENT_BYTES);
+    f->device = device_random();
+    f->store = store_started(&server, &f->device);
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+
+    if (f->store != NULL)
+        f->store->ops->close(f->store);
+    free(f->bytes);
+    free(f->back);
+    free(f);
+    return 0;
+}
+
+static void test_put_get_range_drop(void **state)
+{
+    struct fixture *f = *state;
+    static const uint32_t ranges[][2] = {
+        {0, 1}, {0, FSW_SEGMENT_BYTES}, {1, 4096}, {FSW_SEGMENT_BYTES - 1, 1}, {30000, 17}};
+
+    fill_segment(f->bytes, FSW_SEGMENT_BYTES, 7);
+    assert_int_equal(do_put(f->store, 7, f->bytes, FSW_SEGMENT_BYTES), FSW_STORE_OK);
+    for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++) {
+        memset(f->back, 0xee, FSW_SEGMENT_BYTES);
+        assert_int_equal(do_get(f->store, 7, f->back, ranges[i][0], ranges[i][1], 5000),
+                         FSW_STORE_OK);
+        assert_memory_equal(f->back, f->bytes + ranges[i][0], ranges[i][1]);
+        if (ranges[i][1] < FSW_SEGMENT_BYTES)
+            assert_int_equal(f->back[ranges[i][1]], 0xee);
+    }
+    assert_int_equal(do_drop(f->store, 7), FSW_STORE_OK);
+    assert_int_equal(do_get(f->store, 7, f->back, 0, 1, 5000), FSW_STORE_GONE);
+    assert_int_equal(do_drop(f->store, 7), FSW_STORE_OK);
+}
+
+static void test_put_says_which_copy(void **state)
+{
+    struct fixture *f = *state;
+    struct call call;
+
+    call_prepare(&call, FSW_STORE_PUT, 1, f->bytes, 0, 100, 5000);
+    call_submit(f->store, &call);
+    assert_int_equal(call_wait(&call), FSW_STORE_OK);
+    assert_int_equal(call.request.copies, 1);
+}
+
+static void test_id_never_put_is_gone(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(do_get(f->store, 12345, f->back, 100, 100, 5000), FSW_STORE_GONE);
+}
+
+static void test_range_beyond_the_segment_is_corrupt(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(do_put(f->store, 3, f->bytes, 100), FSW_STORE_OK);
+    assert_int_equal(do_get(f->store, 3, f->back, 50, 100, 5000), FSW_STORE_CORRUPT);
+}
+
+static void test_without_sentinel_nothing_is_gone(void **state)
+{
+    struct fixture *f = *state;
+    struct fsw_store_health health;
+    char sentinel[FSW_KEY_TEXT];
+    uint64_t start;
+
+    fsw_key_sentinel(sentinel, &f->device);
+    assert_int_equal(do_put(f->store, 1, f->bytes, 100), FSW_STORE_OK);
+    assert_int_equal(server_ask(&server, "UNLINK %s", sentinel), 1);
+    start = fsw_now_ns();
+    assert_int_equal(do_get(f->store, 2, f->back, 0, 1, 400), FSW_STORE_UNREACHABLE);
+    assert_in_range((fsw_now_ns() - start) / FSW_NS_PER_MS, 400, 600);
+    f->store->ops->health(f->store, &health);
+    assert_non_null(strstr(health.last_error, "emptied"));
+    assert_int_equal(do_get(f->store, 1, f->back, 0, 100, 5000), FSW_STORE_OK);
+    assert_int_equal(do_put(f->store, 4, f->bytes, 100), FSW_STORE_OK);
+    /* another device's sentinel, or another life's, is not ours */
+    freeReplyObject(server_command(&server, "SET %s other", sentinel));
+    assert_int_equal(do_get(f->store, 2, f->back, 0, 1, 300), FSW_STORE_UNREACHABLE);
+}
+
+struct worker {
+    pthread_t thread;
+    struct fsw_store *store;
+    unsigned number;
+    unsigned wrong;
+};
+
+static void *work(void *opaque)
+{
+    struct worker *worker = opaque;
+    uint8_t bytes[2000], back[2000];
+
+    for (unsigned i = 0; i < 20; i++) {
+        uint64_t id = worker->number * 1000 + i;
+        uint32_t offset = i * 50;
+
+        fill_segment(bytes, sizeof bytes, id);
+        worker->wrong += do_put(worker->store, id, bytes, sizeof bytes) != FSW_STORE_OK;
+        worker->wrong += do_get(worker->store, id, back, offset, 1000, 5000) != FSW_STORE_OK;
+        worker->wrong += memcmp(back, bytes + offset, 1000) != 0;
+        if (i % 2 == 0)
+            continue;
+        worker->wrong += do_drop(worker->store, id) != FSW_STORE_OK;
+        worker->wrong += do_get(worker->store, id, back, offset, 1000, 5000) != FSW_STORE_GONE;
+    }
+    return NULL;
+}
+
+static void test_many_threads_submit(void **state)
+{
+    struct fixture *f = *state;
+    struct worker workers[64];
+    struct fsw_store_health health;
+
+    for (unsigned i = 0; i < 64; i++) {
+        workers[i] = (struct worker){.store = f->store, .number = i};
+        assert_int_equal(pthread_create(&workers[i].thread, NULL, work, &workers[i]), 0);
+    }
+    for (unsigned i = 0; i < 64; i++) {
+        pthread_join(workers[i].thread, NULL);
+        assert_int_equal(workers[i].wrong, 0);
+    }
+    f->store->ops->health(f->store, &health);
+    assert_int_equal(health.puts, 64 * 20);
+    assert_int_equal(health.gets, 64 * 30);
+    assert_int_equal(health.drops, 64 * 10);
+    assert_true(health.bytes_out > 64 * 20 * 2000);
+    assert_true(health.bytes_in > 64 * 20 * 1000);
+}
+
+/* One batch larger than the windows and the buffers. */
+static void test_a_large_batch(void **state)
+{
+    enum { N = 300, M = 3000 };
+    struct fixture *f = *state;
+    struct call *puts = calloc(N, sizeof *puts), *gets = calloc(M, sizeof *gets);
+    struct fsw_store_request *requests[M];
+    uint8_t *bytes = malloc((size_t)N * 20000), *back = malloc((size_t)M * 100);
+
+    for (size_t i = 0; i < N; i++) {
+        fill_segment(bytes + i * 20000, 20000, i);
+        call_prepare(&puts[i], FSW_STORE_PUT, i, bytes + i * 20000, 0, 20000, 0);
+        requests[i] = &puts[i].request;
+    }
+    f->store->ops->submit(f->store, requests, N);
+    for (size_t i = 0; i < N; i++)
+        assert_int_equal(call_wait(&puts[i]), FSW_STORE_OK);
+    for (size_t i = 0; i < M; i++) {
+        call_prepare(&gets[i], FSW_STORE_GET, i % N, back + i * 100, (uint32_t)i, 100, 0);
+        requests[i] = &gets[i].request;
+    }
+    f->store->ops->submit(f->store, requests, M);
+    for (size_t i = 0; i < M; i++) {
+        assert_int_equal(call_wait(&gets[i]), FSW_STORE_OK);
+        assert_memory_equal(back + i * 100, bytes + i % N * 20000 + i, 100);
+        assert_int_equal(gets[i].done, 1);
+    }
+    free(puts);
+    free(gets);
+    free(bytes);
+    free(back);
+}
+
+struct seen {
+    unsigned char times[4096];
+    unsigned others;
+};
+
+static int see(uint64_t id, void *opaque)
+{
+    struct seen *seen = opaque;
+
+    if (id < 4096)
+        seen->times[id]++;
+    else
+        seen->others++;
+    return 0;
+}
+
+static int stop_at_first(uint64_t id, void *opaque)
+{
+    *(unsigned *)opaque += 1;
+    return 1;
+}
+
+static void put_many(struct fixture *f, unsigned n)
+{
+    struct call *calls = calloc(n, sizeof *calls);
+
+    for (unsigned i = 0; i < n; i++) {
+        call_prepare(&calls[i], FSW_STORE_PUT, i, f->bytes, 0, 10, 0);
+        call_submit(f->store, &calls[i]);
+    }
+    for (unsigned i = 0; i < n; i++)
+        assert_int_equal(call_wait(&calls[i]), FSW_STORE_OK);
+    free(calls);
+}
+
+static void test_list_and_forget(void **state)
+{
+    struct fixture *f = *state, *other;
+    struct seen seen = {{0}, 0};
+    struct fsw_error err;
+    uint64_t count;
+    unsigned stops = 0;
+
+    setup((void **)&other);
+    put_many(f, 2500);
+    put_many(other, 10);
+    assert_int_equal(f->store->ops->list(f->store, &f->device, see, &seen, &err), 0);
+    for (unsigned i = 0; i < 4096; i++)
+        assert_int_equal(seen.times[i] > 0, i < 2500);
+    assert_int_equal(seen.others, 0);
+    assert_int_equal(f->store->ops->list(f->store, &f->device, stop_at_first, &stops, &err), 1);
+    assert_int_equal(stops, 1);
+    assert_int_equal(f->store->ops->forget(f->store, &f->device, &count, &err), 0);
+    assert_int_equal(count, 2500);
+    assert_int_equal(f->store->ops->forget(f->store, &f->device, &count, &err), 0);
+    assert_int_equal(count, 0);
+    /* and only of that device: the other still has its segments and its sentinel */
+    assert_int_equal(do_get(other->store, 9, f->back, 0, 10, 5000), FSW_STORE_OK);
+    assert_int_equal(do_get(other->store, 10, f->back, 0, 10, 5000), FSW_STORE_GONE);
+    assert_int_equal(do_get(f->store, 9, f->back, 0, 10, 300), FSW_STORE_UNREACHABLE);
+    teardown((void **)&other);
+}
+
+static void test_list_before_start(void **state)
+{
+    struct fixture *f = *state;
+    struct fsw_store *second = store_open(server_uri(&server), server.password);
+    struct seen seen = {{0}, 0};
+    struct fsw_error err;
+
+    put_many(f, 3);
+    assert_int_equal(second->ops->list(second, &f->device, see, &seen, &err), 0);
+    assert_int_equal(seen.times[0] && seen.times[1] && seen.times[2], 1);
+    second->ops->close(second);
+}
+
+/* nbdkit opens and probes before it becomes a daemon, and starts after. */
+static void test_starts_in_a_child(void **state)
+{
+    struct fixture *f = *state;
+    struct fsw_store *store = store_open(server_uri(&server), server.password);
+    struct fsw_error err = {""};
+    int status;
+    pid_t child;
+
+    assert_int_equal(store->ops->probe(store, &err), 0);
+    child = fork();
+    if (child == 0) {
+        int r = store->ops->start(store, &f->device, &err);
+        if (r == 0)
+            r = do_put(store, 1, f->bytes, 100) != FSW_STORE_OK;
+        if (r == 0)
+            r = do_get(store, 1, f->back, 0, 100, 5000) != FSW_STORE_OK;
+        store->ops->close(store);
+        _exit(r != 0);
+    }
+    waitpid(child, &status, 0);
+    assert_int_equal(status, 0);
+    store->ops->close(store);
+}
+
+/* done() may submit the next request, on the store's own thread. */
+static struct fsw_store *chain_store;
+static struct call *chain_next;
+
+static void submit_next(struct fsw_store_request *request)
+{
+    call_submit(chain_store, chain_next);
+}
+
+static void test_done_may_submit(void **state)
+{
+    struct fixture *f = *state;
+    struct call first, second;
+
+    chain_store = f->store;
+    chain_next = &second;
+    call_prepare(&first, FSW_STORE_PUT, 1, f->bytes, 0, 100, 5000);
+    call_prepare(&second, FSW_STORE_GET, 1, f->back, 0, 100, 5000);
+    first.request.done = submit_next;
+    call_submit(f->store, &first);
+    assert_int_equal(call_wait(&second), FSW_STORE_OK);
+    assert_memory_equal(f->bytes, f->back, 100);
+}
+
+static void test_close_without_start(void **state)
+{
+    struct fsw_store *store = store_open(server_uri(&server), "secret");
+
+    store->ops->close(store);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_put_get_range_drop, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_put_says_which_copy, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_id_never_put_is_gone, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_range_beyond_the_segment_is_corrupt, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_without_sentinel_nothing_is_gone, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_many_threads_submit, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_large_batch, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_list_and_forget, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_list_before_start, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_starts_in_a_child, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_done_may_submit, setup, teardown),
+        cmocka_unit_test(test_close_without_start),
+    };
+    int failed;
+
+    server_choose(&server, argc, argv);
+    server_start(&server);
+    failed = cmocka_run_group_tests(tests, NULL, NULL);
+    server_stop(&server);
+    return failed;
+}

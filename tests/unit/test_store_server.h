@@ -1,0 +1,94 @@
+/*
+ * test_store_server.h: a real server for a test of the stores, and requests that can be waited for.
+ *
+ * A server runs in a temporary directory of its own, on a Unix socket and a loopback port of its
+ * own, and dies with the test, however that ends.
+ */
+#ifndef FSW_TEST_STORE_SERVER_H
+#define FSW_TEST_STORE_SERVER_H
+
+#include <hiredis/hiredis.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+#include "farswap/store.h"
+
+enum server_kind { SERVER_REDIS, SERVER_FARSWAPD };
+
+struct server {
+    enum server_kind kind;
+    const char *binary;
+    int over_unix; /* 1: uri() names the socket */
+    char dir[64];
+    char socket[96];
+    int port;
+    pid_t pid;
+    const char *memory;   /* limit as its option takes it; NULL: none */
+    const char *password; /* NULL: none */
+    char uri_text[128];
+};
+
+/* "redis PATH [unix]" or "farswapd PATH [unix]" from main's arguments. Exits with usage. */
+void server_choose(struct server *server, int argc, char **argv);
+
+/* Makes the directory, picks a port, starts, waits until it answers. Fails the test otherwise. */
+void server_start(struct server *server);
+/* Starts it again, same place: with what it has kept, if it keeps anything. */
+void server_restart(struct server *server);
+void server_kill(struct server *server); /* kill -9 and wait */
+void server_freeze(struct server *server);
+void server_thaw(struct server *server);
+void server_stop(struct server *server); /* kill, and remove the directory */
+const char *server_uri(struct server *server);
+
+/* A connection of the test's own, with the password; and one command on it that must not fail. The
+ * caller frees both. */
+redisContext *server_connect(struct server *server);
+redisReply *server_command(struct server *server, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+/* The same for an integer or status answer: its number, or 0. */
+long long server_ask(struct server *server, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+/* A free loopback port, and a listener on it that the test plays itself. */
+int free_port(void);
+int listen_on(int *ret_port);
+
+/* ---- requests ---- */
+
+struct call {
+    struct fsw_store_request request;
+    atomic_uint done;     /* how often done() was called */
+    uint64_t finished_ns; /* when */
+};
+
+/* 10 s: what no test may wait for longer. */
+#define PATIENCE_NS (10 * FSW_NS_PER_S)
+
+/* Opens (fails the test if it can't) and starts for the device. */
+struct fsw_store *store_open(const char *uri, const char *password);
+struct fsw_store *store_started(struct server *server, const struct fsw_device_id *device);
+
+/* A device of this test's own. */
+struct fsw_device_id device_random(void);
+
+/* deadline_ms: from now; 0: none. */
+void call_prepare(struct call *call, enum fsw_store_verb verb, uint64_t id, void *bytes,
+                  uint32_t offset, uint32_t length, unsigned deadline_ms);
+void call_submit(struct fsw_store *store, struct call *call);
+enum fsw_store_result call_wait(struct call *call);
+
+/* All three at once, with a deadline of 5 s. */
+enum fsw_store_result do_put(struct fsw_store *store, uint64_t id, void *bytes, uint32_t length);
+enum fsw_store_result do_get(struct fsw_store *store, uint64_t id, void *bytes, uint32_t offset,
+                             uint32_t length, unsigned deadline_ms);
+enum fsw_store_result do_drop(struct fsw_store *store, uint64_t id);
+
+/* Bytes that only this id has. */
+void fill_segment(void *bytes, size_t length, uint64_t id);
+
+/* Waits until health says so. */
+void wait_connected(struct fsw_store *store, int connected);
+
+#endif
