@@ -1,0 +1,398 @@
+/*
+ * request.c: a gate in front of hiredis's redisReader, which does the parsing.
+ *
+ * The reader was made for clients, which trust their server: it allocates what an array's header
+ * announces, buffers a bulk string of any announced length, and waits for the end of a line for
+ * ever. So the gate hands it one header line or one bulk string at a time, after a look at the
+ * header:
+ *
+ *     line ---'*3'---> reader makes the request      (createArray)
+ *          ---'$5'---> the next 5 + 2 bytes go to the reader uninspected, which
+ *                      makes an argument             (createString)
+ *          ---other, between requests---> an inline request; the reader never sees it
+ *          ---other, inside one---> protocol error
+ *
+ * Since the reader never gets a byte of the next request, it never moves bytes to the front of its
+ * buffer, and a pipeline of any length costs it nothing. A value is copied twice on its way:
+ * into the reader's buffer, and from there into the fsw_value that the keyspace will hold.
+ *
+ * Invariants:
+ *  1. between requests the reader's buffer is empty;
+ *  2. line_length < the limit of a line of that kind, so no peer can make us wait for a line's end;
+ *  3. the sum of a request's announced lengths stays below FSW_MAX_REQUEST.
+ */
+#include "server/request.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <hiredis/read.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "common/parse.h"
+
+/* The reader keeps its empty buffer up to this size, else it is freed at the next request. One
+ * value of 65,520 bytes fits (hiredis doubles as it grows), so busy clients don't allocate. */
+#define READER_KEEPS (256 * 1024)
+
+struct fsw_parser {
+    redisReader *reader;
+    struct fsw_limit_hits *hits;
+    const char *lent;
+    size_t lent_length;
+    size_t bulk_left;     /* bytes that go to the reader uninspected, CR LF included */
+    size_t request_bytes; /* announced in this request so far */
+    bool in_request;
+    bool stranger;
+    int error; /* 0, -EPROTO, -ENOMEM */
+    char error_text[128];
+    size_t line_length;
+    char line[FSW_MAX_INLINE];
+};
+
+static int fail(struct fsw_parser *parser, int error, const char *text)
+{
+    snprintf(parser->error_text, sizeof parser->error_text, "%s", text);
+    return parser->error = error;
+}
+
+/* ---- what the reader builds ---- */
+
+static struct fsw_request *request_new(size_t count)
+{
+    struct fsw_request *request = calloc(1, sizeof *request + count * sizeof request->argument[0]);
+
+    if (request != NULL)
+        request->count = (uint32_t)count;
+    return request;
+}
+
+void fsw_request_free(struct fsw_request *request)
+{
+    if (request == NULL)
+        return;
+    for (uint32_t i = 0; i < request->count; i++)
+        fsw_value_release(request->argument[i]);
+    free(request);
+}
+
+static void *create_array(const redisReadTask *task, int elements)
+{
+    return task->parent == NULL ? request_new((size_t)elements) : NULL;
+}
+
+static void *create_string(const redisReadTask *task, char *bytes, size_t length)
+{
+    struct fsw_request *request;
+    struct fsw_value *value;
+
+    if (task->parent == NULL || task->type != REDIS_REPLY_STRING)
+        return NULL;
+    if (memcmp(bytes + length, "\r\n", 2) != 0) {
+        fail(task->privdata, -EPROTO, "bulk without CR LF at its end");
+        return NULL;
+    }
+    value = fsw_value_new(length);
+    if (value == NULL)
+        return NULL;
+    memcpy(value->bytes, bytes, length);
+    request = task->parent->obj;
+    request->argument[task->idx] = value;
+    return value;
+}
+
+static void *create_integer(const redisReadTask *task, long long value)
+{
+    return NULL;
+}
+
+static void *create_nil(const redisReadTask *task)
+{
+    return NULL;
+}
+
+static void free_object(void *object)
+{
+    fsw_request_free(object);
+}
+
+/* NULL makes the reader fail. The gate lets nothing through that these refuse, but for the CR LF.
+ */
+static redisReplyObjectFunctions builder = {
+    .createString = create_string,
+    .createArray = create_array,
+    .createInteger = create_integer,
+    .createNil = create_nil,
+    .freeObject = free_object,
+};
+
+/* ---- the parser ---- */
+
+int fsw_parser_new(struct fsw_limit_hits *hits, struct fsw_parser **ret_parser)
+{
+    struct fsw_parser *parser = calloc(1, sizeof *parser);
+
+    if (parser == NULL)
+        return -ENOMEM;
+    parser->reader = redisReaderCreateWithFunctions(&builder);
+    if (parser->reader == NULL) {
+        free(parser);
+        return -ENOMEM;
+    }
+    parser->reader->maxbuf = READER_KEEPS;
+    redisReaderSetPrivdata(parser->reader, parser);
+    parser->hits = hits;
+    parser->stranger = true;
+    *ret_parser = parser;
+    return 0;
+}
+
+void fsw_parser_free(struct fsw_parser *parser)
+{
+    if (parser == NULL)
+        return;
+    redisReaderFree(parser->reader);
+    free(parser);
+}
+
+void fsw_parser_set_stranger(struct fsw_parser *parser, bool stranger)
+{
+    parser->stranger = stranger;
+}
+
+void fsw_parser_lend(struct fsw_parser *parser, const char *bytes, size_t length)
+{
+    parser->lent = bytes;
+    parser->lent_length = length;
+}
+
+size_t fsw_parser_lent(const struct fsw_parser *parser, const char **ret_bytes)
+{
+    *ret_bytes = parser->lent;
+    return parser->lent_length;
+}
+
+const char *fsw_parser_error(const struct fsw_parser *parser)
+{
+    return parser->error_text;
+}
+
+static int fail_at_limit(struct fsw_parser *parser, enum fsw_limit limit, const char *text)
+{
+    parser->hits->of[limit]++;
+    return fail(parser, -EPROTO, text);
+}
+
+static int feed(struct fsw_parser *parser, const char *bytes, size_t length)
+{
+    if (redisReaderFeed(parser->reader, bytes, length) != REDIS_OK)
+        return fail(parser, -ENOMEM, "out of memory");
+    return 0;
+}
+
+/* 1 when the reader has a request complete. */
+static int take_from_reader(struct fsw_parser *parser, struct fsw_request **ret_request)
+{
+    void *reply;
+
+    if (redisReaderGetReply(parser->reader, &reply) != REDIS_OK) {
+        bool no_memory = parser->reader->err == REDIS_ERR_OOM;
+        if (parser->error == 0)
+            fail(parser, no_memory ? -ENOMEM : -EPROTO, parser->reader->errstr);
+        return parser->error;
+    }
+    if (reply == NULL)
+        return 0;
+    parser->in_request = false;
+    *ret_request = reply;
+    return 1;
+}
+
+/* "*3" */
+static int begin_request(struct fsw_parser *parser, const char *digits,
+                         struct fsw_request **ret_request)
+{
+    enum fsw_limit limit = parser->stranger ? FSW_LIMIT_STRANGER_ARGUMENTS : FSW_LIMIT_ARGUMENTS;
+    uint64_t max = parser->stranger ? FSW_MAX_STRANGER_ARGUMENTS : FSW_MAX_ARGUMENTS;
+    uint64_t count;
+
+    if (fsw_parse_u64(digits, 0, UINT64_MAX, &count) < 0)
+        return fail(parser, -EPROTO, "invalid multibulk length");
+    if (count > max)
+        return fail_at_limit(parser, limit, "too many arguments");
+    parser->line_length = 0;
+    if (count == 0)
+        return 0; /* "*0" asks for nothing and gets nothing */
+    parser->in_request = true;
+    parser->request_bytes = 0;
+    int r = feed(parser, parser->line, strlen(parser->line));
+    if (r == 0)
+        r = feed(parser, "\r\n", 2);
+    return r < 0 ? r : take_from_reader(parser, ret_request);
+}
+
+/* "$5" */
+static int begin_bulk(struct fsw_parser *parser, const char *digits)
+{
+    uint64_t length;
+
+    if (fsw_parse_u64(digits, 0, UINT64_MAX, &length) < 0)
+        return fail(parser, -EPROTO, "invalid bulk length");
+    if (parser->stranger && length > FSW_MAX_STRANGER_VALUE)
+        return fail_at_limit(parser, FSW_LIMIT_STRANGER_VALUE, "unauthenticated bulk length");
+    if (length > FSW_MAX_VALUE)
+        return fail_at_limit(parser, FSW_LIMIT_VALUE, "invalid bulk length: value too large");
+    parser->request_bytes += length;
+    if (parser->request_bytes > FSW_MAX_REQUEST)
+        return fail_at_limit(parser, FSW_LIMIT_REQUEST, "request too large");
+    parser->bulk_left = length + 2;
+    parser->line_length = 0;
+    int r = feed(parser, parser->line, strlen(parser->line));
+    return r < 0 ? r : feed(parser, "\r\n", 2);
+}
+
+/* A line in the middle of an array. */
+static int inner_line(struct fsw_parser *parser)
+{
+    char text[64];
+
+    if (parser->line[0] == '$')
+        return begin_bulk(parser, parser->line + 1);
+    if (parser->line[0] == '*')
+        return fail_at_limit(parser, FSW_LIMIT_NESTING, "nested array");
+    snprintf(text, sizeof text, "expected '$', got '%c'",
+             isprint((unsigned char)parser->line[0]) ? parser->line[0] : '?');
+    return fail(parser, -EPROTO, text);
+}
+
+/* ---- inline ---- */
+
+/* A word's end; *p is left at its begin, and at '\0' if there is no more. */
+static char *next_word(char **p)
+{
+    char *end;
+
+    while (**p == ' ' || **p == '\t')
+        (*p)++;
+    for (end = *p; *end != '\0' && *end != ' ' && *end != '\t'; end++)
+        ;
+    return end;
+}
+
+/* Printable, and begins with a word of letters: "Host: x" of a browser that was sent here is not
+ * a command, and neither is the rest of what it may carry ("POST / HTTP/1.1" comes before it). */
+static bool looks_like_command(const char *line, size_t length)
+{
+    size_t word = strspn(line, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ");
+
+    for (size_t i = 0; i < length; i++)
+        if (!isprint((unsigned char)line[i]) && line[i] != '\t')
+            return false;
+    return word > 0 && (line[word] == '\0' || line[word] == ' ' || line[word] == '\t') &&
+           strncasecmp(line, "POST ", 5) != 0;
+}
+
+static int inline_request(struct fsw_parser *parser, struct fsw_request **ret_request)
+{
+    char *p = parser->line, *end;
+    size_t count = 0;
+
+    for (end = next_word(&p); end > p; end = next_word(&p), count++)
+        p = end;
+    parser->line_length = 0;
+    if (count == 0)
+        return 0; /* an empty line: a person pressed enter */
+    if (!looks_like_command(parser->line, strlen(parser->line)))
+        return fail(parser, -EPROTO, "expected '*' or an inline command");
+    struct fsw_request *request = request_new(count);
+    if (request == NULL)
+        return fail(parser, -ENOMEM, "out of memory");
+    p = parser->line;
+    for (size_t i = 0; i < count; i++) {
+        end = next_word(&p);
+        request->argument[i] = fsw_value_new((size_t)(end - p));
+        if (request->argument[i] == NULL) {
+            fsw_request_free(request);
+            return fail(parser, -ENOMEM, "out of memory");
+        }
+        memcpy(request->argument[i]->bytes, p, (size_t)(end - p));
+        p = end;
+    }
+    *ret_request = request;
+    return 1;
+}
+
+/* ---- the gate ---- */
+
+static bool is_header(const struct fsw_parser *parser)
+{
+    return parser->in_request || parser->line[0] == '*';
+}
+
+/* Moves lent bytes to the line. 1: it is complete, without its end. 0: no more bytes. */
+static int take_line(struct fsw_parser *parser)
+{
+    while (parser->lent_length > 0) {
+        char c = *parser->lent++;
+        size_t max;
+
+        parser->lent_length--;
+        parser->line[parser->line_length++] = c;
+        if (c == '\n')
+            break;
+        max = is_header(parser) ? FSW_MAX_HEADER : FSW_MAX_INLINE;
+        if (parser->line_length >= max)
+            return is_header(parser)
+                       ? fail_at_limit(parser, FSW_LIMIT_HEADER, "header line too long")
+                       : fail_at_limit(parser, FSW_LIMIT_INLINE, "too big inline request");
+    }
+    size_t end = parser->line_length;
+    if (end == 0 || parser->line[end - 1] != '\n')
+        return 0;
+    end--;
+    if (end > 0 && parser->line[end - 1] == '\r')
+        end--;
+    else if (is_header(parser))
+        return fail(parser, -EPROTO, "header line without CR");
+    if (memchr(parser->line, '\0', end) != NULL)
+        return fail(parser, -EPROTO, "NUL in a line");
+    parser->line[end] = '\0';
+    return 1;
+}
+
+static int take_bulk(struct fsw_parser *parser, struct fsw_request **ret_request)
+{
+    size_t n = parser->bulk_left < parser->lent_length ? parser->bulk_left : parser->lent_length;
+    int r = feed(parser, parser->lent, n);
+
+    if (r < 0)
+        return r;
+    parser->lent += n;
+    parser->lent_length -= n;
+    parser->bulk_left -= n;
+    return parser->bulk_left == 0 ? take_from_reader(parser, ret_request) : 0;
+}
+
+int fsw_parser_next(struct fsw_parser *parser, struct fsw_request **ret_request)
+{
+    int r = parser->error;
+
+    while (r == 0 && parser->lent_length > 0) {
+        if (parser->bulk_left > 0) {
+            r = take_bulk(parser, ret_request);
+            continue;
+        }
+        r = take_line(parser);
+        if (r <= 0)
+            continue;
+        if (parser->in_request)
+            r = inner_line(parser);
+        else if (parser->line[0] == '*')
+            r = begin_request(parser, parser->line + 1, ret_request);
+        else
+            r = inline_request(parser, ret_request);
+    }
+    return r;
+}

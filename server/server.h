@@ -1,0 +1,52 @@
+/*
+ * server.h: what all connections of one donor share. No sockets in here: commands run without them.
+ */
+#ifndef FSW_SERVER_SERVER_H
+#define FSW_SERVER_SERVER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "server/keyspace.h"
+#include "server/limits.h"
+
+/* Grow only, since the start. One line each: X(name in INFO). */
+#define FSW_SERVER_COUNTERS(X)                                                                     \
+    X(total_connections_received)                                                                  \
+    X(total_commands_processed)                                                                    \
+    X(total_net_input_bytes)                                                                       \
+    X(total_net_output_bytes)                                                                      \
+    X(rejected_connections)                                                                        \
+    X(keyspace_hits)                                                                               \
+    X(keyspace_misses)                                                                             \
+    X(protocol_errors)                                                                             \
+    X(unknown_commands)                                                                            \
+    X(auth_failures)
+
+struct fsw_server_counters {
+#define FSW_COUNTER_FIELD(name) uint64_t name;
+    FSW_SERVER_COUNTERS(FSW_COUNTER_FIELD)
+#undef FSW_COUNTER_FIELD
+};
+
+struct fsw_server {
+    struct fsw_keyspace *keyspace;
+    const char *name;
+    const char *password; /* NULL: none needed */
+    int port;             /* of the first TCP address; 0: none */
+    uint64_t started;     /* CLOCK_MONOTONIC ns */
+    struct fsw_server_counters counters;
+    struct fsw_limit_hits hits;
+    /* gauges */
+    uint64_t clients, clients_paused, output_bytes;
+};
+
+/* What commands know of the connection that they came on. */
+struct fsw_session {
+    struct fsw_server *server;
+    bool welcome; /* showed the password, or none is needed */
+    bool closing; /* set by QUIT: answer, then close */
+};
+
+#endif

@@ -1,0 +1,32 @@
+/*
+ * value.h: bytes that several may hold: an argument of a request, a value in the keyspace, a piece
+ * of a reply that the kernel has not taken yet.
+ *
+ * A value is filled once, by whoever made it, and never changes afterwards. Holders count
+ * themselves; the last one to let go frees. So SET puts the very bytes that the parser read into
+ * the keyspace, GET sends them from there, and a DEL in between harms nobody. One thread.
+ */
+#ifndef FSW_SERVER_VALUE_H
+#define FSW_SERVER_VALUE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct fsw_value {
+    uint32_t holders;
+    uint32_t length;
+    char bytes[]; /* length bytes and a NUL that is not counted */
+};
+
+/* One holder: the caller. NULL when there is no memory or length is over 1 GiB. */
+struct fsw_value *fsw_value_new(size_t length);
+struct fsw_value *fsw_value_hold(struct fsw_value *value);
+/* NULL is fine. */
+void fsw_value_release(struct fsw_value *value);
+
+/* What it takes from the allocator, the allocator's own word included. */
+size_t fsw_value_cost(const struct fsw_value *value);
+/* The cost of all values there are in this process. */
+uint64_t fsw_value_cost_of_all(void);
+
+#endif
