@@ -1,6 +1,6 @@
 /*
- * checksum.c: the one file that knows xxhash. XXH3 takes 0.2 µs a page where lz4 takes 6: a check at
- * every read costs nothing one can measure.
+ * checksum.c: the one file that knows xxhash. XXH3 takes 0.2 µs a page where lz4 takes 6: a check
+ * at every read costs nothing one can measure.
  */
 #include "common/checksum.h"
 

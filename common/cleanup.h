@@ -33,7 +33,7 @@ static inline void fsw_cleanup_unlock(pthread_mutex_t **mutex)
 
 /* Locks here, unlocks where the enclosing scope ends. */
 #define FSW_LOCK_SCOPE(mutex)                                                                      \
-    __attribute__((cleanup(fsw_cleanup_unlock), unused)) pthread_mutex_t *FSW_CONCAT(             \
+    __attribute__((cleanup(fsw_cleanup_unlock), unused)) pthread_mutex_t *FSW_CONCAT(              \
         fsw_scope_, __LINE__) = (pthread_mutex_lock(mutex), (mutex))
 
 #endif

@@ -85,7 +85,8 @@ int fsw_parse_size(const char *text, uint64_t *ret_bytes)
 
 int fsw_parse_bool(const char *text, int *ret_value)
 {
-    static const char *const words[][2] = {{"no", "yes"}, {"false", "true"}, {"off", "on"}, {"0", "1"}};
+    static const char *const words[][2] = {
+        {"no", "yes"}, {"false", "true"}, {"off", "on"}, {"0", "1"}};
 
     for (unsigned i = 0; i < sizeof words / sizeof words[0]; i++)
         for (int value = 0; value < 2; value++)
@@ -106,7 +107,8 @@ char *fsw_format_size(uint64_t bytes, char *text)
         value /= 1024;
         unit++;
     }
-    snprintf(text, FSW_SIZE_TEXT, unit == 0 || value == (double)(uint64_t)value ? "%.0f %s" : "%.1f %s",
-             value, units[unit]);
+    snprintf(text, FSW_SIZE_TEXT,
+             unit == 0 || value == (double)(uint64_t)value ? "%.0f %s" : "%.1f %s", value,
+             units[unit]);
     return text;
 }

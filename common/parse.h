@@ -6,8 +6,8 @@
 
 #include <stdint.h>
 
-/* "4096", "64k", "16M", "4G", "1T" (also KiB/MiB/…, any case; powers of 1024). Whole text or nothing.
- * 0, -EINVAL (not a size), -ERANGE (does not fit 64 bits). */
+/* "4096", "64k", "16M", "4G", "1T" (also KiB/MiB/…, any case; powers of 1024). Whole text or
+ * nothing. 0, -EINVAL (not a size), -ERANGE (does not fit 64 bits). */
 int fsw_parse_size(const char *text, uint64_t *ret_bytes);
 
 /* Decimal without sign. 0, -EINVAL, -ERANGE (outside min..max). */

@@ -3,7 +3,8 @@
  *
  * Functions return 0 or a negative errno, passed on unchanged. Where a person waits for the answer
  * (start of a program, a command), the function also takes a struct fsw_error and leaves one line
- * in it: what was wrong, what is allowed, what to do. Libraries never print; the program does, once.
+ * in it: what was wrong, what is allowed, what to do. Libraries never print; the program does,
+ * once.
  */
 #ifndef FARSWAP_ERROR_H
 #define FARSWAP_ERROR_H

@@ -12,14 +12,13 @@
  * that a submitter holds.
  *
  * What a result means to the engine:
- *   FSW_STORE_OK           done; for PUT, `copies` says which copies were acknowledged (bit 0 = first)
- *   FSW_STORE_GONE         GET only: the store answered, still shows this device's sentinel, and does
- *                          not have that segment. The page is lost to that store.
- *   FSW_STORE_FULL         PUT only: no room now. Nothing was stored.
- *   FSW_STORE_UNREACHABLE  no answer until the deadline. A PUT may or may not have landed: its id is
- *                          burnt, drop it. A GET may be tried again.
- *   FSW_STORE_CORRUPT      the answer does not fit the request (length, type).
- *   FSW_STORE_REFUSED      the store answered an error that trying again will not mend (rights).
+ *   FSW_STORE_OK           done; for PUT, `copies` says which copies were acknowledged (bit 0 =
+ * first) FSW_STORE_GONE         GET only: the store answered, still shows this device's sentinel,
+ * and does not have that segment. The page is lost to that store. FSW_STORE_FULL         PUT only:
+ * no room now. Nothing was stored. FSW_STORE_UNREACHABLE  no answer until the deadline. A PUT may
+ * or may not have landed: its id is burnt, drop it. A GET may be tried again. FSW_STORE_CORRUPT the
+ * answer does not fit the request (length, type). FSW_STORE_REFUSED      the store answered an
+ * error that trying again will not mend (rights).
  */
 #ifndef FARSWAP_STORE_H
 #define FARSWAP_STORE_H
@@ -71,12 +70,12 @@ struct fsw_store_request {
 
 /* What status and the counters say of a store. Written by value; all may be read at any time. */
 struct fsw_store_health {
-    int connected;            /* 1: answers now */
-    uint64_t since;           /* CLOCK_MONOTONIC ns of the last change of `connected` */
-    uint64_t puts, gets, drops; /* answered */
+    int connected;                /* 1: answers now */
+    uint64_t since;               /* CLOCK_MONOTONIC ns of the last change of `connected` */
+    uint64_t puts, gets, drops;   /* answered */
     uint64_t bytes_out, bytes_in; /* on the wire, as far as the library under it tells */
     uint64_t reconnects, retries, errors;
-    char last_error[160];     /* of the last failure, for people; "" if none ever */
+    char last_error[160]; /* of the last failure, for people; "" if none ever */
 };
 
 struct fsw_store;
@@ -92,7 +91,8 @@ struct fsw_store_ops {
     /* Starts the store's thread for this device (after any fork) and leaves the device's sentinel
      * there: a random value under a name of the device, which tells an emptied store from one that
      * lost a segment. Returns before the first connection is up: requests wait for it. */
-    int (*start)(struct fsw_store *store, const struct fsw_device_id *device, struct fsw_error *err);
+    int (*start)(struct fsw_store *store, const struct fsw_device_id *device,
+                 struct fsw_error *err);
 
     /* Hands over n requests. Never blocks and never fails: failures come through done(). From any
      * thread, after start(). */

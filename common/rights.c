@@ -1,0 +1,114 @@
+/*
+ * rights.c: memory locks, the I/O flusher flag, the OOM score.
+ */
+#include "common/rights.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#ifndef PR_SET_IO_FLUSHER
+#define PR_SET_IO_FLUSHER 57
+#define PR_GET_IO_FLUSHER 58
+#endif
+
+/* The lowest but the "never": the kernel may still end us when we are what leaks. */
+#define OOM_SCORE "-1000"
+
+static int set_oom_score(const char *score)
+{
+    int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    ssize_t n = write(fd, score, strlen(score));
+    close(fd);
+    return n < 0 ? -1 : 0;
+}
+
+static void get_oom_score(char score[16])
+{
+    int fd = open("/proc/self/oom_score_adj", O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, score, 15);
+    if (fd >= 0)
+        close(fd);
+    score[n > 0 ? n : 0] = '\0';
+}
+
+static int may_lock_memory(void)
+{
+    struct rlimit limit;
+
+    /* Root without CAP_IPC_LOCK has the limit as well: try, rather than look at who we are. */
+    if (mlockall(MCL_FUTURE | MCL_ONFAULT) < 0)
+        return 0;
+    munlockall();
+    return getrlimit(RLIMIT_MEMLOCK, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY ||
+           geteuid() == 0;
+}
+
+static int may_flush(void)
+{
+    int before = prctl(PR_GET_IO_FLUSHER, 0, 0, 0, 0);
+
+    if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) < 0)
+        return 0;
+    if (before == 0)
+        prctl(PR_SET_IO_FLUSHER, 0, 0, 0, 0);
+    return 1;
+}
+
+static int may_score(void)
+{
+    char before[16];
+
+    get_oom_score(before);
+    if (set_oom_score(OOM_SCORE) < 0)
+        return 0;
+    set_oom_score(before);
+    return 1;
+}
+
+int fsw_zswap_in_front(void)
+{
+    char state = 'N';
+    int fd = open("/sys/module/zswap/parameters/enabled", O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    if (read(fd, &state, 1) != 1)
+        state = 'N';
+    close(fd);
+    return state == 'Y';
+}
+
+void fsw_rights_check(void (*warn)(const char *line))
+{
+    if (!may_lock_memory())
+        warn("can't lock memory (CAP_IPC_LOCK, or ulimit -l unlimited): the server itself may be "
+             "swapped "
+             "out to the device it serves, and hang the host");
+    if (!may_flush())
+        warn("can't set PR_SET_IO_FLUSHER (CAP_SYS_RESOURCE): when memory is short, an allocation "
+             "of the "
+             "server may wait for the swap it serves");
+    if (!may_score())
+        warn("can't lower oom_score_adj (CAP_SYS_RESOURCE): the kernel may kill the server to free "
+             "memory, "
+             "and every swapped process with it");
+    if (fsw_zswap_in_front())
+        warn("zswap is on and compresses every page before it gets here: echo N > "
+             "/sys/module/zswap/parameters/enabled");
+}
+
+int fsw_rights_take(void)
+{
+    int refused = 0;
+
+    refused += mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) < 0;
+    refused += prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) < 0;
+    refused += set_oom_score(OOM_SCORE) < 0;
+    return refused;
+}

@@ -1,0 +1,50 @@
+/*
+ * codec.h: ways to make a page smaller. One ops table a codec, one file a codec.
+ *
+ * The codec of each object is in its header, so codec= may change while the device lives. A codec
+ * never sees anything but whole pages; it fails by not fitting, never otherwise.
+ */
+#ifndef FSW_CODEC_H
+#define FSW_CODEC_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "farswap/error.h"
+
+/* In object headers: never change a number. */
+enum fsw_codec_id {
+    FSW_CODEC_RAW = 0,
+    FSW_CODEC_SAME = 1, /* one 64-bit word fills the page; found before any codec is asked */
+    FSW_CODEC_LZ4 = 2,
+    /* 3: lzo-rle, 4: zstd */
+    FSW_CODEC_MAX = 5,
+};
+
+struct fsw_codec {
+    const char *name;
+    int level_min, level_max, level_default; /* level_min == level_max: takes no level */
+    size_t state_bytes;                      /* what compress needs as `state`, 16-byte aligned */
+
+    /* Compresses the page into at most capacity bytes. Returns the length, or 0 if it does not fit.
+     */
+    size_t (*compress)(void *state, int level, const void *page, void *bytes, size_t capacity);
+
+    /* Whole page or -EIO; reads no byte outside length, writes none outside the page. */
+    int (*decompress)(const void *bytes, size_t length, void *page);
+};
+
+/* NULL for an id without a codec. */
+const struct fsw_codec *fsw_codec_by_id(unsigned id);
+
+/* "lz4", "lz4:4", "raw". -EINVAL with a line that lists what is allowed. */
+int fsw_codec_parse(const char *text, uint8_t *ret_id, int *ret_level, struct fsw_error *err);
+
+extern const struct fsw_codec fsw_codec_raw, fsw_codec_same, fsw_codec_lz4;
+
+/* 1 if all 64-bit words of the page are equal; *ret_word is that word. */
+int fsw_same_filled(const void *page, uint64_t *ret_word);
+
+void fsw_same_fill(void *page, uint64_t word);
+
+#endif

@@ -1,0 +1,31 @@
+/*
+ * lz4.c: the one file that knows lz4.h. The level is lz4's acceleration.
+ */
+#include "core/codec/codec.h"
+
+#include <errno.h>
+#include <lz4.h>
+
+#include "farswap/params.h"
+
+static size_t compress(void *state, int level, const void *page, void *bytes, size_t capacity)
+{
+    int n = LZ4_compress_fast_extState(state, page, bytes, FSW_PAGE_SIZE, (int)capacity, level);
+    return n > 0 ? (size_t)n : 0;
+}
+
+static int decompress(const void *bytes, size_t length, void *page)
+{
+    int n = LZ4_decompress_safe(bytes, page, (int)length, FSW_PAGE_SIZE);
+    return n == (int)FSW_PAGE_SIZE ? 0 : -EIO;
+}
+
+const struct fsw_codec fsw_codec_lz4 = {
+    .name = "lz4",
+    .level_min = 1,
+    .level_max = 65537, /* LZ4_ACCELERATION_MAX */
+    .level_default = 1,
+    .state_bytes = sizeof(LZ4_stream_t),
+    .compress = compress,
+    .decompress = decompress,
+};

@@ -1,0 +1,33 @@
+/*
+ * context.h: what sealing a page needs besides the page: a codec's state and room for the object.
+ *
+ * A fixed set, two a CPU, made at start and borrowed for one page at a time: the data path
+ * allocates nothing, and a hundred server threads cost no more memory than ten. Borrowing waits
+ * only for someone who is compressing (microseconds), never for network, disk or space.
+ */
+#ifndef FSW_CONTEXT_H
+#define FSW_CONTEXT_H
+
+#include <semaphore.h>
+#include <stdatomic.h>
+
+#include "core/object.h"
+
+struct fsw_context {
+    _Alignas(64) char object[FSW_OBJECT_MAX + 48];
+    _Atomic int busy;
+    void *state;
+};
+
+struct fsw_contexts {
+    struct fsw_context *all;
+    unsigned count;
+    sem_t idle;
+};
+
+int fsw_contexts_init(struct fsw_contexts *contexts, size_t state_bytes);
+void fsw_contexts_deinit(struct fsw_contexts *contexts);
+struct fsw_context *fsw_context_borrow(struct fsw_contexts *contexts);
+void fsw_context_return(struct fsw_contexts *contexts, struct fsw_context *context);
+
+#endif

@@ -1,0 +1,182 @@
+/*
+ * engine.h: the device as its own files see it. What each does:
+ *
+ *      device.c    opening, starting, closing; the verbs over ranges
+ *      page.c      one page: read, write, empty; retiring what an entry named
+ *      reclaim.c   who leaves: the second-chance hand, the age clock, watermarks     (policy)
+ *      overflow.c  how: segments packed, put, entries flipped, rows dropped          (mechanism)
+ *      fetch.c     pages read from the store
+ *
+ * Lock order, outermost first (debug builds of the tests run it under TSan):
+ *      context (a semaphore)  >  entry lock bit  >  table.lock  >  class lock  >  lru_lock  >
+ *      rows.lock  >  frames.lock  >  overflow.lock, space_lock (leaves; nothing is taken inside)
+ */
+#ifndef FSW_ENGINE_H
+#define FSW_ENGINE_H
+
+#include <pthread.h>
+
+#include "core/context.h"
+#include "core/pool/pool.h"
+#include "core/rows.h"
+#include "core/table.h"
+#include "farswap/device.h"
+
+#define FSW_PUTS_IN_FLIGHT 8u
+#define FSW_DROPS_IN_FLIGHT 32u
+#define FSW_SEGMENT_OBJECTS (FSW_SEGMENT_BYTES / FSW_UNIT / FSW_OBJECT_UNITS_MIN)
+#define FSW_FETCH_BATCH 16u
+
+/* Where tests can hold the overflow of a segment (design: rules a to c of the data path). */
+enum fsw_hook {
+    FSW_HOOK_PACKED,       /* overflow bits set, objects copied, not yet put */
+    FSW_HOOK_ANSWERED,     /* the put ended, the row is not LIVE yet */
+    FSW_HOOK_LIVE,         /* the row is LIVE, no entry flipped */
+    FSW_HOOK_FLIPPED,      /* one entry flipped or found changed, its object not freed */
+    FSW_HOOK_FETCH_PINNED, /* a reader has its row pinned and has not asked the store */
+};
+
+/* One segment on its way out. */
+struct fsw_put {
+    struct fsw_store_request request;
+    uint32_t row, count, units;
+    uint32_t pages[FSW_SEGMENT_OBJECTS];
+    uint64_t values[FSW_SEGMENT_OBJECTS]; /* the entries as they were, overflow bit set */
+    struct fsw_put *next;
+    struct fsw_device *device;
+    char bytes[FSW_SEGMENT_BYTES];
+};
+
+struct fsw_drop {
+    struct fsw_store_request request;
+    uint32_t row;
+    struct fsw_drop *next;
+    struct fsw_device *device;
+};
+
+struct fsw_reclaim {
+    struct fsw_pool_object objects[FSW_SLOTS_MAX]; /* of the zspage under the hand */
+    unsigned count, next;
+    uint8_t stamp;
+    uint32_t low, high;  /* watermarks, in free frames */
+    uint64_t clamp_leaf; /* where the clamping sweep is */
+    uint8_t clamped_to;
+};
+
+struct fsw_overflow {
+    pthread_t thread;
+    pthread_mutex_t lock; /* the lists below, and wanted */
+    pthread_cond_t wake;
+    struct fsw_put *idle, *finished;
+    struct fsw_drop *drops_idle, *drops_finished;
+    uint32_t to_drop; /* rows in state DROPPING, linked through `spare` */
+    unsigned puts_out, drops_out;
+    uint32_t units_out; /* of the puts in flight */
+    _Atomic int wanted; /* free frames fell below the low watermark */
+    int running, stop;
+    uint64_t pause_until, pause; /* after a failed put */
+    uint64_t drop_after;         /* after a failed drop */
+    struct fsw_put *puts;
+    struct fsw_drop *drops;
+};
+
+struct fsw_device {
+    struct fsw_image image;
+    char name[FSW_NAME_MAX + 1];
+    uint64_t seed, size, pages;
+    const struct fsw_codec *codec;
+    uint8_t codec_id;
+    int codec_level;
+    struct fsw_pool pool;
+    struct fsw_table table;
+    struct fsw_rows rows;
+    struct fsw_contexts contexts;
+    struct fsw_store *store; /* NULL: none */
+    int unlocked;            /* SHM_LOCK was refused */
+
+    _Atomic uint8_t clock;       /* ages are compared with it */
+    _Atomic uint32_t tick_pages; /* pages written since its last tick */
+    uint32_t tick_every;
+
+    pthread_mutex_t space_lock; /* writers that wait for a frame */
+    pthread_cond_t space;
+    _Atomic unsigned space_waiters;
+
+    struct fsw_reclaim reclaim;
+    struct fsw_overflow overflow;
+
+    void (*hook)(enum fsw_hook at, void *opaque); /* tests only */
+    void *hook_opaque;
+};
+
+static inline void fsw_hook(struct fsw_device *device, enum fsw_hook at)
+{
+    if (__builtin_expect(device->hook != NULL, 0))
+        device->hook(at, device->hook_opaque);
+}
+
+/* ---- page.c ---- */
+
+/* Whole page into `page`, or -EIO. Fetches if it must. */
+int fsw_page_read(struct fsw_device *device, uint64_t number, void *page);
+
+/* Local pages only: 0, -EIO, or 1 with *ret_entry and *ret_value if the page is in the store. */
+int fsw_page_read_local(struct fsw_device *device, uint64_t number, void *page,
+                        fsw_entry **ret_entry, uint64_t *ret_value);
+
+int fsw_page_write(struct fsw_device *device, uint64_t number, const void *page);
+int fsw_page_write_part(struct fsw_device *device, uint64_t number, unsigned offset,
+                        unsigned length, const void *bytes); /* NULL bytes: zeroes */
+void fsw_page_empty(struct fsw_device *device, uint64_t number);
+
+/* Counts an entry's value in (or out of) the gauges. */
+void fsw_page_count(struct fsw_device *device, uint64_t value, int64_t sign);
+
+/* ---- reclaim.c ---- */
+
+struct fsw_victim {
+    fsw_entry *entry;
+    uint64_t value;
+    uint32_t page;
+};
+
+void fsw_reclaim_init(struct fsw_device *device);
+/* The next page that should leave; 0: there is none. */
+int fsw_reclaim_next(struct fsw_device *device, struct fsw_victim *ret_victim);
+/* The last victim does not fit now: it comes next. */
+void fsw_reclaim_unget(struct fsw_device *device);
+/* A page was written: the age clock may tick. */
+void fsw_reclaim_tick(struct fsw_device *device);
+/* Clamps ages before the clock can lap them. From the overflow thread. */
+void fsw_reclaim_clamp(struct fsw_device *device);
+
+/* ---- overflow.c ---- */
+
+int fsw_overflow_init(struct fsw_device *device);
+int fsw_overflow_start(struct fsw_device *device);
+void fsw_overflow_stop(struct fsw_device *device);
+void fsw_overflow_deinit(struct fsw_device *device);
+/* A row has become DROPPING. From any thread. */
+void fsw_overflow_drop(struct fsw_device *device, uint32_t row);
+/* Waits until frames may be free, or until deadline (CLOCK_MONOTONIC ns). -ENOSPC: deadline passed,
+ * or there is no store. */
+int fsw_overflow_wait(struct fsw_device *device, uint64_t deadline);
+
+/* ---- fetch.c ---- */
+
+struct fsw_fetch {
+    uint64_t number; /* of the page */
+    fsw_entry *entry;
+    uint64_t value; /* as seen: state STORE */
+    void *page;     /* 4096 bytes */
+    int keep_pin;   /* 1: on success the row stays pinned, for the caller to unpin */
+    int result;     /* 0, -EIO, or -EAGAIN: the entry has changed, read it again */
+};
+
+/* Fetches up to FSW_FETCH_BATCH pages in one batch. Waits for the store as long as it takes. */
+void fsw_fetch(struct fsw_device *device, struct fsw_fetch *fetches, unsigned count);
+
+/* Ends a keep_pin. */
+void fsw_fetch_unpin(struct fsw_device *device, uint64_t value);
+
+#endif

@@ -1,0 +1,124 @@
+/*
+ * fetch.c: pages read from the store, where they stay.
+ *
+ *      entry ──pin row──> entry still the same? ──get range──> open ──unpin
+ *
+ * A pin is only given while the row is LIVE, and a row that an entry names is: so if the entry is
+ * the same after the pin, row and segment are right, and stay right until we unpin. The answer may
+ * wait as long as the store is away; nothing local waits with it.
+ */
+#include <errno.h>
+#include <semaphore.h>
+
+#include "core/engine.h"
+
+struct batch {
+    _Atomic unsigned left;
+    sem_t answered;
+};
+
+struct get {
+    struct fsw_store_request request;
+    struct fsw_fetch *fetch;
+    char object[FSW_OBJECT_MAX];
+};
+
+static void get_done(struct fsw_store_request *request)
+{
+    struct batch *batch = request->owner;
+
+    if (atomic_fetch_sub(&batch->left, 1) == 1)
+        sem_post(&batch->answered);
+}
+
+void fsw_fetch_unpin(struct fsw_device *device, uint64_t value)
+{
+    if (fsw_row_unpin(&device->rows, fsw_entry_row(value)))
+        fsw_overflow_drop(device, fsw_entry_row(value));
+}
+
+static int unchanged(const struct fsw_fetch *fetch)
+{
+    return fsw_entry_same_place(fsw_entry_load(fetch->entry), fetch->value);
+}
+
+/* 1 if the row is pinned and the request made. */
+static int prepare(struct fsw_device *device, struct fsw_fetch *fetch, struct get *get,
+                   struct batch *batch)
+{
+    uint32_t row = fsw_entry_row(fetch->value);
+
+    fetch->result = -EAGAIN;
+    if (!fsw_row_pin(&device->rows, row)) {
+        if (unchanged(fetch)) /* an entry that names a row which is not LIVE: damaged */
+            fetch->result = -EIO;
+        return 0;
+    }
+    if (!unchanged(fetch)) {
+        fsw_fetch_unpin(device, fetch->value);
+        return 0;
+    }
+    get->fetch = fetch;
+    get->request = (struct fsw_store_request){
+        .verb = FSW_STORE_GET,
+        .row = row,
+        .id = fsw_row_id(&device->image, row),
+        .bytes = get->object,
+        .offset = fsw_entry_offset_units(fetch->value) * FSW_UNIT,
+        .length = fsw_entry_units(fetch->value) * FSW_UNIT,
+        .done = get_done,
+        .owner = batch,
+    };
+    return 1;
+}
+
+static void finish(struct fsw_device *device, struct get *get)
+{
+    struct fsw_fetch *fetch = get->fetch;
+    const struct fsw_image *image = &device->image;
+    unsigned units = fsw_entry_units(fetch->value);
+
+    if (get->request.result == FSW_STORE_OK) {
+        fetch->result =
+            fsw_object_open(device->seed, (uint32_t)fetch->number, get->object, units, fetch->page);
+        fsw_stat_add(image, FSW_STAT_FETCH_PAGES, 1);
+        fsw_stat_add(image, FSW_STAT_FETCH_BYTES, units * FSW_UNIT);
+    } else {
+        fetch->result = -EIO;
+    }
+    if (fetch->result < 0 && !unchanged(fetch)) {
+        fetch->result = -EAGAIN; /* rewritten meanwhile: the loss is nobody's */
+        fsw_stat_add(image, FSW_STAT_FETCH_RETRIES, 1);
+    } else if (get->request.result == FSW_STORE_GONE) {
+        fsw_stat_add(image, FSW_STAT_STORE_LOST_PAGES, 1);
+    } else if (fetch->result < 0 && get->request.result != FSW_STORE_UNREACHABLE) {
+        fsw_stat_add(image, FSW_STAT_CORRUPT_PAGES, 1);
+    }
+    if (fetch->result < 0 || !fetch->keep_pin)
+        fsw_fetch_unpin(device, fetch->value);
+}
+
+void fsw_fetch(struct fsw_device *device, struct fsw_fetch *fetches, unsigned count)
+{
+    struct get gets[FSW_FETCH_BATCH];
+    struct fsw_store_request *requests[FSW_FETCH_BATCH];
+    struct batch batch;
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < count; i++)
+        if (prepare(device, &fetches[i], &gets[n], &batch)) {
+            requests[n] = &gets[n].request;
+            n++;
+        }
+    if (n == 0)
+        return;
+    sem_init(&batch.answered, 0, 0);
+    atomic_store(&batch.left, n);
+    fsw_hook(device, FSW_HOOK_FETCH_PINNED);
+    device->store->ops->submit(device->store, requests, n);
+    while (sem_wait(&batch.answered) < 0) /* EINTR */
+        ;
+    for (unsigned i = 0; i < n; i++)
+        finish(device, &gets[i]);
+    sem_destroy(&batch.answered);
+}

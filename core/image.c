@@ -1,0 +1,273 @@
+/*
+ * image.c: making, attaching and wiping the shared memory of a device. What is in it belongs to
+ * others (table, rows, pool); where in it things lie is decided here, once, by lay_out().
+ */
+#include "core/image.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ipc.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/shm.h>
+#include <time.h>
+
+#include "common/checksum.h"
+#include "core/object.h"
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+static uint64_t round_up(uint64_t value, uint64_t to)
+{
+    return (value + to - 1) / to * to;
+}
+
+static uint64_t min_u64(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* How many of each there can be, and where they lie, for a device of that size. */
+static void lay_out(struct fsw_superblock *super, uint64_t size)
+{
+    uint64_t pages = size / FSW_PAGE_SIZE;
+
+    super->size = size;
+    super->leaves = (pages + FSW_LEAF_ENTRIES - 1) / FSW_LEAF_ENTRIES;
+    /* Every page raw needs 257/256 frames; an eighth more for holes, and some for small devices. */
+    super->frames = min_u64(pages + pages / 8 + super->leaves + 4096, UINT32_MAX);
+    /* A zspage has 64 frames at most; half of all may be sparse, and each class has one open. */
+    super->zspages = min_u64(super->frames / 32 + 1024, 1ull << 26);
+    /* A segment holds 15 pages at least when it is put; a quarter of the pages as rows leaves room
+     * for segments that are mostly dead. */
+    super->rows = min_u64(pages / 4 + 1024, 1ull << 31);
+
+    uint64_t at = sizeof *super <= FSW_FRAME_SIZE ? FSW_FRAME_SIZE : 0;
+    super->counters_at = at;
+    at = round_up(at + FSW_STAT_STRIPES * FSW_STAT_COUNT * sizeof(uint64_t), FSW_FRAME_SIZE);
+    super->directory_at = at;
+    at = round_up(at + super->leaves * sizeof(uint32_t), FSW_FRAME_SIZE);
+    super->rows_at = at;
+    at = round_up(at + super->rows * sizeof(struct fsw_row), FSW_FRAME_SIZE);
+    super->classes_at = at;
+    at = round_up(at + super->zspages * sizeof(uint16_t), FSW_FRAME_SIZE);
+    super->zspages_at = at;
+    at = round_up(at + super->zspages * sizeof(struct fsw_zspage_frames), FSW_FRAME_SIZE);
+    super->frames_at = at;
+    super->bytes = at + super->frames * FSW_FRAME_SIZE;
+}
+
+_Static_assert(sizeof(struct fsw_superblock) <= FSW_FRAME_SIZE, "the superblock is one frame");
+
+uint64_t fsw_image_base_bytes(uint64_t size)
+{
+    struct fsw_superblock super = {0};
+    lay_out(&super, size);
+    /* One frame of each array that grows; the filler keeps it one frame ahead. */
+    return super.rows_at + 8 * FSW_FRAME_SIZE;
+}
+
+uint64_t fsw_image_table_bytes(uint64_t size)
+{
+    struct fsw_superblock super = {0};
+    lay_out(&super, size);
+    return super.leaves * FSW_FRAME_SIZE;
+}
+
+static uint32_t super_checksum(const struct fsw_superblock *super)
+{
+    const char *from = (const char *)&super->device;
+    return fsw_checksum(from, (size_t)((const char *)&super->next_segment - from), super->layout);
+}
+
+static void set_pointers(struct fsw_image *image, void *base)
+{
+    struct fsw_superblock *super = base;
+    char *at = base;
+
+    image->super = super;
+    image->counters = (void *)(at + super->counters_at);
+    image->directory = (void *)(at + super->directory_at);
+    image->rows = (void *)(at + super->rows_at);
+    image->classes = (void *)(at + super->classes_at);
+    image->zspages = (void *)(at + super->zspages_at);
+    image->frames = at + super->frames_at;
+    image->bytes = super->bytes;
+}
+
+/* No core dump may hold every process's secrets, and a huge page would touch what nobody named. */
+static void set_advice(void *base, uint64_t bytes)
+{
+    madvise(base, bytes, MADV_DONTDUMP);
+    madvise(base, bytes, MADV_NOHUGEPAGE);
+}
+
+int fsw_image_touch(const void *at, size_t bytes)
+{
+    uintptr_t from = (uintptr_t)at & ~(uintptr_t)(FSW_FRAME_SIZE - 1);
+    uintptr_t to = round_up((uintptr_t)at + bytes, FSW_FRAME_SIZE);
+
+    while (madvise((void *)from, to - from, MADV_POPULATE_WRITE) < 0) {
+        if (errno == EINTR || errno == EAGAIN)
+            continue;
+        if (errno != EINVAL) /* ENOMEM, EFAULT, EHWPOISON: no page to be had */
+            return -ENOMEM;
+        /* Kernels before 5.14: a plain touch, at the risk of a SIGBUS. */
+        for (volatile char *p = (char *)from; p < (char *)to; p += FSW_FRAME_SIZE)
+            *p = *p;
+        return 0;
+    }
+    return 0;
+}
+
+static int get_memory(uint64_t bytes, struct fsw_error *err)
+{
+    char text[32];
+    snprintf(text, sizeof text, "%.1f GiB", (double)bytes / (1ull << 30));
+
+    int shmid = shmget(IPC_PRIVATE, bytes, IPC_CREAT | IPC_EXCL | SHM_NORESERVE | 0600);
+    if (shmid >= 0)
+        return shmid;
+    int code = -errno;
+    if (code == -EINVAL || code == -ENOSPC)
+        return fsw_error(
+            err, code,
+            "this host does not allow %s of shared memory address space: raise "
+            "kernel.shmmax, kernel.shmall or kernel.shmmni (sysctl), or use a smaller size=",
+            text);
+    return fsw_error(err, code, "shared memory of %s of address space: %s", text, strerror(-code));
+}
+
+/* Fills in everything but the magic. */
+static int write_super(struct fsw_superblock *super, const struct fsw_params *params)
+{
+    lay_out(super, params->size);
+    super->layout = FSW_IMAGE_LAYOUT;
+    if (getrandom(super->device.bytes, sizeof super->device.bytes, 0) !=
+        (ssize_t)sizeof super->device.bytes)
+        return -EIO;
+    memcpy(super->name, params->name, sizeof super->name);
+    memcpy(super->overflow, params->overflow, sizeof super->overflow);
+    super->created = time(NULL);
+    super->checksum = super_checksum(super);
+    atomic_store(&super->next_segment, 1);
+    atomic_store(&super->memory_limit, params->memory);
+    return 0;
+}
+
+int fsw_image_create(struct fsw_image *image, const struct fsw_params *params, int *ret_unlocked,
+                     struct fsw_error *err)
+{
+    struct fsw_superblock plan = {0};
+    lay_out(&plan, params->size);
+
+    int shmid = get_memory(plan.bytes, err);
+    if (shmid < 0)
+        return shmid;
+    void *base = shmat(shmid, NULL, 0);
+    if (base == (void *)-1) {
+        int code = -errno;
+        shmctl(shmid, IPC_RMID, NULL);
+        return fsw_error(err, code, "mapping the image: %s", strerror(-code));
+    }
+    set_advice(base, plan.bytes);
+    *ret_unlocked = shmctl(shmid, SHM_LOCK, NULL) < 0;
+
+    int r = fsw_image_touch(base, plan.rows_at);
+    if (r == 0)
+        r = write_super(base, params);
+    if (r < 0) {
+        shmdt(base);
+        shmctl(shmid, IPC_RMID, NULL);
+        return fsw_error(err, r, "no memory for the image's directory (%llu bytes)",
+                         (unsigned long long)plan.rows_at);
+    }
+    set_pointers(image, base);
+    image->shmid = shmid;
+    atomic_thread_fence(memory_order_release);
+    memcpy(image->super->magic, FSW_IMAGE_MAGIC, sizeof FSW_IMAGE_MAGIC);
+    return 0;
+}
+
+static int check_super(const struct fsw_superblock *super, uint64_t bytes, struct fsw_error *err)
+{
+    struct fsw_superblock plan = {0};
+
+    if (bytes < FSW_FRAME_SIZE ||
+        memcmp(super->magic, FSW_IMAGE_MAGIC, sizeof FSW_IMAGE_MAGIC) != 0)
+        return fsw_error(err, -EINVAL, "this shared memory is not a farswap image");
+    if (super->layout != FSW_IMAGE_LAYOUT)
+        return fsw_error(err, -ENOTSUP,
+                         "the image has layout %u, this program knows layout %u: use the farswap "
+                         "version that made it",
+                         super->layout, FSW_IMAGE_LAYOUT);
+    lay_out(&plan, super->size);
+    if (super->checksum != super_checksum(super) || super->size < FSW_SIZE_MIN ||
+        super->size > FSW_SIZE_MAX || plan.bytes != super->bytes || bytes < super->bytes ||
+        plan.frames_at != super->frames_at)
+        return fsw_error(err, -EINVAL,
+                         "the image's superblock is damaged: nothing in it can be trusted; "
+                         "`farswap destroy` removes it");
+    return 0;
+}
+
+int fsw_image_attach(struct fsw_image *image, int shmid, int writable, struct fsw_error *err)
+{
+    struct shmid_ds segment;
+
+    if (shmctl(shmid, IPC_STAT, &segment) < 0)
+        return fsw_error(err, -errno, "shared memory %d: %s", shmid, strerror(errno));
+    void *base = shmat(shmid, NULL, writable ? 0 : SHM_RDONLY);
+    if (base == (void *)-1)
+        return fsw_error(err, -errno, "mapping shared memory %d: %s", shmid, strerror(errno));
+    set_advice(base, segment.shm_segsz);
+    int r = check_super(base, segment.shm_segsz, err);
+    if (r < 0) {
+        shmdt(base);
+        return r;
+    }
+    set_pointers(image, base);
+    image->shmid = shmid;
+    image->lock_fd = -1;
+    return 0;
+}
+
+void fsw_image_detach(struct fsw_image *image)
+{
+    if (image->super != NULL)
+        shmdt(image->super);
+    image->super = NULL;
+}
+
+/* Zeroes what is resident of a range, and only that: mincore allocates nothing. */
+static void wipe_range(char *from, uint64_t bytes)
+{
+    unsigned char resident[512];
+
+    for (uint64_t done = 0; done < bytes; done += sizeof resident * FSW_FRAME_SIZE) {
+        uint64_t part = min_u64(bytes - done, sizeof resident * FSW_FRAME_SIZE);
+        if (mincore(from + done, part, resident) < 0)
+            continue;
+        for (uint64_t i = 0; i * FSW_FRAME_SIZE < part; i++)
+            if (resident[i] & 1)
+                explicit_bzero(from + done + i * FSW_FRAME_SIZE, FSW_FRAME_SIZE);
+    }
+}
+
+int fsw_image_wipe(struct fsw_image *image, struct fsw_error *err)
+{
+    struct fsw_superblock *super = image->super;
+    uint64_t used = super->frames_at + (uint64_t)atomic_load(&super->frames_top) * FSW_FRAME_SIZE;
+    int shmid = image->shmid;
+
+    /* The arrays between directory and frames are sparse as well; the superblock goes last. */
+    wipe_range((char *)super + FSW_FRAME_SIZE, used - FSW_FRAME_SIZE);
+    explicit_bzero(super, FSW_FRAME_SIZE);
+    fsw_image_detach(image);
+    if (shmctl(shmid, IPC_RMID, NULL) < 0)
+        return fsw_error(err, -errno, "removing shared memory %d: %s", shmid, strerror(errno));
+    return 0;
+}

@@ -1,0 +1,135 @@
+/*
+ * image.h: the shared memory that holds one device, and its layout.
+ *
+ *      superblock | counters | directory | rows | zspage classes | zspage frames | frames ...
+ *        4 KiB      16 KiB     4 B each    32 B   2 B each         256 B each      4 KiB each
+ *
+ * SysV shared memory: it outlives every process. Sparse: sizes below are address space; a page of
+ * it costs memory from its first touch on, and *reading an untouched page touches it*. Therefore:
+ *
+ *   I1  Of the arrays, only what lies below its `top` (rows_top, zspages_top, frames_top; the whole
+ *       directory) may be read or written. Tops only grow, and grow only after the memory behind
+ *       them was touched.
+ *   I2  A frame is named by at most one of: a directory word (a leaf), a zspage's frame slot.
+ *       Nothing reads a frame that nobody names. Frame and zspage 0 are never used: 0 is "none".
+ *   I3  Truth is the directory with its leaves, the rows' ids and states, zspage classes and
+ * frames, and the superblock. Everything else is derived, kept outside, and rebuilt.
+ */
+#ifndef FSW_IMAGE_H
+#define FSW_IMAGE_H
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "farswap/error.h"
+#include "farswap/params.h"
+#include "farswap/stats.h"
+#include "farswap/store.h"
+
+#define FSW_IMAGE_MAGIC "farswap"
+#define FSW_IMAGE_LAYOUT 1u
+#define FSW_FRAME_SIZE 4096u
+#define FSW_LEAF_ENTRIES 512u
+#define FSW_ZSPAGE_FRAMES 64u /* the most frames a zspage can have */
+#define FSW_STAT_STRIPES 32u
+
+struct fsw_superblock {
+    char magic[8]; /* written last: an image without it was never finished */
+    uint32_t layout;
+    uint32_t checksum; /* of what follows, up to the first atomic */
+    struct fsw_device_id device;
+    char name[FSW_NAME_MAX + 1];
+    uint64_t size;  /* of the device, bytes */
+    uint64_t bytes; /* of the image */
+    uint64_t counters_at, directory_at, rows_at, classes_at, zspages_at, frames_at;
+    uint64_t leaves, rows, zspages, frames;
+    int64_t created; /* seconds since 1970 */
+    char overflow[512];
+
+    _Atomic uint64_t next_segment; /* ids are taken by advancing it, and never derived */
+    _Atomic uint32_t rows_top, zspages_top, frames_top;
+    _Atomic int32_t holder; /* pid of the last server; the lock, not this, says if it lives */
+    _Atomic uint64_t memory_limit;
+};
+
+/* A segment's place in the directory. `word`: state, pins and live count in one, so that "nothing
+ * lives in it and nobody reads it" is one compare-and-swap (core/rows.c). */
+struct fsw_row {
+    _Atomic uint64_t id;
+    _Atomic uint64_t word;
+    _Atomic uint32_t bytes;
+    _Atomic uint32_t copies;
+    uint64_t spare;
+};
+
+/* The frames of one zspage, 0 where none is attached. */
+struct fsw_zspage_frames {
+    _Atomic uint32_t frame[FSW_ZSPAGE_FRAMES];
+};
+
+struct fsw_image {
+    struct fsw_superblock *super;
+    _Atomic uint64_t (*counters)[FSW_STAT_COUNT]; /* [FSW_STAT_STRIPES] */
+    _Atomic uint32_t *directory;                  /* a leaf's frame, 0: none */
+    struct fsw_row *rows;
+    _Atomic uint16_t *classes;
+    struct fsw_zspage_frames *zspages;
+    char *frames;
+    uint64_t bytes;
+    int shmid;
+    int lock_fd; /* -1 for a reader */
+};
+
+/* Makes the shared memory of a new device; touches superblock, counters and directory only. Warns
+ * through *ret_unlocked when SHM_LOCK was not allowed. Blocks for milliseconds. */
+int fsw_image_create(struct fsw_image *image, const struct fsw_params *params, int *ret_unlocked,
+                     struct fsw_error *err);
+
+/* Attaches an image and checks its superblock: -EINVAL (not an image, or damaged), -ENOTSUP
+ * (another layout). writable 0 maps it for reading only. */
+int fsw_image_attach(struct fsw_image *image, int shmid, int writable, struct fsw_error *err);
+
+void fsw_image_detach(struct fsw_image *image);
+
+/* Overwrites all that the image names or touched with zeroes, and removes it. */
+int fsw_image_wipe(struct fsw_image *image, struct fsw_error *err);
+
+/* What an image of that device costs before it holds a page, and its table when full. */
+uint64_t fsw_image_base_bytes(uint64_t size);
+uint64_t fsw_image_table_bytes(uint64_t size);
+
+/* Touches bytes at `at` (page-aligned by itself). -ENOMEM instead of a SIGBUS. */
+int fsw_image_touch(const void *at, size_t bytes);
+
+static inline void *fsw_image_frame(const struct fsw_image *image, uint32_t frame)
+{
+    return image->frames + (uint64_t)frame * FSW_FRAME_SIZE;
+}
+
+/* The calling thread's stripe. */
+unsigned fsw_stat_stripe(void);
+
+static inline void fsw_stat_add(const struct fsw_image *image, enum fsw_stat stat, uint64_t n)
+{
+    atomic_fetch_add_explicit(&image->counters[fsw_stat_stripe()][stat], n, memory_order_relaxed);
+}
+
+static inline void fsw_stat_sub(const struct fsw_image *image, enum fsw_stat stat, uint64_t n)
+{
+    fsw_stat_add(image, stat, 0 - n);
+}
+
+/* For gauges that one thread sets as a whole. */
+static inline void fsw_stat_set(const struct fsw_image *image, enum fsw_stat stat, uint64_t n)
+{
+    atomic_store_explicit(&image->counters[0][stat], n, memory_order_relaxed);
+}
+
+uint64_t fsw_stat_get(const struct fsw_image *image, enum fsw_stat stat);
+
+/* All of fsw_stat_table, with those that follow from others worked out. For any process that maps
+ * it. */
+void fsw_image_stats(const struct fsw_image *image, uint64_t values[FSW_STAT_COUNT]);
+
+#endif

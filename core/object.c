@@ -1,0 +1,80 @@
+/*
+ * object.c: sealing a page into an object, and opening it with every check there is.
+ */
+#include "core/object.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "common/checksum.h"
+
+_Static_assert(sizeof(struct fsw_object_header) == FSW_OBJECT_HEADER, "header has no holes");
+_Static_assert(FSW_OBJECT_UNITS_MAX <= FSW_LENGTH_MASK, "an entry can hold every length");
+
+uint64_t fsw_object_seed(const struct fsw_device_id *device)
+{
+    uint64_t halves[2];
+    memcpy(halves, device->bytes, sizeof halves);
+    return halves[0] ^ halves[1] * 0x9e3779b97f4a7c15ull;
+}
+
+static uint32_t checksum(uint64_t seed, const struct fsw_object_header *header, const void *page)
+{
+    uint64_t fields = (uint64_t)header->page << 32 | (uint32_t)header->length << 16 |
+                      (uint32_t)header->codec << 8 | header->dictionary;
+    return fsw_checksum(page, FSW_PAGE_SIZE, seed ^ fields * 0xc2b2ae3d27d4eb4full);
+}
+
+static unsigned finish(uint64_t seed, uint32_t page_number, const void *page, size_t length,
+                       uint8_t codec_id, void *object)
+{
+    struct fsw_object_header header = {
+        .page = page_number, .length = (uint16_t)length, .codec = codec_id};
+    size_t used = FSW_OBJECT_HEADER + length;
+    unsigned units = (unsigned)((used + FSW_UNIT - 1) / FSW_UNIT);
+
+    header.checksum = checksum(seed, &header, page);
+    memcpy(object, &header, FSW_OBJECT_HEADER);
+    memset((char *)object + used, 0, units * FSW_UNIT - used);
+    return units;
+}
+
+unsigned fsw_object_seal(uint64_t seed, uint32_t page_number, const void *page,
+                         const struct fsw_codec *codec, uint8_t codec_id, int level, void *state,
+                         void *object)
+{
+    char *payload = (char *)object + FSW_OBJECT_HEADER;
+    size_t length = 0;
+
+    if (codec_id != FSW_CODEC_RAW)
+        length = codec->compress(state, level, page, payload, FSW_HUGE_THRESHOLD);
+    if (length == 0) {
+        codec_id = FSW_CODEC_RAW;
+        length = fsw_codec_raw.compress(NULL, 0, page, payload, FSW_PAGE_SIZE);
+    }
+    return finish(seed, page_number, page, length, codec_id, object);
+}
+
+unsigned fsw_object_seal_same(uint64_t seed, uint32_t page_number, const void *page, void *object)
+{
+    memcpy((char *)object + FSW_OBJECT_HEADER, page, sizeof(uint64_t));
+    return finish(seed, page_number, page, sizeof(uint64_t), FSW_CODEC_SAME, object);
+}
+
+int fsw_object_open(uint64_t seed, uint32_t page_number, const void *object, unsigned units,
+                    void *page)
+{
+    struct fsw_object_header header;
+    memcpy(&header, object, FSW_OBJECT_HEADER);
+
+    size_t used = FSW_OBJECT_HEADER + header.length;
+    const struct fsw_codec *codec = fsw_codec_by_id(header.codec);
+
+    if (codec == NULL || header.page != page_number || header.dictionary != 0 ||
+        header.length == 0 || (used + FSW_UNIT - 1) / FSW_UNIT != units)
+        return -EIO;
+    int r = codec->decompress((const char *)object + FSW_OBJECT_HEADER, header.length, page);
+    if (r < 0)
+        return r;
+    return checksum(seed, &header, page) == header.checksum ? 0 : -EIO;
+}

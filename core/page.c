@@ -1,0 +1,279 @@
+/*
+ * page.c: one page in, one page out.
+ *
+ * A whole-page write seals the page without any lock, writes the object into a slot of its own, and
+ * publishes it with one exchange of the entry; then the old object is retired. A read of a page in
+ * the pool holds the entry's lock bit while it copies the object out (a few hundred nanoseconds),
+ * and opens it without. A write of part of a page holds the lock bit from reading the old content
+ * to publishing the new. So a page is old or new, never torn, and a failed write leaves the old
+ * one.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "core/engine.h"
+
+void fsw_page_count(struct fsw_device *device, uint64_t value, int64_t sign)
+{
+    const struct fsw_image *image = &device->image;
+    uint64_t units = fsw_entry_units(value);
+
+    switch (fsw_entry_state(value)) {
+    case FSW_EMPTY:
+        break;
+    case FSW_SAME:
+        fsw_stat_add(image, FSW_STAT_PAGES_SAME, (uint64_t)sign);
+        break;
+    case FSW_POOL:
+        fsw_stat_add(image, FSW_STAT_PAGES_POOL, (uint64_t)sign);
+        fsw_stat_add(image, FSW_STAT_COMPR_DATA_SIZE, (uint64_t)sign * units * FSW_UNIT);
+        if (units == FSW_OBJECT_UNITS_MAX)
+            fsw_stat_add(image, FSW_STAT_HUGE_PAGES, (uint64_t)sign);
+        break;
+    case FSW_STORE:
+        fsw_stat_add(image, FSW_STAT_PAGES_STORE, (uint64_t)sign);
+        fsw_stat_add(image, FSW_STAT_STORE_DATA_SIZE, (uint64_t)sign * units * FSW_UNIT);
+        break;
+    }
+}
+
+/* E2: what an entry named is dead, unless an evictor holds it. */
+static void retire(struct fsw_device *device, uint64_t value)
+{
+    fsw_page_count(device, value, -1);
+    if (fsw_entry_state(value) == FSW_POOL && !(value & FSW_ENTRY_OVERFLOW))
+        fsw_pool_free(&device->pool, fsw_entry_location(value));
+    else if (fsw_entry_state(value) == FSW_STORE &&
+             fsw_row_kill(&device->rows, fsw_entry_row(value), 1))
+        fsw_overflow_drop(device, fsw_entry_row(value));
+}
+
+/* ---- reading ---- */
+
+/* The object of a locked entry, opened after the lock bit is gone. */
+static int open_locked(struct fsw_device *device, fsw_entry *entry, uint64_t value, uint64_t number,
+                       void *page)
+{
+    char object[FSW_OBJECT_MAX];
+    unsigned units = fsw_entry_units(value);
+    int r = fsw_pool_read(&device->pool, fsw_entry_location(value), object, units);
+    uint8_t now = atomic_load_explicit(&device->clock, memory_order_relaxed);
+
+    fsw_entry_unlock(entry, fsw_entry_with_age(value, now));
+    if (r == 0)
+        r = fsw_object_open(device->seed, (uint32_t)number, object, units, page);
+    if (r < 0)
+        fsw_stat_add(&device->image, FSW_STAT_CORRUPT_PAGES, 1);
+    return r;
+}
+
+int fsw_page_read_local(struct fsw_device *device, uint64_t number, void *page,
+                        fsw_entry **ret_entry, uint64_t *ret_value)
+{
+    fsw_entry *entry = fsw_table_find(&device->image, number);
+    uint64_t value = entry != NULL ? fsw_entry_load(entry) : 0;
+
+    if (fsw_entry_state(value) == FSW_POOL) {
+        value = fsw_entry_lock(entry);
+        if (fsw_entry_state(value) == FSW_POOL)
+            return open_locked(device, entry, value, number, page);
+        fsw_entry_unlock(entry, value);
+    }
+    if (fsw_entry_state(value) == FSW_STORE) {
+        *ret_entry = entry;
+        *ret_value = value;
+        return 1;
+    }
+    uint64_t word = fsw_entry_word(value); /* EMPTY: 0 */
+    fsw_same_fill(page, word << 32 | word);
+    return 0;
+}
+
+int fsw_page_read(struct fsw_device *device, uint64_t number, void *page)
+{
+    struct fsw_fetch fetch = {.number = number, .page = page};
+    int r;
+
+    while ((r = fsw_page_read_local(device, number, page, &fetch.entry, &fetch.value)) == 1) {
+        fsw_fetch(device, &fetch, 1);
+        if (fetch.result != -EAGAIN)
+            return fetch.result;
+    }
+    return r;
+}
+
+/* ---- writing ---- */
+
+/* A value that holds the page: a new object in the pool, or none where the page is one word. 0 is
+ * the empty page. -ENOSPC: there is no frame. Does not wait. */
+static int place(struct fsw_device *device, uint64_t number, const void *page, uint64_t *ret_value)
+{
+    uint64_t word;
+    int same = fsw_same_filled(page, &word);
+
+    if (same && word >> 32 == (uint32_t)word) {
+        *ret_value = word == 0 ? 0 : fsw_entry_same((uint32_t)word);
+        return 0;
+    }
+    struct fsw_context *context = fsw_context_borrow(&device->contexts);
+    unsigned units =
+        same
+            ? fsw_object_seal_same(device->seed, (uint32_t)number, page, context->object)
+            : fsw_object_seal(device->seed, (uint32_t)number, page, device->codec, device->codec_id,
+                              device->codec_level, context->state, context->object);
+    uint64_t location = fsw_pool_alloc(&device->pool, units);
+    if (location != 0)
+        fsw_pool_write(&device->pool, location, context->object, units);
+    fsw_context_return(&device->contexts, context);
+    if (location == 0)
+        return -ENOSPC;
+    uint8_t now = atomic_load_explicit(&device->clock, memory_order_relaxed);
+    *ret_value = fsw_entry_pool(location, units, now);
+    return 0;
+}
+
+/* Waits for space, the first time setting the deadline. */
+static int wait_for_space(struct fsw_device *device, uint64_t *deadline)
+{
+    uint64_t start = fsw_now_ns();
+
+    if (*deadline == 0) {
+        *deadline = start + FSW_WRITE_WAIT_NS;
+        fsw_stat_add(&device->image, FSW_STAT_WRITE_STALLS, 1);
+    }
+    int r = fsw_overflow_wait(device, *deadline);
+    fsw_stat_add(&device->image, FSW_STAT_WRITE_STALL_NS, fsw_now_ns() - start);
+    if (r < 0)
+        fsw_stat_add(&device->image, FSW_STAT_NO_SPACE, 1);
+    return r;
+}
+
+/* Test builds that lose pages on purpose: what can't catch this is no test of content. */
+static int lose_this_one(void)
+{
+#ifdef FSW_LOSE_ONE_IN
+    static _Atomic unsigned writes;
+    return atomic_fetch_add(&writes, 1) % FSW_LOSE_ONE_IN == FSW_LOSE_ONE_IN - 1;
+#else
+    return 0;
+#endif
+}
+
+int fsw_page_write(struct fsw_device *device, uint64_t number, const void *page)
+{
+    uint64_t value, deadline = 0;
+    fsw_entry *entry = NULL;
+    int r;
+
+    while ((r = place(device, number, page, &value)) < 0)
+        if ((r = wait_for_space(device, &deadline)) < 0)
+            return r;
+    if (value == 0) {
+        fsw_page_empty(device, number);
+        return 0;
+    }
+    while ((entry = fsw_table_make(&device->table, number)) == NULL)
+        if ((r = wait_for_space(device, &deadline)) < 0) {
+            if (fsw_entry_state(value) == FSW_POOL)
+                fsw_pool_free(&device->pool, fsw_entry_location(value));
+            return r;
+        }
+    if (lose_this_one()) {
+        if (fsw_entry_state(value) == FSW_POOL)
+            fsw_pool_free(&device->pool, fsw_entry_location(value));
+        return 0;
+    }
+    fsw_page_count(device, value, 1);
+    retire(device, fsw_entry_exchange(entry, value));
+    fsw_reclaim_tick(device);
+    return 0;
+}
+
+void fsw_page_empty(struct fsw_device *device, uint64_t number)
+{
+    fsw_entry *entry = fsw_table_find(&device->image, number);
+
+    if (entry != NULL && atomic_load_explicit(entry, memory_order_acquire) != 0)
+        retire(device, fsw_entry_exchange(entry, 0));
+}
+
+/* The old content of a page of which part is to be written, with its entry locked on success (0);
+ * -EAGAIN if it changed under a fetch. *ret_value: the locked entry's. */
+static int read_and_lock(struct fsw_device *device, uint64_t number, fsw_entry *entry, void *page,
+                         uint64_t *ret_value)
+{
+    uint64_t value = fsw_entry_load(entry);
+
+    if (fsw_entry_state(value) == FSW_STORE) {
+        struct fsw_fetch fetch = {
+            .number = number, .entry = entry, .value = value, .page = page, .keep_pin = 1};
+        fsw_fetch(device, &fetch, 1);
+        if (fetch.result < 0)
+            return fetch.result;
+        *ret_value = fsw_entry_lock(entry);
+        int same = fsw_entry_same_place(*ret_value, value);
+        if (!same)
+            fsw_entry_unlock(entry, *ret_value);
+        fsw_fetch_unpin(device, value); /* not before the compare: the row could be another's */
+        return same ? 0 : -EAGAIN;
+    }
+    value = fsw_entry_lock(entry);
+    if (fsw_entry_state(value) == FSW_STORE) {
+        fsw_entry_unlock(entry, value);
+        return -EAGAIN;
+    }
+    *ret_value = value;
+    if (fsw_entry_state(value) != FSW_POOL) {
+        uint64_t word = fsw_entry_word(value);
+        fsw_same_fill(page, word << 32 | word);
+        return 0;
+    }
+    char object[FSW_OBJECT_MAX];
+    unsigned units = fsw_entry_units(value);
+    int r = fsw_pool_read(&device->pool, fsw_entry_location(value), object, units);
+    if (r == 0)
+        r = fsw_object_open(device->seed, (uint32_t)number, object, units, page);
+    if (r < 0) {
+        fsw_entry_unlock(entry, value);
+        fsw_stat_add(&device->image, FSW_STAT_CORRUPT_PAGES, 1);
+    }
+    return r;
+}
+
+int fsw_page_write_part(struct fsw_device *device, uint64_t number, unsigned offset,
+                        unsigned length, const void *bytes)
+{
+    char page[FSW_PAGE_SIZE];
+    uint64_t deadline = 0, old, value;
+    fsw_entry *entry;
+    int r;
+
+    if (bytes == NULL && fsw_table_find(&device->image, number) == NULL)
+        return 0; /* zeroes into zeroes */
+    while ((entry = fsw_table_make(&device->table, number)) == NULL)
+        if ((r = wait_for_space(device, &deadline)) < 0)
+            return r;
+    for (;;) {
+        r = read_and_lock(device, number, entry, page, &old);
+        if (r == -EAGAIN)
+            continue;
+        if (r < 0)
+            return r;
+        if (bytes != NULL)
+            memcpy(page + offset, bytes, length);
+        else
+            memset(page + offset, 0, length);
+        r = place(device, number, page, &value);
+        if (r == 0)
+            break;
+        fsw_entry_unlock(entry, old);
+        if ((r = wait_for_space(device, &deadline)) < 0)
+            return r;
+    }
+    fsw_page_count(device, value, 1);
+    fsw_entry_unlock(entry, value);
+    retire(device, old);
+    fsw_reclaim_tick(device);
+    return 0;
+}

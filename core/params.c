@@ -1,0 +1,225 @@
+/*
+ * params.c: the parameters of a device as a table, and what is allowed for each.
+ */
+#include "farswap/params.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/cleanup.h"
+#include "common/parse.h"
+#include "core/codec/codec.h"
+#include "core/image.h"
+#include "core/pool/frames.h"
+
+const struct fsw_param_info fsw_param_table[] = {
+    {"name", "NAME", NULL, "the device's name: 1 to 63 of A-Z a-z 0-9 . _ - (first not . or -)", 1},
+    {"size", "SIZE", NULL, "bytes of the device (k, M, G, T): 4M to 16T, a multiple of 4096", 1},
+    {"memory", "SIZE|N%", "20%",
+     "the most memory that the image may take (table, pool and reserve); N% of MemTotal", 0},
+    {"codec", "CODEC", "lz4", "lz4, lz4:ACCELERATION or raw", 0},
+    {"overflow", "URI", NULL,
+     "where the least recently used pages go: resp://HOST[:PORT] or resp+unix:///PATH", 0},
+    {"overflow-password", "+FILE", NULL, "file whose first line is the store's password", 0},
+    {"overflow-plaintext", "yes|no", "no",
+     "allow a store that is not on this host, though what goes there is not encrypted yet", 0},
+};
+const unsigned fsw_param_count = sizeof fsw_param_table / sizeof fsw_param_table[0];
+
+/* A line of /proc/meminfo in bytes, 0 if it can't be read. */
+static uint64_t meminfo(const char *key)
+{
+    char line[128];
+    unsigned long long kib = 0;
+    FILE *file = fopen("/proc/meminfo", "re");
+
+    if (file == NULL)
+        return 0;
+    while (fgets(line, sizeof line, file) != NULL)
+        if (strncmp(line, key, strlen(key)) == 0 && sscanf(line + strlen(key), ": %llu", &kib) == 1)
+            break;
+    fclose(file);
+    return kib << 10;
+}
+
+int fsw_name_valid(const char *text)
+{
+    size_t length =
+        strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-");
+    return length >= 1 && length <= FSW_NAME_MAX && text[length] == '\0' && text[0] != '.' &&
+           text[0] != '-';
+}
+
+static int set_name(struct fsw_params *params, const char *value, struct fsw_error *err)
+{
+    if (!fsw_name_valid(value))
+        return fsw_error(
+            err, -EINVAL,
+            "name=%s is not a device name: 1 to %d of A-Z a-z 0-9 . _ - are allowed, the "
+            "first not . or -",
+            value, FSW_NAME_MAX);
+    snprintf(params->name, sizeof params->name, "%s", value);
+    return 0;
+}
+
+static int set_size(struct fsw_params *params, const char *value, struct fsw_error *err)
+{
+    uint64_t size;
+
+    if (fsw_parse_size(value, &size) < 0)
+        return fsw_error(err, -EINVAL,
+                         "size=%s is not a size: bytes, or a number with k, M, G or T", value);
+    if (size % FSW_PAGE_SIZE != 0 || size < FSW_SIZE_MIN || size > FSW_SIZE_MAX)
+        return fsw_error(err, -EINVAL, "size=%s is not allowed: 4M to 16T, a multiple of 4096",
+                         value);
+    params->size = size;
+    return 0;
+}
+
+static int set_memory(struct fsw_params *params, const char *value, struct fsw_error *err)
+{
+    char number[8];
+    uint64_t percent;
+    size_t length = strlen(value);
+
+    if (length > 1 && length < sizeof number && value[length - 1] == '%') {
+        memcpy(number, value, length - 1);
+        number[length - 1] = '\0';
+        if (fsw_parse_u64(number, 1, 100, &percent) == 0) {
+            params->memory = meminfo("MemTotal") / 100 * percent / FSW_FRAME_SIZE * FSW_FRAME_SIZE;
+            return 0;
+        }
+    } else if (fsw_parse_size(value, &params->memory) == 0) {
+        return 0;
+    }
+    return fsw_error(
+        err, -EINVAL,
+        "memory=%s is not allowed: bytes, a number with k, M, G or T, or 1%% to 100%% of "
+        "MemTotal",
+        value);
+}
+
+static int set_codec(struct fsw_params *params, const char *value, struct fsw_error *err)
+{
+    return fsw_codec_parse(value, &params->codec, &params->codec_level, err);
+}
+
+static int copy_text(char *to, size_t room, const char *key, const char *value,
+                     struct fsw_error *err)
+{
+    if (strlen(value) >= room || strpbrk(value, "\n\r") != NULL)
+        return fsw_error(err, -EINVAL, "%s= must be one line shorter than %zu bytes", key, room);
+    memcpy(to, value, strlen(value) + 1);
+    return 0;
+}
+
+static int set_overflow(struct fsw_params *params, const char *value, struct fsw_error *err)
+{
+    return copy_text(params->overflow, sizeof params->overflow, "overflow", value, err);
+}
+
+static int set_password(struct fsw_params *params, const char *value, struct fsw_error *err)
+{
+    char text[sizeof params->overflow_password + 1];
+
+    if (value[0] != '+')
+        return fsw_error(
+            err, -EINVAL,
+            "overflow-password= takes +FILE, a file whose first line is the password: on a "
+            "command line everybody could read it");
+    FSW_CLEANUP_CLOSE int fd = open(value + 1, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    if (n < 0)
+        return fsw_error(err, -errno, "overflow-password=%s: %s", value, strerror(errno));
+    text[n] = '\0';
+    text[strcspn(text, "\r\n")] = '\0';
+    int r = text[0] == '\0'
+                ? fsw_error(err, -EINVAL, "overflow-password=%s: the first line is empty", value)
+                : copy_text(params->overflow_password, sizeof params->overflow_password,
+                            "overflow-password", text, err);
+    explicit_bzero(text, sizeof text);
+    if (r == 0)
+        r = copy_text(params->overflow_password_file, sizeof params->overflow_password_file,
+                      "overflow-password", value + 1, err);
+    return r;
+}
+
+static int set_plaintext(struct fsw_params *params, const char *value, struct fsw_error *err)
+{
+    if (fsw_parse_bool(value, &params->overflow_plaintext) < 0)
+        return fsw_error(err, -EINVAL, "overflow-plaintext=%s is not allowed: yes or no", value);
+    return 0;
+}
+
+/* In the order of fsw_param_table. */
+static int (*const setters[])(struct fsw_params *, const char *, struct fsw_error *) = {
+    set_name, set_size, set_memory, set_codec, set_overflow, set_password, set_plaintext,
+};
+_Static_assert(sizeof setters / sizeof setters[0] ==
+                   sizeof fsw_param_table / sizeof fsw_param_table[0],
+               "one setter a parameter");
+
+void fsw_params_init(struct fsw_params *params)
+{
+    memset(params, 0, sizeof *params);
+    for (unsigned i = 0; i < fsw_param_count; i++)
+        if (fsw_param_table[i].default_text != NULL)
+            setters[i](params, fsw_param_table[i].default_text, NULL);
+}
+
+void fsw_params_wipe(struct fsw_params *params)
+{
+    explicit_bzero(params->overflow_password, sizeof params->overflow_password);
+}
+
+static int unknown_key(const char *key, struct fsw_error *err)
+{
+    char keys[256] = "";
+
+    for (unsigned i = 0; i < fsw_param_count; i++) {
+        size_t used = strlen(keys);
+        snprintf(keys + used, sizeof keys - used, "%s%s", i ? ", " : "", fsw_param_table[i].name);
+    }
+    return fsw_error(err, -ENOENT, "%s= is unknown: the parameters are %s", key, keys);
+}
+
+int fsw_params_set(struct fsw_params *params, const char *key, const char *value,
+                   struct fsw_error *err)
+{
+    for (unsigned i = 0; i < fsw_param_count; i++)
+        if (strcmp(key, fsw_param_table[i].name) == 0)
+            return setters[i](params, value, err);
+    return unknown_key(key, err);
+}
+
+int fsw_params_check(const struct fsw_params *params, struct fsw_error *err)
+{
+    char a[FSW_SIZE_TEXT], b[FSW_SIZE_TEXT];
+
+    if (params->name[0] == '\0')
+        return fsw_error(err, -EINVAL, "name= is missing: say name=NAME, %s",
+                         fsw_param_table[0].meaning);
+    if (params->size == 0)
+        return fsw_error(err, -EINVAL, "size= is missing: say size=SIZE, %s",
+                         fsw_param_table[1].meaning);
+
+    uint64_t least = fsw_image_base_bytes(params->size) + fsw_image_table_bytes(params->size) +
+                     FSW_POOL_MIN_BYTES;
+    if (params->memory < least)
+        return fsw_error(
+            err, -EINVAL,
+            "memory=%s is too small for the page table of a device of %s and a pool: at "
+            "least %llu bytes (memory=%lluk)",
+            fsw_format_size(params->memory, a), fsw_format_size(params->size, b),
+            (unsigned long long)least, (unsigned long long)((least + 1023) >> 10));
+    uint64_t available = meminfo("MemAvailable");
+    if (available != 0 && params->memory > available)
+        return fsw_error(err, -EINVAL,
+                         "memory=%s is more than this host can give: at most MemAvailable, now %s",
+                         fsw_format_size(params->memory, a), fsw_format_size(available, b));
+    return 0;
+}

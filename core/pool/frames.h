@@ -1,0 +1,77 @@
+/*
+ * frames.h: which 4 KiB frames of the image are free, and the reserve that is kept touched.
+ *
+ *             take                     attach (their owner)
+ *      ready ------> in the taker's hand ------> named by a zspage or by the directory
+ *        ^  <------                      <------
+ *        |    give
+ *        |  filler: touch, or give back to the system (MADV_REMOVE)
+ *        v
+ *      untouched: below frames_top and given back, or above it and never used
+ *
+ *   F1  A frame is in exactly one of these places. 0 is no frame.
+ *   F2  resident (used + ready) + overhead <= limit, always: memory= bounds what the image takes.
+ *   F3  Nobody but the filler asks the system for memory while the reserve lasts; who finds it
+ * empty touches one frame itself, and that is counted (reserve_misses).
+ *
+ * Derived state, private to the server: lost with it and rebuilt. Its lock is the last one taken.
+ */
+#ifndef FSW_FRAMES_H
+#define FSW_FRAMES_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "core/image.h"
+
+/* What the filler keeps ready: 2 MiB holds sixteen 128 KiB requests in flight that don't compress.
+ */
+#define FSW_RESERVE_FRAMES 512u
+/* A pool smaller than this can't work: reserve, and an open zspage of several classes. */
+#define FSW_POOL_MIN_BYTES (1024u * 1024u)
+
+struct fsw_frames {
+    struct fsw_image *image;
+    pthread_mutex_t lock;
+    uint32_t *ready; /* a stack */
+    uint32_t ready_room;
+    uint64_t *untouched; /* bit: below frames_top, free, not resident */
+    uint32_t untouched_count, untouched_hint;
+    uint32_t target; /* what the reserve should hold */
+    _Atomic uint32_t nready;
+    _Atomic uint32_t used;     /* taken and not given */
+    _Atomic uint32_t overhead; /* frames of the image that are not in the frame area */
+    _Atomic uint32_t limit;
+
+    /* called, without the lock, when free() falls below low: reclaim wakes */
+    void (*pressure)(void *opaque);
+    void *opaque;
+    _Atomic uint32_t low;
+
+    pthread_t filler;
+    pthread_cond_t wake, filled;
+    uint32_t filling; /* frames in the filler's hands: who finds none waits for these */
+    int running, stop;
+};
+
+/* For an image whose frames below frames_top are all free (a new one). */
+int fsw_frames_init(struct fsw_frames *frames, struct fsw_image *image, uint64_t memory);
+void fsw_frames_deinit(struct fsw_frames *frames);
+
+/* The filler. Until it runs, takers touch for themselves. */
+int fsw_frames_start(struct fsw_frames *frames);
+void fsw_frames_stop(struct fsw_frames *frames);
+
+/* A touched frame, content arbitrary, or 0: the limit is reached (or the system has no memory). */
+uint32_t fsw_frames_take(struct fsw_frames *frames);
+void fsw_frames_give(struct fsw_frames *frames, uint32_t frame);
+
+/* Accounts for `count` more frames of the image outside the frame area, if the limit allows: before
+ * they are touched. -ENOSPC. */
+int fsw_frames_charge(struct fsw_frames *frames, uint32_t count);
+
+/* Frames that may still be taken before the limit. */
+uint32_t fsw_frames_free(struct fsw_frames *frames);
+
+#endif

@@ -1,0 +1,503 @@
+/*
+ * pool.c: slots in zspages. Fullness lists and age order are below the allocator in zspage order:
+ * alloc takes the first free slot of the fullest zspage that has one, which keeps objects together
+ * at low addresses and lets sparse zspages die out.
+ */
+#include "core/pool/pool.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "common/cleanup.h"
+
+#define UNIT_MASK ((1u << FSW_ZSPAGE_UNIT_BITS) - 1)
+#define FRAME_UNITS (FSW_FRAME_SIZE / FSW_UNIT)
+#define FULL FSW_FULLNESS_GROUPS
+
+#define relaxed memory_order_relaxed
+
+static size_t zspages_bytes(const struct fsw_image *image)
+{
+    return image->super->zspages * sizeof(struct fsw_zspage);
+}
+
+int fsw_pool_init(struct fsw_pool *pool, struct fsw_image *image, uint64_t memory,
+                  const _Atomic uint8_t *clock)
+{
+    memset(pool, 0, sizeof *pool);
+    pool->image = image;
+    pool->table = fsw_class_table();
+    pool->clock = clock;
+    int r = fsw_frames_init(&pool->frames, image, memory);
+    if (r < 0)
+        return r;
+    pool->zspages = mmap(NULL, zspages_bytes(image), PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (pool->zspages == MAP_FAILED) {
+        pool->zspages = NULL;
+        return -ENOMEM;
+    }
+    madvise(pool->zspages, zspages_bytes(image), MADV_NOHUGEPAGE);
+    for (unsigned i = 0; i < FSW_CLASS_MAX; i++)
+        pthread_mutex_init(&pool->classes[i].lock, NULL);
+    pthread_mutex_init(&pool->lru_lock, NULL);
+    return 0;
+}
+
+void fsw_pool_deinit(struct fsw_pool *pool)
+{
+    if (pool->zspages != NULL)
+        munmap(pool->zspages, zspages_bytes(pool->image));
+    pool->zspages = NULL;
+    fsw_frames_deinit(&pool->frames);
+}
+
+/* ---- fullness lists (the class's lock is held) ---- */
+
+static unsigned group_of(const struct fsw_class_shape *shape, unsigned used)
+{
+    return used == shape->slots ? FULL : used * FSW_FULLNESS_GROUPS / shape->slots;
+}
+
+static void list_add(struct fsw_pool *pool, struct fsw_class *class, uint32_t id, unsigned group)
+{
+    struct fsw_zspage *zspage = &pool->zspages[id];
+    uint32_t head = class->lists[group];
+
+    zspage->group = (uint8_t)group;
+    zspage->prev = 0;
+    zspage->next = head;
+    if (head != 0)
+        pool->zspages[head].prev = id;
+    class->lists[group] = id;
+}
+
+static void list_remove(struct fsw_pool *pool, struct fsw_class *class, uint32_t id)
+{
+    struct fsw_zspage *zspage = &pool->zspages[id];
+
+    if (zspage->prev != 0)
+        pool->zspages[zspage->prev].next = zspage->next;
+    else
+        class->lists[zspage->group] = zspage->next;
+    if (zspage->next != 0)
+        pool->zspages[zspage->next].prev = zspage->prev;
+}
+
+static void list_update(struct fsw_pool *pool, struct fsw_class *class, uint32_t id)
+{
+    struct fsw_zspage *zspage = &pool->zspages[id];
+    unsigned group = group_of(&pool->table->shape[zspage->class], zspage->used);
+
+    if (group != zspage->group) {
+        list_remove(pool, class, id);
+        list_add(pool, class, id, group);
+    }
+}
+
+/* ---- age order (lru_lock is held) ---- */
+
+static void age_append(struct fsw_pool *pool, uint32_t id)
+{
+    struct fsw_zspage *zspage = &pool->zspages[id];
+
+    zspage->older = pool->newest;
+    zspage->newer = 0;
+    if (pool->newest != 0)
+        pool->zspages[pool->newest].newer = id;
+    else
+        pool->oldest = id;
+    pool->newest = id;
+}
+
+static void age_remove(struct fsw_pool *pool, uint32_t id)
+{
+    struct fsw_zspage *zspage = &pool->zspages[id];
+
+    if (zspage->older != 0)
+        pool->zspages[zspage->older].newer = zspage->newer;
+    else
+        pool->oldest = zspage->newer;
+    if (zspage->newer != 0)
+        pool->zspages[zspage->newer].older = zspage->older;
+    else
+        pool->newest = zspage->older;
+}
+
+/* ---- zspages ---- */
+
+/* Memory behind the next ids, a frame of zspages at a time (16), charged before it is touched. */
+static int grow_ids(struct fsw_pool *pool)
+{
+    struct fsw_image *image = pool->image;
+    uint32_t step = FSW_FRAME_SIZE / sizeof(struct fsw_zspage_frames), from = pool->zspages_ready;
+
+    if (from + step > image->super->zspages)
+        return -ENOSPC;
+    /* Classes: a frame of these for every 2048 ids; charged when one begins. */
+    uint32_t new_classes = from * sizeof(uint16_t) % FSW_FRAME_SIZE == 0;
+    if (fsw_frames_charge(&pool->frames, 1 + new_classes) < 0)
+        return -ENOSPC;
+    if (fsw_image_touch(&image->zspages[from], step * sizeof image->zspages[0]) < 0 ||
+        fsw_image_touch((const void *)&image->classes[from], step * sizeof image->classes[0]) < 0)
+        return -ENOMEM;
+    pool->zspages_ready = from + step;
+    return 0;
+}
+
+/* A fresh id, or 0. lru_lock is held. */
+static uint32_t take_id(struct fsw_pool *pool)
+{
+    _Atomic uint32_t *top = &pool->image->super->zspages_top;
+    uint32_t id = pool->free_ids;
+
+    if (id != 0) {
+        pool->free_ids = pool->zspages[id].next;
+        return id;
+    }
+    id = atomic_load_explicit(top, relaxed);
+    if (id == 0)
+        id = 1; /* zspage 0 is "none" */
+    if (id >= pool->zspages_ready && grow_ids(pool) < 0)
+        return 0;
+    atomic_store_explicit(top, id + 1, memory_order_release);
+    return id;
+}
+
+static uint32_t make_zspage(struct fsw_pool *pool, struct fsw_class *class, unsigned class_number)
+{
+    uint32_t id;
+    {
+        FSW_LOCK_SCOPE(&pool->lru_lock);
+        id = take_id(pool);
+        if (id == 0)
+            return 0;
+        memset(&pool->zspages[id], 0, sizeof pool->zspages[id]);
+        pool->zspages[id].class = (uint16_t)class_number;
+        pool->zspages[id].stamp = atomic_load_explicit(pool->clock, relaxed);
+        age_append(pool, id);
+    }
+    atomic_store_explicit(&pool->image->classes[id], (uint16_t)class_number, memory_order_release);
+    list_add(pool, class, id, 0);
+    class->zspages++;
+    fsw_stat_add(pool->image, FSW_STAT_ZSPAGES, 1);
+    return id;
+}
+
+static void unmake_zspage(struct fsw_pool *pool, struct fsw_class *class, uint32_t id)
+{
+    list_remove(pool, class, id);
+    class->zspages--;
+    atomic_store_explicit(&pool->image->classes[id], 0, memory_order_release);
+    fsw_stat_sub(pool->image, FSW_STAT_ZSPAGES, 1);
+
+    FSW_LOCK_SCOPE(&pool->lru_lock);
+    age_remove(pool, id);
+    pool->zspages[id].class = 0;
+    pool->zspages[id].next = pool->free_ids;
+    pool->free_ids = id;
+}
+
+/* ---- slots and their frames ---- */
+
+static int slot_is_set(const struct fsw_zspage *zspage, unsigned slot)
+{
+    return zspage->slots[slot / 64] >> slot % 64 & 1;
+}
+
+/* 1 if a set slot overlaps the frame. */
+static int frame_in_use(const struct fsw_zspage *zspage, const struct fsw_class_shape *shape,
+                        unsigned frame)
+{
+    unsigned first = frame * FRAME_UNITS / shape->units;
+    unsigned last = ((frame + 1) * FRAME_UNITS - 1) / shape->units;
+
+    for (unsigned slot = first; slot <= last && slot < shape->slots; slot++)
+        if (slot_is_set(zspage, slot))
+            return 1;
+    return 0;
+}
+
+static void detach_unused(struct fsw_pool *pool, uint32_t id, const struct fsw_class_shape *shape,
+                          unsigned first, unsigned last)
+{
+    struct fsw_zspage_frames *map = &pool->image->zspages[id];
+
+    for (unsigned i = first; i <= last; i++) {
+        uint32_t frame = atomic_load_explicit(&map->frame[i], relaxed);
+        if (frame == 0 || frame_in_use(&pool->zspages[id], shape, i))
+            continue;
+        atomic_store_explicit(&map->frame[i], 0, memory_order_release);
+        fsw_stat_sub(pool->image, FSW_STAT_POOL_FRAMES, 1);
+        fsw_frames_give(&pool->frames, frame);
+    }
+}
+
+static int attach_frames(struct fsw_pool *pool, uint32_t id, unsigned first, unsigned last)
+{
+    struct fsw_zspage_frames *map = &pool->image->zspages[id];
+
+    for (unsigned i = first; i <= last; i++) {
+        if (atomic_load_explicit(&map->frame[i], relaxed) != 0)
+            continue;
+        uint32_t frame = fsw_frames_take(&pool->frames);
+        if (frame == 0)
+            return -ENOSPC;
+        atomic_store_explicit(&map->frame[i], frame, memory_order_release);
+        fsw_stat_add(pool->image, FSW_STAT_POOL_FRAMES, 1);
+    }
+    return 0;
+}
+
+static unsigned first_free_slot(const struct fsw_zspage *zspage)
+{
+    for (unsigned word = 0;; word++)
+        if (~zspage->slots[word] != 0)
+            return word * 64 + (unsigned)__builtin_ctzll(~zspage->slots[word]);
+}
+
+static uint32_t fullest_with_room(const struct fsw_class *class)
+{
+    for (unsigned group = FSW_FULLNESS_GROUPS; group-- > 0;)
+        if (class->lists[group] != 0)
+            return class->lists[group];
+    return 0;
+}
+
+uint64_t fsw_pool_alloc(struct fsw_pool *pool, unsigned units)
+{
+    unsigned class_number = pool->table->of_units[units];
+    const struct fsw_class_shape *shape = &pool->table->shape[class_number];
+    struct fsw_class *class = &pool->classes[class_number];
+    FSW_LOCK_SCOPE(&class->lock);
+
+    uint32_t id = fullest_with_room(class);
+    if (id == 0)
+        id = make_zspage(pool, class, class_number);
+    if (id == 0)
+        return 0;
+
+    struct fsw_zspage *zspage = &pool->zspages[id];
+    unsigned slot = first_free_slot(zspage), at = slot * shape->units;
+    unsigned first = at / FRAME_UNITS, last = (at + shape->units - 1) / FRAME_UNITS;
+    if (attach_frames(pool, id, first, last) < 0) {
+        detach_unused(pool, id, shape, first, last);
+        if (zspage->used == 0)
+            unmake_zspage(pool, class, id);
+        return 0;
+    }
+    zspage->slots[slot / 64] |= 1ull << slot % 64;
+    zspage->used++;
+    class->objects++;
+    list_update(pool, class, id);
+    return (uint64_t)id << FSW_ZSPAGE_UNIT_BITS | at;
+}
+
+void fsw_pool_free(struct fsw_pool *pool, uint64_t location)
+{
+    uint32_t id = (uint32_t)(location >> FSW_ZSPAGE_UNIT_BITS);
+    struct fsw_zspage *zspage = &pool->zspages[id];
+    /* The object is ours: its zspage can't change class before we are done. */
+    const struct fsw_class_shape *shape = &pool->table->shape[zspage->class];
+    struct fsw_class *class = &pool->classes[zspage->class];
+    unsigned at = (unsigned)location & UNIT_MASK, slot = at / shape->units;
+    FSW_LOCK_SCOPE(&class->lock);
+
+    zspage->slots[slot / 64] &= ~(1ull << slot % 64);
+    zspage->used--;
+    class->objects--;
+    detach_unused(pool, id, shape, at / FRAME_UNITS, (at + shape->units - 1) / FRAME_UNITS);
+    if (zspage->used == 0)
+        unmake_zspage(pool, class, id);
+    else
+        list_update(pool, class, id);
+}
+
+/* ---- bytes ---- */
+
+/* Where an object's first byte is and how many bytes its first frame has of it; *ret_rest: the
+ * rest. */
+static char *locate(const struct fsw_pool *pool, uint64_t location, size_t bytes, size_t *ret_here,
+                    char **ret_rest)
+{
+    uint64_t id = location >> FSW_ZSPAGE_UNIT_BITS;
+    unsigned at = (unsigned)location & UNIT_MASK, index = at / FRAME_UNITS;
+    size_t offset = at % FRAME_UNITS * FSW_UNIT, here = FSW_FRAME_SIZE - offset;
+    const struct fsw_image *image = pool->image;
+
+    if (id == 0 || id >= atomic_load_explicit(&image->super->zspages_top, memory_order_acquire) ||
+        bytes > FSW_OBJECT_MAX)
+        return NULL;
+    uint32_t frame = atomic_load_explicit(&image->zspages[id].frame[index], memory_order_acquire);
+    if (frame == 0 || frame >= atomic_load_explicit(&image->super->frames_top, relaxed))
+        return NULL;
+    *ret_here = here < bytes ? here : bytes;
+    *ret_rest = NULL;
+    if (here < bytes) {
+        if (index + 1 >= FSW_ZSPAGE_FRAMES)
+            return NULL;
+        uint32_t next =
+            atomic_load_explicit(&image->zspages[id].frame[index + 1], memory_order_acquire);
+        if (next == 0 || next >= atomic_load_explicit(&image->super->frames_top, relaxed))
+            return NULL;
+        *ret_rest = fsw_image_frame(image, next);
+    }
+    return (char *)fsw_image_frame(image, frame) + offset;
+}
+
+int fsw_pool_write(struct fsw_pool *pool, uint64_t location, const void *object, unsigned units)
+{
+    size_t bytes = units * FSW_UNIT, here;
+    char *rest, *first = locate(pool, location, bytes, &here, &rest);
+
+    if (first == NULL)
+        return -EIO;
+    /* The page number is what reclaim may look at meanwhile: one store. */
+    uint32_t page;
+    memcpy(&page, object, sizeof page);
+    __atomic_store_n((uint32_t *)(void *)first, page, __ATOMIC_RELAXED);
+    memcpy(first + sizeof page, (const char *)object + sizeof page, here - sizeof page);
+    if (rest != NULL)
+        memcpy(rest, (const char *)object + here, bytes - here);
+    return 0;
+}
+
+int fsw_pool_read(const struct fsw_pool *pool, uint64_t location, void *object, unsigned units)
+{
+    size_t bytes = units * FSW_UNIT, here;
+    char *rest;
+    const char *first = locate(pool, location, bytes, &here, &rest);
+
+    if (first == NULL)
+        return -EIO;
+    memcpy(object, first, here);
+    if (rest != NULL)
+        memcpy((char *)object + here, rest, bytes - here);
+    return 0;
+}
+
+/* ---- reclaim's view ---- */
+
+/* Page numbers from the headers of all set slots. The class's lock is held, so frames stay. */
+static unsigned collect(struct fsw_pool *pool, uint32_t id, struct fsw_pool_object *objects)
+{
+    const struct fsw_zspage *zspage = &pool->zspages[id];
+    const struct fsw_class_shape *shape = &pool->table->shape[zspage->class];
+    unsigned n = 0;
+
+    for (unsigned slot = 0; slot < shape->slots; slot++) {
+        if (!slot_is_set(zspage, slot))
+            continue;
+        uint64_t location = (uint64_t)id << FSW_ZSPAGE_UNIT_BITS | slot * shape->units;
+        size_t here;
+        char *rest, *header = locate(pool, location, sizeof(uint32_t), &here, &rest);
+        if (header == NULL)
+            continue;
+        /* May be half-written by its owner; whoever acts on it asks the page's entry first. */
+        objects[n].page = __atomic_load_n((uint32_t *)(void *)header, __ATOMIC_RELAXED);
+        objects[n++].location = location;
+    }
+    return n;
+}
+
+unsigned fsw_pool_pass_oldest(struct fsw_pool *pool, struct fsw_pool_object *objects,
+                              uint8_t *ret_stamp)
+{
+    for (;;) {
+        pthread_mutex_lock(&pool->lru_lock);
+        uint32_t id = pool->oldest;
+        unsigned class_number = id != 0 ? pool->zspages[id].class : 0;
+        pthread_mutex_unlock(&pool->lru_lock);
+        if (id == 0)
+            return 0;
+
+        FSW_LOCK_SCOPE(&pool->classes[class_number].lock);
+        pthread_mutex_lock(&pool->lru_lock);
+        int same = pool->oldest == id && pool->zspages[id].class == class_number;
+        if (same) { /* else it went away between the locks */
+            age_remove(pool, id);
+            age_append(pool, id);
+            *ret_stamp = pool->zspages[id].stamp;
+            pool->zspages[id].stamp = atomic_load_explicit(pool->clock, relaxed);
+        }
+        pthread_mutex_unlock(&pool->lru_lock);
+        if (same)
+            return collect(pool, id, objects);
+    }
+}
+
+/* ---- proof ---- */
+
+int fsw_pool_is_allocated(const struct fsw_pool *pool, uint64_t location, unsigned units)
+{
+    uint64_t id = location >> FSW_ZSPAGE_UNIT_BITS;
+    unsigned at = (unsigned)location & UNIT_MASK;
+
+    if (id == 0 || id >= atomic_load(&pool->image->super->zspages_top))
+        return 0;
+    const struct fsw_zspage *zspage = &pool->zspages[id];
+    const struct fsw_class_shape *shape = &pool->table->shape[zspage->class];
+    return zspage->class != 0 && at % shape->units == 0 && units <= shape->units &&
+           at / shape->units < shape->slots && slot_is_set(zspage, at / shape->units);
+}
+
+static int check_zspage(struct fsw_pool *pool, uint32_t id, uint32_t *frames, struct fsw_error *err)
+{
+    const struct fsw_zspage *zspage = &pool->zspages[id];
+    const struct fsw_class_shape *shape = &pool->table->shape[zspage->class];
+    unsigned used = 0;
+
+    for (unsigned slot = 0; slot < FSW_SLOTS_MAX; slot++) {
+        used += (unsigned)slot_is_set(zspage, slot);
+        if (slot_is_set(zspage, slot) && slot >= shape->slots)
+            return fsw_error(err, -EUCLEAN, "zspage %u: slot %u is past the class's end", id, slot);
+    }
+    if (used != zspage->used || used == 0)
+        return fsw_error(err, -EUCLEAN, "zspage %u: %u slots set, %u counted (P3)", id, used,
+                         zspage->used);
+    if (group_of(shape, used) != zspage->group)
+        return fsw_error(err, -EUCLEAN, "zspage %u: in fullness group %u with %u used", id,
+                         zspage->group, used);
+    for (unsigned i = 0; i < FSW_ZSPAGE_FRAMES; i++) {
+        int attached = atomic_load(&pool->image->zspages[id].frame[i]) != 0;
+        int needed = i < shape->frames && frame_in_use(zspage, shape, i);
+        if (attached != needed)
+            return fsw_error(err, -EUCLEAN, "zspage %u: frame slot %u is %s (P1, P2)", id, i,
+                             attached ? "attached and unused" : "used and not attached");
+        *frames += (uint32_t)attached;
+    }
+    return 0;
+}
+
+int fsw_pool_check(struct fsw_pool *pool, struct fsw_error *err)
+{
+    uint32_t top = atomic_load(&pool->image->super->zspages_top), listed = 0, alive = 0, frames = 0;
+
+    for (uint32_t id = 1; id < top; id++) {
+        if (pool->zspages[id].class != atomic_load(&pool->image->classes[id]))
+            return fsw_error(err, -EUCLEAN, "zspage %u: class differs from the image's", id);
+        if (pool->zspages[id].class == 0)
+            continue;
+        alive++;
+        int r = check_zspage(pool, id, &frames, err);
+        if (r < 0)
+            return r;
+    }
+    for (uint32_t id = pool->oldest; id != 0 && listed <= alive; id = pool->zspages[id].newer)
+        listed++;
+    if (listed != alive)
+        return fsw_error(err, -EUCLEAN, "%u zspages in age order, %u alive (P3)", listed, alive);
+    listed = 0;
+    for (unsigned c = 1; c < pool->table->count; c++)
+        for (unsigned g = 0; g <= FULL; g++)
+            for (uint32_t id = pool->classes[c].lists[g]; id != 0 && listed <= alive;
+                 id = pool->zspages[id].next)
+                listed++;
+    if (listed != alive)
+        return fsw_error(err, -EUCLEAN, "%u zspages in fullness lists, %u alive (P3)", listed,
+                         alive);
+    if (frames != fsw_stat_get(pool->image, FSW_STAT_POOL_FRAMES))
+        return fsw_error(err, -EUCLEAN, "%u frames attached, another number counted", frames);
+    return 0;
+}

@@ -1,0 +1,93 @@
+/*
+ * pool.h: the size-class allocator that holds objects in RAM, a user-space zsmalloc.
+ *
+ *      location (40 bits, units) = zspage << 14 | unit inside the zspage
+ *
+ *      zspage 7, class of 81 units   |  slot 0   |  slot 1   |  slot 2   | ...
+ *      its frames                    | frame 90      | frame 12      | none ...
+ *
+ * Unlike zsmalloc's, a zspage holds frames only where objects lie: they are attached when a slot
+ * needs them and detached, one by one, when the last object over them is gone. So a half-empty
+ * zspage costs what lies in it, rounded to frames, and freeing gives memory back without
+ * compaction.
+ *
+ *   P1  A slot's bit is set from alloc to free, and its frames stay attached that long.
+ *   P2  A frame slot of a zspage is nonzero only while a set slot overlaps it.
+ *   P3  zspage.used is the number of set bits; a zspage with none has no class and is not listed.
+ *   P4  Objects are written once, between alloc and the moment their entry is published.
+ *
+ * Locks: a zspage belongs to its class's lock; the lists of all zspages (free ids, age order) to
+ * lru_lock; frames have their own. Order: class, lru_lock, frames. None is held over a system call
+ * but for the reserve's worst case (frames.h, F3).
+ */
+#ifndef FSW_POOL_H
+#define FSW_POOL_H
+
+#include "core/pool/class.h"
+#include "core/pool/frames.h"
+
+#define FSW_ZSPAGE_UNIT_BITS 14
+#define FSW_FULLNESS_GROUPS 4u
+
+struct fsw_zspage {
+    uint64_t slots[FSW_SLOTS_MAX / 64]; /* set: allocated */
+    uint32_t prev, next;                /* in its class's fullness list */
+    uint32_t older, newer;              /* in the pool's age order */
+    uint16_t class, used;
+    uint8_t group;
+    uint8_t stamp; /* age clock when the reclaim hand last passed, or when it was made */
+};
+
+struct fsw_class {
+    pthread_mutex_t lock;
+    uint32_t lists[FSW_FULLNESS_GROUPS + 1]; /* heads; the last one: full zspages */
+    uint32_t objects, zspages;
+} __attribute__((aligned(64)));
+
+struct fsw_pool {
+    struct fsw_image *image;
+    struct fsw_frames frames;
+    const struct fsw_class_table *table;
+    struct fsw_class classes[FSW_CLASS_MAX];
+    struct fsw_zspage *zspages; /* private; touched up to zspages_top */
+    pthread_mutex_t lru_lock;
+    uint32_t oldest, newest, free_ids;
+    uint32_t zspages_ready;       /* ids below this have touched memory behind them */
+    const _Atomic uint8_t *clock; /* the device's age clock */
+};
+
+/* An object that reclaim came across. */
+struct fsw_pool_object {
+    uint64_t location;
+    uint32_t page; /* from its header: proves nothing until the page's entry names the location */
+};
+
+int fsw_pool_init(struct fsw_pool *pool, struct fsw_image *image, uint64_t memory,
+                  const _Atomic uint8_t *clock);
+void fsw_pool_deinit(struct fsw_pool *pool);
+
+/* A slot for an object of that many units; 0 if there is no frame for it. Never blocks for long. */
+uint64_t fsw_pool_alloc(struct fsw_pool *pool, unsigned units);
+
+/* The object at location is dead. Only for a location that alloc returned and nobody names. */
+void fsw_pool_free(struct fsw_pool *pool, uint64_t location);
+
+/* Copies an object in or out. The caller knows that the location is its own (P1). 0, or -EIO for a
+ * location that no zspage backs (a damaged entry). */
+int fsw_pool_write(struct fsw_pool *pool, uint64_t location, const void *object, unsigned units);
+int fsw_pool_read(const struct fsw_pool *pool, uint64_t location, void *object, unsigned units);
+
+/* The objects of the zspage that the hand has not seen for longest, which becomes the newest:
+ * fills `objects` (FSW_SLOTS_MAX) and returns how many. *ret_stamp: the age clock when it passed
+ * here last. 0: the pool is empty, or the zspage just emptied. */
+unsigned fsw_pool_pass_oldest(struct fsw_pool *pool, struct fsw_pool_object *objects,
+                              uint8_t *ret_stamp);
+
+/* Proves P2, P3 and all lists; for tests, with no other call running. 0, or -EUCLEAN with a line.
+ */
+int fsw_pool_check(struct fsw_pool *pool, struct fsw_error *err);
+
+/* 1 if the slot is allocated, and `units` fit it. For checks. */
+int fsw_pool_is_allocated(const struct fsw_pool *pool, uint64_t location, unsigned units);
+
+#endif

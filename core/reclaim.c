@@ -1,0 +1,124 @@
+/*
+ * reclaim.c: who leaves. A second-chance hand over zspages, oldest first.
+ *
+ * The hand takes the zspage that it has not seen for longest and looks at its objects: header to
+ * page number to entry. A page that was used since the hand last passed here stays, with a second
+ * chance; the others leave. So the cost follows what is in the pool, not the size of the device,
+ * and since a zspage fills within a short time, whole zspages tend to come free.
+ *
+ * Age is a coarse clock of eight bits in each entry. It ticks with bytes written: a lap of the hand
+ * takes about as long as the pool takes to be written anew, and lasts TICKS_A_LAP ticks or so. Ages
+ * are compared modulo 256, which is right while none is more than 127 old: fsw_reclaim_clamp()
+ * walks the table, a part at each tick, and moves older ones up to 127.
+ */
+#include "core/engine.h"
+
+#define TICKS_A_LAP 16u
+#define AGE_MAX 127u
+#define SWEEP_PARTS 64u /* a whole sweep of the table in 64 ticks: half of what AGE_MAX leaves */
+
+void fsw_reclaim_init(struct fsw_device *device)
+{
+    uint32_t limit = atomic_load(&device->pool.frames.limit);
+    struct fsw_reclaim *reclaim = &device->reclaim;
+
+    /* A 32nd and a 16th of memory=, 64 and 128 MiB at most. */
+    reclaim->low = limit / 32 < 16384 ? limit / 32 + 16 : 16384;
+    reclaim->high = limit / 16 < 32768 ? limit / 16 + 32 : 32768;
+    atomic_store(&device->pool.frames.low, reclaim->low);
+    device->tick_every = limit / TICKS_A_LAP + 1;
+}
+
+void fsw_reclaim_tick(struct fsw_device *device)
+{
+    uint32_t pages = atomic_fetch_add_explicit(&device->tick_pages, 1, memory_order_relaxed) + 1;
+
+    if (pages == device->tick_every) { /* just one writer sees this value */
+        atomic_fetch_sub_explicit(&device->tick_pages, device->tick_every, memory_order_relaxed);
+        atomic_fetch_add_explicit(&device->clock, 1, memory_order_relaxed);
+        fsw_stat_add(&device->image, FSW_STAT_AGE_TICKS, 1);
+    }
+}
+
+/* Used after the hand passed. */
+static int used_since(uint8_t age, uint8_t stamp)
+{
+    uint8_t since = (uint8_t)(age - stamp);
+    return since != 0 && since <= AGE_MAX;
+}
+
+/* 1 if the page should leave; its entry as it is now. */
+static int should_leave(struct fsw_device *device, const struct fsw_pool_object *object,
+                        struct fsw_victim *ret_victim)
+{
+    if (object->page >= device->pages)
+        return 0;
+    fsw_entry *entry = fsw_table_find(&device->image, object->page);
+    if (entry == NULL)
+        return 0;
+    uint64_t value = fsw_entry_load(entry);
+    if (fsw_entry_state(value) != FSW_POOL || value & FSW_ENTRY_OVERFLOW ||
+        fsw_entry_location(value) != object->location)
+        return 0; /* rewritten, discarded, or on its way out already */
+    if (used_since(fsw_entry_age(value), device->reclaim.stamp)) {
+        fsw_stat_add(&device->image, FSW_STAT_RECLAIM_SECOND_CHANCES, 1);
+        return 0;
+    }
+    *ret_victim = (struct fsw_victim){.entry = entry, .value = value, .page = object->page};
+    return 1;
+}
+
+int fsw_reclaim_next(struct fsw_device *device, struct fsw_victim *ret_victim)
+{
+    struct fsw_reclaim *reclaim = &device->reclaim;
+    /* Two laps see every page once with its second chance gone. */
+    uint64_t left = 2 * fsw_stat_get(&device->image, FSW_STAT_ZSPAGES) + 2;
+
+    for (;;) {
+        while (reclaim->next < reclaim->count) {
+            fsw_stat_add(&device->image, FSW_STAT_RECLAIM_SCANNED, 1);
+            if (should_leave(device, &reclaim->objects[reclaim->next++], ret_victim))
+                return 1;
+        }
+        if (left-- == 0)
+            return 0;
+        reclaim->next = 0;
+        reclaim->count = fsw_pool_pass_oldest(&device->pool, reclaim->objects, &reclaim->stamp);
+    }
+}
+
+void fsw_reclaim_unget(struct fsw_device *device)
+{
+    device->reclaim.next--;
+}
+
+static void clamp_leaf(struct fsw_device *device, uint64_t leaf, uint8_t now)
+{
+    fsw_entry *entry = fsw_table_find(&device->image, leaf * FSW_LEAF_ENTRIES);
+
+    for (unsigned i = 0; entry != NULL && i < FSW_LEAF_ENTRIES; i++, entry++) {
+        uint64_t value = atomic_load_explicit(entry, memory_order_relaxed);
+        if (fsw_entry_state(value) != FSW_POOL || value & FSW_ENTRY_LOCK ||
+            (uint8_t)(now - fsw_entry_age(value)) <= AGE_MAX)
+            continue;
+        /* Lost against anybody else: then the age is new anyway. */
+        uint64_t clamped = fsw_entry_with_age(value, (uint8_t)(now - AGE_MAX));
+        atomic_compare_exchange_strong_explicit(entry, &value, clamped, memory_order_relaxed,
+                                                memory_order_relaxed);
+    }
+}
+
+void fsw_reclaim_clamp(struct fsw_device *device)
+{
+    struct fsw_reclaim *reclaim = &device->reclaim;
+    uint8_t now = atomic_load_explicit(&device->clock, memory_order_relaxed);
+    uint64_t leaves = device->image.super->leaves, part = leaves / SWEEP_PARTS + 1;
+
+    while (reclaim->clamped_to != now) {
+        reclaim->clamped_to++;
+        for (uint64_t i = 0; i < part; i++) {
+            clamp_leaf(device, reclaim->clamp_leaf, now);
+            reclaim->clamp_leaf = (reclaim->clamp_leaf + 1) % leaves;
+        }
+    }
+}

@@ -1,0 +1,377 @@
+/*
+ * registry.c: the files that name images, and their locks. Files are "key=value" lines.
+ */
+#include "core/registry.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/shm.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/cleanup.h"
+#include "common/parse.h"
+
+#define RECORD_BYTES 2048
+
+static const char *run_dir(void)
+{
+    const char *dir = secure_getenv("FARSWAP_RUNDIR");
+    return dir != NULL && *dir != '\0' ? dir : "/run/farswap";
+}
+
+static const char *state_dir(void)
+{
+    const char *dir = secure_getenv("FARSWAP_STATEDIR");
+    return dir != NULL && *dir != '\0' ? dir : "/var/lib/farswap";
+}
+
+static void image_path(const char *name, char path[PATH_MAX])
+{
+    snprintf(path, PATH_MAX, "%s/%s.image", run_dir(), name);
+}
+
+static void state_path(const char *name, char path[PATH_MAX])
+{
+    snprintf(path, PATH_MAX, "%s/%s", state_dir(), name);
+}
+
+char *fsw_device_id_format(const struct fsw_device_id *device, char *text)
+{
+    for (unsigned i = 0; i < sizeof device->bytes; i++)
+        snprintf(text + 2 * i, 3, "%02x", device->bytes[i]);
+    return text;
+}
+
+int fsw_device_id_parse(const char *text, struct fsw_device_id *ret_device)
+{
+    if (strlen(text) != FSW_DEVICE_ID_TEXT - 1)
+        return -EINVAL;
+    for (unsigned i = 0; i < sizeof ret_device->bytes; i++) {
+        unsigned byte;
+        int end = 0;
+        if (sscanf(text + 2 * i, "%2x%n", &byte, &end) != 1 || end != 2)
+            return -EINVAL;
+        ret_device->bytes[i] = (uint8_t)byte;
+    }
+    return 0;
+}
+
+/* 1 and the first number of a /proc or /sys file, or 0. */
+static int read_number(const char *path, long *ret_value)
+{
+    FILE *file = fopen(path, "re");
+    if (file == NULL)
+        return 0;
+    int ok = fscanf(file, "%ld", ret_value) == 1;
+    fclose(file);
+    return ok;
+}
+
+/* logind takes the shared memory of a user who logs out, unless it is a system user's. */
+static int remove_ipc_applies(void)
+{
+    char line[256];
+    int remove = 1; /* logind's default */
+
+    if (getuid() < 1000 || access("/run/systemd/seats", F_OK) < 0)
+        return 0;
+    FILE *file = fopen("/etc/systemd/logind.conf", "re");
+    if (file == NULL)
+        return remove;
+    while (fgets(line, sizeof line, file) != NULL) {
+        line[strcspn(line, "\n")] = '\0';
+        if (strncmp(line, "RemoveIPC=", 10) == 0)
+            fsw_parse_bool(line + 10, &remove);
+    }
+    fclose(file);
+    return remove;
+}
+
+int fsw_registry_check_host(struct fsw_error *err)
+{
+    struct stat mine, first;
+    long forced = 0;
+
+    if (read_number("/proc/sys/kernel/shm_rmid_forced", &forced) && forced)
+        return fsw_error(
+            err, -EPERM,
+            "kernel.shm_rmid_forced=1 makes this host destroy shared memory with its last "
+            "process, and the swapped pages with it: set it to 0 (sysctl -w)");
+    if (stat("/proc/self/ns/ipc", &mine) == 0 && stat("/proc/1/ns/ipc", &first) == 0 &&
+        mine.st_ino != first.st_ino)
+        return fsw_error(
+            err, -EPERM,
+            "this is a private IPC namespace: the image would vanish with it; run in the "
+            "host's (docker --ipc=host, Kubernetes hostIPC: true)");
+    if (remove_ipc_applies())
+        return fsw_error(
+            err, -EPERM,
+            "logind's RemoveIPC destroys the image when user %u logs out: run as root or "
+            "as a system user, or set RemoveIPC=no in /etc/systemd/logind.conf",
+            (unsigned)getuid());
+    return 0;
+}
+
+static int make_dir(const char *path, mode_t mode, struct fsw_error *err)
+{
+    if (mkdir(path, mode) < 0 && errno != EEXIST)
+        return fsw_error(err, -errno,
+                         "%s: %s (run as root, or set FARSWAP_RUNDIR and FARSWAP_STATEDIR)", path,
+                         strerror(errno));
+    return 0;
+}
+
+/* A `list` in passing tests a lock by taking it for a moment: try for 200 ms. */
+static int lock_soon(int fd)
+{
+    const struct timespec pause = {.tv_nsec = 10 * 1000 * 1000};
+
+    for (int tries = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; tries++) {
+        if (errno != EWOULDBLOCK || tries == 20)
+            return -1;
+        nanosleep(&pause, NULL);
+        errno = EWOULDBLOCK;
+    }
+    return 0;
+}
+
+/* Locks the file that bears the name now: whoever destroys an image unlinks its file while we wait.
+ */
+int fsw_registry_lock(const char *name, int *ret_fd, struct fsw_error *err)
+{
+    char path[PATH_MAX];
+    struct stat by_fd, by_name;
+
+    int r = make_dir(run_dir(), 0700, err);
+    if (r < 0)
+        return r;
+    image_path(name, path);
+    for (;;) {
+        int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        if (fd < 0)
+            return fsw_error(err, -errno, "%s: %s", path, strerror(errno));
+        if (lock_soon(fd) < 0) {
+            int code = errno == EWOULDBLOCK ? -EBUSY : -errno;
+            close(fd);
+            return fsw_error(err, code,
+                             "device %s is being served: %s is locked by another process", name,
+                             path);
+        }
+        if (fstat(fd, &by_fd) == 0 && stat(path, &by_name) == 0 && by_fd.st_ino == by_name.st_ino) {
+            *ret_fd = fd;
+            return 0;
+        }
+        close(fd);
+    }
+}
+
+static void read_line(struct fsw_record *record, char *line)
+{
+    char *value = strchr(line, '=');
+
+    if (value == NULL)
+        return;
+    *value++ = '\0';
+    if (strcmp(line, "shmid") == 0)
+        record->shmid = atoi(value);
+    else if (strcmp(line, "device") == 0)
+        fsw_device_id_parse(value, &record->device);
+    else if (strcmp(line, "overflow") == 0)
+        snprintf(record->overflow, sizeof record->overflow, "%s", value);
+    else if (strcmp(line, "overflow-password-file") == 0)
+        snprintf(record->overflow_password_file, sizeof record->overflow_password_file, "%s",
+                 value);
+    else if (strcmp(line, "overflow-plaintext") == 0)
+        fsw_parse_bool(value, &record->overflow_plaintext);
+}
+
+/* Whole small file into text; its length, or a negative errno. */
+static ssize_t read_file(int fd, char text[RECORD_BYTES])
+{
+    ssize_t n = pread(fd, text, RECORD_BYTES - 1, 0);
+    if (n < 0)
+        return -errno;
+    text[n] = '\0';
+    return n;
+}
+
+int fsw_registry_read(const char *name, int fd, struct fsw_record *ret_record,
+                      struct fsw_error *err)
+{
+    char path[PATH_MAX], text[RECORD_BYTES];
+    FSW_CLEANUP_CLOSE int own = -1;
+
+    memset(ret_record, 0, sizeof *ret_record);
+    snprintf(ret_record->name, sizeof ret_record->name, "%s", name);
+    ret_record->shmid = -1;
+    image_path(name, path);
+    if (fd < 0) {
+        fd = own = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) < 0)
+            ret_record->served = 1;
+    }
+    ssize_t n = fd < 0 ? -errno : read_file(fd, text);
+    if (n > 0)
+        for (char *save, *line = strtok_r(text, "\n", &save); line;
+             line = strtok_r(NULL, "\n", &save))
+            read_line(ret_record, line);
+    if (n == -EACCES)
+        return fsw_error(err, -EACCES, "%s: permission denied (run as root)", path);
+    if (n <= 0 || ret_record->shmid < 0)
+        return fsw_error(err, -ENOENT, "there is no device named %s (`farswap list` shows all)",
+                         name);
+    return 0;
+}
+
+static int write_all(int fd, const char *text)
+{
+    size_t length = strlen(text);
+
+    if (pwrite(fd, text, length, 0) != (ssize_t)length || ftruncate(fd, (off_t)length) < 0 ||
+        fsync(fd) < 0)
+        return errno ? -errno : -EIO;
+    return 0;
+}
+
+int fsw_registry_write(int fd, const struct fsw_record *record, struct fsw_error *err)
+{
+    char path[PATH_MAX], id[FSW_DEVICE_ID_TEXT], text[RECORD_BYTES];
+    const char *template =
+        "device=%s\noverflow=%s\noverflow-password-file=%s\noverflow-plaintext=%d\n";
+
+    fsw_device_id_format(&record->device, id);
+    int n = snprintf(text, sizeof text, "shmid=%d\n", record->shmid);
+    snprintf(text + n, sizeof text - (size_t)n, template, id, record->overflow,
+             record->overflow_password_file, record->overflow_plaintext);
+    image_path(record->name, path);
+    int r = write_all(fd, text);
+    if (r < 0)
+        return fsw_error(err, r, "%s: %s", path, strerror(-r));
+
+    r = make_dir(state_dir(), 0700, err);
+    if (r < 0)
+        return r;
+    state_path(record->name, path);
+    FSW_CLEANUP_CLOSE int state = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    r = state < 0 ? -errno : write_all(state, text + n);
+    if (r < 0)
+        return fsw_error(err, r, "%s: %s", path, strerror(-r));
+    return 0;
+}
+
+void fsw_registry_remove(const char *name)
+{
+    char path[PATH_MAX];
+
+    state_path(name, path);
+    unlink(path);
+    image_path(name, path);
+    unlink(path);
+}
+
+/* "NAME.image" → NAME, or 0. */
+static int name_of_file(const char *file, char name[FSW_NAME_MAX + 1])
+{
+    size_t length = strlen(file);
+
+    if (length <= 6 || length - 6 > FSW_NAME_MAX || strcmp(file + length - 6, ".image") != 0)
+        return 0;
+    memcpy(name, file, length - 6);
+    name[length - 6] = '\0';
+    return fsw_name_valid(name);
+}
+
+struct known {
+    int shmids[1024];
+    unsigned count;
+};
+
+static int list_files(struct known *known, int (*each)(const struct fsw_record *, int, void *),
+                      void *opaque, struct fsw_error *err)
+{
+    struct dirent **files;
+    int n = scandir(run_dir(), &files, NULL, alphasort), r = 0;
+
+    if (n < 0)
+        return errno == ENOENT ? 0 : fsw_error(err, -errno, "%s: %s", run_dir(), strerror(errno));
+    for (int i = 0; i < n; i++) {
+        char name[FSW_NAME_MAX + 1];
+        struct fsw_record record;
+        if (r == 0 && name_of_file(files[i]->d_name, name) &&
+            fsw_registry_read(name, -1, &record, NULL) == 0) {
+            if (known->count < sizeof known->shmids / sizeof known->shmids[0])
+                known->shmids[known->count++] = record.shmid;
+            r = each(&record, 0, opaque);
+        }
+        free(files[i]);
+    }
+    free(files);
+    return r;
+}
+
+/* Ours, private, big enough, with its first page resident (so that reading it touches nothing new).
+ */
+static int orphan_at(int shmid, struct fsw_record *ret_record)
+{
+    struct fsw_image image;
+
+    if (fsw_image_attach(&image, shmid, 0, NULL) < 0)
+        return 0;
+    memset(ret_record, 0, sizeof *ret_record);
+    ret_record->shmid = shmid;
+    ret_record->device = image.super->device;
+    memcpy(ret_record->name, image.super->name, sizeof ret_record->name);
+    memcpy(ret_record->overflow, image.super->overflow, sizeof ret_record->overflow);
+    fsw_image_detach(&image);
+    return 1;
+}
+
+static int is_known(const struct known *known, int shmid)
+{
+    for (unsigned i = 0; i < known->count; i++)
+        if (known->shmids[i] == shmid)
+            return 1;
+    return 0;
+}
+
+static int list_orphans(const struct known *known,
+                        int (*each)(const struct fsw_record *, int, void *), void *opaque)
+{
+    char line[512];
+    int r = 0;
+    FILE *file = fopen("/proc/sysvipc/shm", "re");
+
+    if (file == NULL)
+        return 0;
+    while (r == 0 && fgets(line, sizeof line, file) != NULL) {
+        struct fsw_record record;
+        int key, shmid;
+        unsigned mode, uid;
+        unsigned long long size, resident;
+        if (sscanf(line, "%d %d %o %llu %*d %*d %*u %u %*u %*u %*u %*u %*u %*u %llu", &key, &shmid,
+                   &mode, &size, &uid, &resident) != 6)
+            continue;
+        if (key != 0 || (mode & 0777) != 0600 || uid != geteuid() || size < FSW_SIZE_MIN ||
+            resident == 0 || is_known(known, shmid) || !orphan_at(shmid, &record))
+            continue;
+        r = each(&record, 1, opaque);
+    }
+    fclose(file);
+    return r;
+}
+
+int fsw_registry_list(int (*each)(const struct fsw_record *record, int orphan, void *opaque),
+                      void *opaque, struct fsw_error *err)
+{
+    struct known known = {.count = 0};
+    int r = list_files(&known, each, opaque, err);
+
+    return r == 0 ? list_orphans(&known, each, opaque) : r;
+}

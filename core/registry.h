@@ -1,0 +1,55 @@
+/*
+ * registry.h: from a device's name to its image, and who may serve it.
+ *
+ *      /run/farswap/NAME.image       its shared memory id and device id; its flock is the right to
+ * serve /var/lib/farswap/NAME         device id and stores, which survive a reboot that the image
+ * does not
+ *
+ * FARSWAP_RUNDIR and FARSWAP_STATEDIR name other folders (tests; a user without /run). A flock ends
+ * when the last thread of its last process is gone: unlike a pid file it can't lie.
+ */
+#ifndef FSW_REGISTRY_H
+#define FSW_REGISTRY_H
+
+#include <limits.h>
+
+#include "core/image.h"
+
+struct fsw_record {
+    char name[FSW_NAME_MAX + 1];
+    int shmid;
+    struct fsw_device_id device;
+    char overflow[512];               /* "" without a store */
+    char overflow_password_file[512]; /* "" without; a password itself is never written down */
+    int overflow_plaintext;
+    int served; /* 1: a server holds the lock */
+};
+
+/* Refuses hosts that destroy or hide shared memory: -EPERM with the reason. */
+int fsw_registry_check_host(struct fsw_error *err);
+
+/* Locks NAME for serving or destroying and opens its file, which is empty if it is new. -EBUSY: a
+ * server holds it. The descriptor is the lock: it survives fork, and closing it lets go. */
+int fsw_registry_lock(const char *name, int *ret_fd, struct fsw_error *err);
+
+/* Reads what fd (of fsw_registry_lock) or the name says. -ENOENT: no image. */
+int fsw_registry_read(const char *name, int fd, struct fsw_record *ret_record,
+                      struct fsw_error *err);
+
+/* Writes both files. The image's file first: an image must never be without a name. */
+int fsw_registry_write(int fd, const struct fsw_record *record, struct fsw_error *err);
+
+/* Removes both files; the caller holds the lock. */
+void fsw_registry_remove(const char *name);
+
+/* Calls each for every registered image, in order of name, then for orphans (images in shared
+ * memory without a file; their name comes from the superblock and shmid says which). each returns 0
+ * to go on. */
+int fsw_registry_list(int (*each)(const struct fsw_record *record, int orphan, void *opaque),
+                      void *opaque, struct fsw_error *err);
+
+/* Text of a device id, FSW_DEVICE_ID_TEXT bytes. */
+char *fsw_device_id_format(const struct fsw_device_id *device, char *text);
+int fsw_device_id_parse(const char *text, struct fsw_device_id *ret_device);
+
+#endif

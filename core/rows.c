@@ -1,0 +1,163 @@
+/*
+ * rows.c: the life of a row, every step one compare-and-swap of its word.
+ */
+#include "core/rows.h"
+
+#include <assert.h>
+
+#include "common/cleanup.h"
+
+#define LIVE_ONE 1ull
+#define LIVE_MASK 0xffffffffull
+#define PIN_ONE (1ull << 32)
+#define PIN_MASK (0xffffffull << 32)
+#define STATE_SHIFT 56
+
+static uint64_t word_of(enum fsw_row_state state, uint64_t pins, uint64_t live)
+{
+    return (uint64_t)state << STATE_SHIFT | pins * PIN_ONE | live;
+}
+
+static enum fsw_row_state state_of(uint64_t word)
+{
+    return (enum fsw_row_state)(word >> STATE_SHIFT);
+}
+
+void fsw_rows_init(struct fsw_rows *rows, struct fsw_image *image, struct fsw_frames *frames)
+{
+    *rows = (struct fsw_rows){.image = image, .frames = frames};
+    pthread_mutex_init(&rows->lock, NULL);
+}
+
+/* One more frame of rows. The lock is held. */
+static int grow(struct fsw_rows *rows)
+{
+    uint32_t step = FSW_FRAME_SIZE / sizeof(struct fsw_row), from = rows->ready;
+
+    if ((uint64_t)from + step > rows->image->super->rows ||
+        fsw_frames_charge(rows->frames, 1) < 0 ||
+        fsw_image_touch(&rows->image->rows[from], FSW_FRAME_SIZE) < 0)
+        return -1;
+    rows->ready = from + step;
+    return 0;
+}
+
+static uint32_t take_number(struct fsw_rows *rows)
+{
+    FSW_LOCK_SCOPE(&rows->lock);
+    _Atomic uint32_t *top = &rows->image->super->rows_top;
+    uint32_t row = rows->free;
+
+    if (row != 0) {
+        rows->free = (uint32_t)rows->image->rows[row].spare;
+        return row;
+    }
+    row = atomic_load(top);
+    if (row == 0)
+        row = 1; /* row 0 is "none" */
+    if (row >= rows->ready && grow(rows) < 0)
+        return 0;
+    atomic_store(top, row + 1);
+    return row;
+}
+
+uint32_t fsw_row_take(struct fsw_rows *rows, uint64_t *ret_id)
+{
+    uint32_t number = take_number(rows);
+    if (number == 0)
+        return 0;
+
+    struct fsw_row *row = &rows->image->rows[number];
+    *ret_id = atomic_fetch_add(&rows->image->super->next_segment, 1);
+    atomic_store(&row->bytes, 0);
+    atomic_store(&row->id, *ret_id);
+    atomic_store(&row->word, word_of(FSW_ROW_PENDING, 0, 0));
+    return number;
+}
+
+void fsw_row_live(struct fsw_rows *rows, uint32_t number, uint32_t bytes, uint32_t live,
+                  uint32_t copies)
+{
+    struct fsw_row *row = &rows->image->rows[number];
+
+    assert(state_of(atomic_load(&row->word)) == FSW_ROW_PENDING);
+    atomic_store(&row->bytes, bytes);
+    atomic_store(&row->copies, copies);
+    atomic_store(&row->word, word_of(FSW_ROW_LIVE, 1, live));
+}
+
+int fsw_row_pin(struct fsw_rows *rows, uint32_t number)
+{
+    if (number == 0 || number >= atomic_load(&rows->image->super->rows_top))
+        return 0;
+    _Atomic uint64_t *word = &rows->image->rows[number].word;
+    uint64_t value = atomic_load(word);
+
+    while (state_of(value) == FSW_ROW_LIVE)
+        if (atomic_compare_exchange_weak(word, &value, value + PIN_ONE))
+            return 1;
+    return 0;
+}
+
+/* Takes away pins or live objects; the last of both turns LIVE into DROPPING (R2). */
+static int take_away(struct fsw_rows *rows, uint32_t number, uint64_t what)
+{
+    _Atomic uint64_t *word = &rows->image->rows[number].word;
+    uint64_t value = atomic_load(word), after;
+
+    do {
+        after = value - what;
+        if (after == word_of(FSW_ROW_LIVE, 0, 0))
+            after = word_of(FSW_ROW_DROPPING, 0, 0);
+    } while (!atomic_compare_exchange_weak(word, &value, after));
+    return state_of(after) == FSW_ROW_DROPPING && state_of(value) == FSW_ROW_LIVE;
+}
+
+int fsw_row_unpin(struct fsw_rows *rows, uint32_t number)
+{
+    assert((atomic_load(&rows->image->rows[number].word) & PIN_MASK) != 0);
+    return take_away(rows, number, PIN_ONE);
+}
+
+int fsw_row_kill(struct fsw_rows *rows, uint32_t number, uint32_t objects)
+{
+    assert((atomic_load(&rows->image->rows[number].word) & LIVE_MASK) >= objects);
+    return take_away(rows, number, objects * LIVE_ONE);
+}
+
+int fsw_row_abandon(struct fsw_rows *rows, uint32_t number)
+{
+    uint64_t value = word_of(FSW_ROW_PENDING, 0, 0);
+    return atomic_compare_exchange_strong(&rows->image->rows[number].word, &value,
+                                          word_of(FSW_ROW_DROPPING, 0, 0));
+}
+
+void fsw_row_free(struct fsw_rows *rows, uint32_t number)
+{
+    struct fsw_row *row = &rows->image->rows[number];
+
+    atomic_store(&row->word, word_of(FSW_ROW_FREE, 0, 0));
+    FSW_LOCK_SCOPE(&rows->lock);
+    row->spare = rows->free;
+    rows->free = number;
+}
+
+uint64_t fsw_row_id(const struct fsw_image *image, uint32_t number)
+{
+    return atomic_load(&image->rows[number].id);
+}
+
+enum fsw_row_state fsw_row_state(const struct fsw_image *image, uint32_t number)
+{
+    return state_of(atomic_load(&image->rows[number].word));
+}
+
+uint32_t fsw_row_live_count(const struct fsw_image *image, uint32_t number)
+{
+    return (uint32_t)(atomic_load(&image->rows[number].word) & LIVE_MASK);
+}
+
+uint32_t fsw_row_pins(const struct fsw_image *image, uint32_t number)
+{
+    return (uint32_t)((atomic_load(&image->rows[number].word) & PIN_MASK) / PIN_ONE);
+}

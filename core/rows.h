@@ -1,0 +1,60 @@
+/*
+ * rows.h: the segment directory. Which segment a row is, and what still needs it.
+ *
+ *      FREE ─take─> PENDING ─live─> LIVE ──(live 0, pins 0)──> DROPPING ─free─> FREE
+ *                      └────────────abandon─────────────────────────┘
+ *
+ * State, pins and live count are one word (8, 24, 32 bits), so every step below is one
+ * compare-and-swap and none can be missed by another:
+ *
+ *   R1  Entries that name a row are counted in `live`; the put's own hold, and every get in flight,
+ * in `pins`. A pin is only given while the row is LIVE. R2  A row is dropped only at live 0 and
+ * pins 0, by whoever took the last of either away. R3  A row is free, and its number used again,
+ * only after the store answered the drop. R4  A segment's id is taken by advancing the superblock's
+ * counter before the row says PENDING.
+ */
+#ifndef FSW_ROWS_H
+#define FSW_ROWS_H
+
+#include <pthread.h>
+
+#include "core/image.h"
+#include "core/pool/frames.h"
+
+enum fsw_row_state { FSW_ROW_FREE, FSW_ROW_PENDING, FSW_ROW_LIVE, FSW_ROW_DROPPING };
+
+struct fsw_rows {
+    struct fsw_image *image;
+    struct fsw_frames *frames;
+    pthread_mutex_t
+        lock;       /* free list and growth; taken after no other lock but frames' inside it */
+    uint32_t free;  /* linked through `spare` */
+    uint32_t ready; /* rows below have touched memory behind them */
+};
+
+void fsw_rows_init(struct fsw_rows *rows, struct fsw_image *image, struct fsw_frames *frames);
+
+/* A row in state PENDING with a new id; 0 if there is none. */
+uint32_t fsw_row_take(struct fsw_rows *rows, uint64_t *ret_id);
+
+/* PENDING → LIVE, a segment of so many bytes, with so many live objects and one pin. */
+void fsw_row_live(struct fsw_rows *rows, uint32_t row, uint32_t bytes, uint32_t live,
+                  uint32_t copies);
+
+/* 1 if the row is LIVE and now pinned. */
+int fsw_row_pin(struct fsw_rows *rows, uint32_t row);
+
+/* These return 1 if the row is DROPPING now, and it is for the caller to have it dropped. */
+int fsw_row_unpin(struct fsw_rows *rows, uint32_t row);
+int fsw_row_kill(struct fsw_rows *rows, uint32_t row, uint32_t objects);
+int fsw_row_abandon(struct fsw_rows *rows, uint32_t row); /* PENDING → DROPPING */
+
+/* The drop was answered, or (PENDING) nothing was ever stored. */
+void fsw_row_free(struct fsw_rows *rows, uint32_t row);
+
+uint64_t fsw_row_id(const struct fsw_image *image, uint32_t row);
+enum fsw_row_state fsw_row_state(const struct fsw_image *image, uint32_t row);
+uint32_t fsw_row_live_count(const struct fsw_image *image, uint32_t row);
+uint32_t fsw_row_pins(const struct fsw_image *image, uint32_t row);
+
+#endif

@@ -1,0 +1,46 @@
+/*
+ * stats.c: counters and gauges, kept in stripes in the image (include/farswap/stats.h has the
+ * table).
+ */
+#include "farswap/stats.h"
+#include "core/image.h"
+
+const struct fsw_stat_info fsw_stat_table[FSW_STAT_COUNT] = {
+#define X(NAME, name, kind, unit, meaning) {#name, unit, meaning, FSW_STAT_##kind},
+    FSW_STATS(X)
+#undef X
+};
+
+unsigned fsw_stat_stripe(void)
+{
+    static _Atomic unsigned next;
+    static _Thread_local unsigned mine; /* 1 + stripe; 0: none yet */
+
+    if (mine == 0)
+        mine = 1 + atomic_fetch_add_explicit(&next, 1, memory_order_relaxed) % FSW_STAT_STRIPES;
+    return mine - 1;
+}
+
+uint64_t fsw_stat_get(const struct fsw_image *image, enum fsw_stat stat)
+{
+    uint64_t sum = 0;
+    for (unsigned stripe = 0; stripe < FSW_STAT_STRIPES; stripe++)
+        sum += atomic_load_explicit(&image->counters[stripe][stat], memory_order_relaxed);
+    return sum;
+}
+
+void fsw_image_stats(const struct fsw_image *image, uint64_t values[FSW_STAT_COUNT])
+{
+    for (unsigned stat = 0; stat < FSW_STAT_COUNT; stat++)
+        values[stat] = fsw_stat_get(image, (enum fsw_stat)stat);
+    values[FSW_STAT_PAGES_STORED] =
+        values[FSW_STAT_PAGES_POOL] + values[FSW_STAT_PAGES_SAME] + values[FSW_STAT_PAGES_STORE];
+    values[FSW_STAT_ORIG_DATA_SIZE] = values[FSW_STAT_PAGES_STORED] * FSW_PAGE_SIZE;
+    values[FSW_STAT_MEM_LIMIT] =
+        atomic_load_explicit(&image->super->memory_limit, memory_order_relaxed);
+    /* What is kept under this name is the part outside the frames. */
+    values[FSW_STAT_MEM_USED_TOTAL] +=
+        (values[FSW_STAT_TABLE_LEAVES] + values[FSW_STAT_POOL_FRAMES]) * FSW_FRAME_SIZE;
+    if (values[FSW_STAT_MEM_USED_MAX] < values[FSW_STAT_MEM_USED_TOTAL])
+        values[FSW_STAT_MEM_USED_MAX] = values[FSW_STAT_MEM_USED_TOTAL];
+}

@@ -1,0 +1,53 @@
+/*
+ * table.c: finding and making entries.
+ */
+#include "core/table.h"
+
+#include <string.h>
+
+#include "common/cleanup.h"
+
+void fsw_table_init(struct fsw_table *table, struct fsw_image *image, struct fsw_frames *frames)
+{
+    table->image = image;
+    table->frames = frames;
+    pthread_mutex_init(&table->lock, NULL);
+}
+
+static fsw_entry *entry_in(const struct fsw_image *image, uint32_t frame, uint64_t page)
+{
+    return (fsw_entry *)fsw_image_frame(image, frame) + page % FSW_LEAF_ENTRIES;
+}
+
+fsw_entry *fsw_table_find(const struct fsw_image *image, uint64_t page)
+{
+    uint32_t frame =
+        atomic_load_explicit(&image->directory[page / FSW_LEAF_ENTRIES], memory_order_acquire);
+    return frame != 0 ? entry_in(image, frame, page) : NULL;
+}
+
+static uint32_t make_leaf(struct fsw_table *table, uint64_t leaf)
+{
+    FSW_LOCK_SCOPE(&table->lock);
+    uint32_t frame = atomic_load_explicit(&table->image->directory[leaf], memory_order_acquire);
+
+    if (frame != 0) /* somebody else was here first */
+        return frame;
+    frame = fsw_frames_take(table->frames);
+    if (frame == 0)
+        return 0;
+    memset(fsw_image_frame(table->image, frame), 0, FSW_FRAME_SIZE);
+    atomic_store_explicit(&table->image->directory[leaf], frame, memory_order_release);
+    fsw_stat_add(table->image, FSW_STAT_TABLE_LEAVES, 1);
+    return frame;
+}
+
+fsw_entry *fsw_table_make(struct fsw_table *table, uint64_t page)
+{
+    fsw_entry *entry = fsw_table_find(table->image, page);
+
+    if (entry != NULL)
+        return entry;
+    uint32_t frame = make_leaf(table, page / FSW_LEAF_ENTRIES);
+    return frame != 0 ? entry_in(table->image, frame, page) : NULL;
+}

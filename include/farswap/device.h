@@ -1,0 +1,76 @@
+/*
+ * device.h: the engine's verbs. Pages in, pages out.
+ *
+ * A device is an image in shared memory plus the process that serves it. Any number of threads may
+ * call the verbs at once, at any offset and length inside the device; every single page changes
+ * atomically (a read sees a page's old or new content, never a mix), a request of several pages as
+ * a whole does not, as on a disk.
+ *
+ * Errors of the verbs: -EIO (a page is damaged or its store lost it), -ENOSPC (memory= is used up
+ * and nothing could be moved to the store within FSW_WRITE_WAIT_NS), -EINVAL (outside the device).
+ * A write that fails leaves pages old or new, each whole.
+ *
+ * Verbs never allocate. read() may wait for the store as long as the store is away; the others wait
+ * at most FSW_WRITE_WAIT_NS a page.
+ */
+#ifndef FARSWAP_DEVICE_H
+#define FARSWAP_DEVICE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "farswap/error.h"
+#include "farswap/params.h"
+#include "farswap/stats.h"
+#include "farswap/store.h"
+
+#define FSW_WRITE_WAIT_NS 1000000000ull
+
+struct fsw_device;
+
+/* Makes a new image named params->name and registers it. Starts no thread and may be called before
+ * a fork: the child goes on with it. store: where pages overflow to, opened and probed but not
+ * started, or NULL; from success on the device owns it. -EEXIST: there is an image of that name
+ * (the line says how to destroy it); -EBUSY: a server holds it. */
+int fsw_device_create(const struct fsw_params *params, struct fsw_store *store,
+                      struct fsw_device **ret_device, struct fsw_error *err);
+
+/* Starts the device's threads (and the store's). After any fork, once. */
+int fsw_device_start(struct fsw_device *device, struct fsw_error *err);
+
+/* Ends the threads, closes the store, and lets go of the image, which stays, with all pages. No
+ * verb may be running. */
+void fsw_device_close(struct fsw_device *device);
+
+/* Removes the image of a device that was created and never served, and closes it: for a start that
+ * failed later on. */
+void fsw_device_discard_image(struct fsw_device *device);
+
+/* Takes the image out of the process's mlockall, so that its memory can be given back while it
+ * stays locked by SHM_LOCK. After every mlockall. */
+int fsw_device_after_mlockall(struct fsw_device *device);
+
+/* 0 if SHM_LOCK was refused: the kernel may then swap the pool out, onto itself in the end. */
+int fsw_device_memory_locked(const struct fsw_device *device);
+
+uint64_t fsw_device_size(const struct fsw_device *device);
+const struct fsw_device_id *fsw_device_id(const struct fsw_device *device);
+
+int fsw_device_read(struct fsw_device *device, void *bytes, uint64_t offset, uint64_t length);
+int fsw_device_write(struct fsw_device *device, const void *bytes, uint64_t offset,
+                     uint64_t length);
+
+/* The range reads as zeroes afterwards. Whole pages are freed. */
+int fsw_device_zero(struct fsw_device *device, uint64_t offset, uint64_t length);
+
+/* The whole pages inside the range are freed and read as zeroes; parts of pages stay as they are.
+ */
+int fsw_device_discard(struct fsw_device *device, uint64_t offset, uint64_t length);
+
+/* A write is answered only when its page is in the image: there is nothing to wait for. */
+int fsw_device_flush(struct fsw_device *device);
+
+/* All values of fsw_stat_table now. */
+void fsw_device_stats(struct fsw_device *device, uint64_t values[FSW_STAT_COUNT]);
+
+#endif

@@ -1,0 +1,53 @@
+/*
+ * params.h: what a device is made of, in the words that plugin, config file and man page share.
+ */
+#ifndef FARSWAP_PARAMS_H
+#define FARSWAP_PARAMS_H
+
+#include <stdint.h>
+
+#include "farswap/error.h"
+
+#define FSW_NAME_MAX 63
+#define FSW_PAGE_SIZE 4096u
+#define FSW_SIZE_MIN (4ull << 20)
+#define FSW_SIZE_MAX (16ull << 40)
+
+struct fsw_params {
+    char name[FSW_NAME_MAX + 1];
+    uint64_t size;   /* bytes, a multiple of 4096, 4 MiB to 16 TiB */
+    uint64_t memory; /* bytes that the image may keep resident */
+    uint8_t codec;   /* enum fsw_codec_id (core/codec/codec.h) */
+    int codec_level;
+    char overflow[512];               /* URI of the store, "" for none */
+    char overflow_password[256];      /* "" for none; wipe it with fsw_params_wipe */
+    char overflow_password_file[512]; /* where it was read from, "" if given directly */
+    int overflow_plaintext;
+};
+
+/* One line per parameter, for parser, help and man page. */
+struct fsw_param_info {
+    const char *name, *value, *default_text, *meaning;
+    int required;
+};
+extern const struct fsw_param_info fsw_param_table[];
+extern const unsigned fsw_param_count;
+
+void fsw_params_init(struct fsw_params *params);
+
+/* Sets one. -EINVAL with one line that says what is allowed; -ENOENT with the list of keys for a
+ * key that does not exist. memory=N% is taken of MemTotal, as zswap's max_pool_percent.
+ * overflow-password=+FILE is read here. May read files. */
+int fsw_params_set(struct fsw_params *params, const char *key, const char *value,
+                   struct fsw_error *err);
+
+/* What is missing, what contradicts, what this host can't give: memory against MemAvailable and
+ * against the table of that size. */
+int fsw_params_check(const struct fsw_params *params, struct fsw_error *err);
+
+void fsw_params_wipe(struct fsw_params *params);
+
+/* 1 if text can be a device's name: 1 to 63 of A-Z a-z 0-9 . _ -, not beginning with . or - */
+int fsw_name_valid(const char *text);
+
+#endif

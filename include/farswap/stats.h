@@ -1,0 +1,95 @@
+/*
+ * stats.h: every counter and gauge of a device, as one table: `farswap stats` prints it, the docs
+ * and exporters are made from it, the image holds its values.
+ *
+ * A counter only grows while the image lives. A gauge says how it is now. Where zram or zswap count
+ * the same thing, the name is theirs (mm_stat, io_stat, bd_stat, /sys/kernel/debug/zswap).
+ * Values are kept in stripes in the image and summed by the reader, so that counting costs the data
+ * path one uncontended add; a sum read while requests run may be a few requests old.
+ */
+#ifndef FARSWAP_STATS_H
+#define FARSWAP_STATS_H
+
+#include <stdint.h>
+
+/* X(NAME, name, kind, unit, meaning) */
+#define FSW_STATS(X)                                                                               \
+    X(READS, reads, COUNTER, "requests", "read requests")                                          \
+    X(WRITES, writes, COUNTER, "requests", "write requests")                                       \
+    X(DISCARDS, discards, COUNTER, "requests", "discard (trim) requests")                          \
+    X(ZEROES, zeroes, COUNTER, "requests", "write-zeroes requests")                                \
+    X(FLUSHES, flushes, COUNTER, "requests", "flush requests")                                     \
+    X(READ_BYTES, read_bytes, COUNTER, "bytes", "bytes read, failed requests not counted")         \
+    X(WRITE_BYTES, write_bytes, COUNTER, "bytes", "bytes written, failed requests not counted")    \
+    X(DISCARD_BYTES, discard_bytes, COUNTER, "bytes", "bytes discarded or zeroed")                 \
+    X(FAILED_READS, failed_reads, COUNTER, "requests", "reads that ended in an error")             \
+    X(FAILED_WRITES, failed_writes, COUNTER, "requests",                                           \
+      "writes, discards, zeroes that ended in an error; the old pages stay")                       \
+    X(PAGES_STORED, pages_stored, GAUGE, "pages", "pages that hold data: pool + same + store")     \
+    X(PAGES_POOL, pages_pool, GAUGE, "pages", "pages whose object is in the pool")                 \
+    X(PAGES_SAME, same_pages, GAUGE, "pages",                                                      \
+      "pages filled with one 32-bit word, kept in the entry (zero pages take no entry)")           \
+    X(PAGES_STORE, pages_store, GAUGE, "pages", "pages whose object is in the store (bd_count)")   \
+    X(HUGE_PAGES, huge_pages, GAUGE, "pages", "pages in the pool that did not compress")           \
+    X(ORIG_DATA_SIZE, orig_data_size, GAUGE, "bytes", "pages_stored in bytes")                     \
+    X(COMPR_DATA_SIZE, compr_data_size, GAUGE, "bytes",                                            \
+      "objects in the pool, with header, in steps of 16 bytes")                                    \
+    X(STORE_DATA_SIZE, store_data_size, GAUGE, "bytes",                                            \
+      "live objects in the store, with header, in steps of 16 bytes")                              \
+    X(STORE_BYTES, store_bytes, GAUGE, "bytes", "segments in the store, dead bytes in them too")   \
+    X(SEGMENTS, segments, GAUGE, "segments", "segments in the store")                              \
+    X(MEM_USED_TOTAL, mem_used_total, GAUGE, "bytes",                                              \
+      "the image's memory in use: superblock, directory, leaves, zspages and their map")           \
+    X(MEM_RESERVE, mem_reserve, GAUGE, "bytes", "touched frames that are free")                    \
+    X(MEM_LIMIT, mem_limit, GAUGE, "bytes", "memory=: used and reserve never exceed it")           \
+    X(MEM_USED_MAX, mem_used_max, GAUGE, "bytes", "the most mem_used_total ever was")              \
+    X(TABLE_LEAVES, table_leaves, GAUGE, "frames",                                                 \
+      "leaves of the page table (2 MiB of device each)")                                           \
+    X(ZSPAGES, zspages, GAUGE, "zspages", "zspages that hold an object")                           \
+    X(POOL_FRAMES, pool_frames, GAUGE, "frames", "frames that zspages hold")                       \
+    X(RESERVE_MISSES, reserve_misses, COUNTER, "frames",                                           \
+      "frames that a request had to touch itself, the reserve being empty")                        \
+    X(WRITE_STALLS, write_stalls, COUNTER, "pages", "page writes that waited for reclaim")         \
+    X(WRITE_STALL_NS, write_stall_ns, COUNTER, "ns", "time that page writes waited for reclaim")   \
+    X(NO_SPACE, no_space, COUNTER, "pages", "page writes refused with ENOSPC (reject_alloc_fail)") \
+    X(CORRUPT_PAGES, corrupt_pages, COUNTER, "pages",                                              \
+      "objects whose header or checksum did not fit, at each time they were read")                 \
+    X(RECLAIM_SCANNED, reclaim_scanned, COUNTER, "pages", "objects that the reclaim hand passed")  \
+    X(RECLAIM_SECOND_CHANCES, reclaim_second_chances, COUNTER, "pages",                            \
+      "objects that were used since the hand last passed, and stay")                               \
+    X(OVERFLOW_PAGES, overflow_pages, COUNTER, "pages",                                            \
+      "pages moved to the store (written_back_pages)")                                             \
+    X(OVERFLOW_BYTES, overflow_bytes, COUNTER, "bytes", "bytes of acknowledged segments")          \
+    X(OVERFLOW_SEGMENTS, overflow_segments, COUNTER, "segments", "segments acknowledged")          \
+    X(OVERFLOW_RACED, overflow_raced, COUNTER, "pages",                                            \
+      "pages rewritten or discarded while their segment was being put")                            \
+    X(OVERFLOW_FAILED, overflow_failed, COUNTER, "segments",                                       \
+      "puts that failed; their pages stay in the pool")                                            \
+    X(STORE_FULL, store_full, COUNTER, "segments",                                                 \
+      "of these, puts refused because the store is full")                                          \
+    X(FETCH_PAGES, fetch_pages, COUNTER, "pages", "pages read from the store")                     \
+    X(FETCH_BYTES, fetch_bytes, COUNTER, "bytes", "bytes of objects read from the store")          \
+    X(FETCH_RETRIES, fetch_retries, COUNTER, "pages",                                              \
+      "reads from the store that were tried again")                                                \
+    X(STORE_LOST_PAGES, store_lost_pages, COUNTER, "pages",                                        \
+      "reads of pages that a store which answers no longer has")                                   \
+    X(STORE_DROPS, store_drops, COUNTER, "segments", "segments dropped from the store")            \
+    X(AGE_TICKS, age_ticks, COUNTER, "ticks", "ticks of the age clock")
+
+enum fsw_stat {
+#define X(NAME, name, kind, unit, meaning) FSW_STAT_##NAME,
+    FSW_STATS(X)
+#undef X
+        FSW_STAT_COUNT
+};
+
+enum fsw_stat_kind { FSW_STAT_COUNTER, FSW_STAT_GAUGE };
+
+struct fsw_stat_info {
+    const char *name, *unit, *meaning;
+    enum fsw_stat_kind kind;
+};
+
+extern const struct fsw_stat_info fsw_stat_table[FSW_STAT_COUNT];
+
+#endif
