@@ -1,0 +1,487 @@
+/*
+ * test_store_faults.c: what a store promises when its server is killed, frozen, full, emptied, or
+ * wants a password. Each test has a server of its own. test_store_faults redis|farswapd BINARY
+ * [unix]
+ */
+#include "test_store_server.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "client/store/keys.h"
+#include "client/store/resp.h"
+#include "common/clock.h"
+
+static struct server chosen; /* what the arguments say */
+
+struct fixture {
+    struct server server;
+    struct fsw_device_id device;
+    struct fsw_store *store;
+    uint8_t *bytes, *back; /* a segment each */
+};
+
+static int setup_server(void **state, const char *memory, const char *password)
+{
+    struct fixture *f = calloc(1, sizeof *f);
+
+    *state = f;
+    f->server = chosen;
+    f->server.memory = memory;
+    f->server.password = password;
+    f->bytes = malloc(FSW_SEGMENT_BYTES);
+    f->back = malloc(FSW_SEGMENT_BYTES);
+    fill_segment(f->bytes, FSW_SEGMENT_BYTES, 1);
+    f->device = device_random();
+    server_start(&f->server);
+    return 0;
+}
+
+static int setup(void **state)
+{
+    struct fixture *f;
+
+    setup_server(state, NULL, NULL);
+    f = *state;
+    f->store = store_started(&f->server, &f->device);
+    wait_connected(f->store, 1);
+    return 0;
+}
+
+/* A server that says nothing for 300 ms is left. */
+static int setup_impatient(void **state)
+{
+    struct fixture *f;
+    struct resp_store *store;
+    struct fsw_error err;
+
+    setup_server(state, NULL, NULL);
+    f = *state;
+    f->store = store_open(server_uri(&f->server), NULL);
+    store = (struct resp_store *)f->store;
+    store->gets.silence_ns = store->puts.silence_ns = 300 * FSW_NS_PER_MS;
+    assert_int_equal(f->store->ops->start(f->store, &f->device, &err), 0);
+    wait_connected(f->store, 1);
+    return 0;
+}
+
+static int setup_small(void **state)
+{
+    struct fixture *f;
+
+    setup_server(state, "16mb", NULL);
+    f = *state;
+    f->store = store_started(&f->server, &f->device);
+    return 0;
+}
+
+static int setup_secret(void **state)
+{
+    return setup_server(state, NULL, "open sesame");
+}
+
+static void close_store(struct fixture *f)
+{
+    if (f->store != NULL)
+        f->store->ops->close(f->store);
+    f->store = NULL;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+
+    if (f->server.pid > 0)
+        server_thaw(&f->server);
+    close_store(f);
+    server_stop(&f->server);
+    free(f->bytes);
+    free(f->back);
+    free(f);
+    return 0;
+}
+
+static int exists(struct fixture *f, uint64_t id)
+{
+    char key[FSW_KEY_TEXT];
+
+    fsw_key_segment(key, &f->device, id);
+    return (int)server_ask(&f->server, "EXISTS %s", key);
+}
+
+static void assert_error_has(struct fixture *f, const char *part)
+{
+    struct fsw_store_health health;
+
+    f->store->ops->health(f->store, &health);
+    if (strstr(health.last_error, part) == NULL)
+        fail_msg("\"%s\" does not say \"%s\"", health.last_error, part);
+}
+
+/* 1 ms of grace: the clock is read again after the deadline was computed. */
+static void assert_in_time(const struct call *call)
+{
+    assert_true(call->finished_ns + FSW_NS_PER_MS >= call->request.deadline);
+    assert_in_range(call->finished_ns + FSW_NS_PER_MS - call->request.deadline, 0,
+                    200 * FSW_NS_PER_MS);
+}
+
+/* ---- killed ---- */
+
+/* Clears what the server keeps, if it keeps anything, so that it starts empty. */
+static void restart_empty(struct fixture *f)
+{
+    server_restart(&f->server);
+    if (f->server.kind == SERVER_REDIS)
+        freeReplyObject(server_command(&f->server, "FLUSHALL"));
+}
+
+static void test_restarted_empty_is_not_gone(void **state)
+{
+    struct fixture *f = *state;
+    struct fsw_store_health health;
+
+    assert_int_equal(do_put(f->store, 1, f->bytes, 1000), FSW_STORE_OK);
+    server_kill(&f->server);
+    wait_connected(f->store, 0);
+    restart_empty(f);
+    wait_connected(f->store, 1);
+    assert_int_equal(do_get(f->store, 1, f->back, 0, 10, 500), FSW_STORE_UNREACHABLE);
+    assert_error_has(f, "emptied");
+    assert_int_equal(do_put(f->store, 2, f->bytes, 1000), FSW_STORE_OK);
+    assert_int_equal(do_get(f->store, 2, f->back, 0, 1000, 5000), FSW_STORE_OK);
+    assert_memory_equal(f->bytes, f->back, 1000);
+    f->store->ops->health(f->store, &health);
+    assert_in_range(health.reconnects, 2, 20); /* both lanes came back */
+}
+
+/* Gets and puts that have no deadline wait for the server through its death. */
+static void test_requests_outlive_the_server(void **state)
+{
+    enum { N = 200 };
+    struct fixture *f = *state;
+    struct call *gets = calloc(N, sizeof *gets), *puts = calloc(N, sizeof *puts);
+    uint8_t *back = malloc(N * 100);
+
+    assert_int_equal(do_put(f->store, 1, f->bytes, FSW_SEGMENT_BYTES), FSW_STORE_OK);
+    freeReplyObject(server_command(&f->server, "SAVE"));
+    server_freeze(&f->server); /* so that they are in flight when it dies */
+    for (unsigned i = 0; i < N; i++) {
+        call_prepare(&gets[i], FSW_STORE_GET, 1, back + i * 100, i, 100, 0);
+        call_submit(f->store, &gets[i]);
+        call_prepare(&puts[i], FSW_STORE_PUT, 100 + i, f->bytes + i, 0, 20000, 0);
+        call_submit(f->store, &puts[i]);
+    }
+    server_kill(&f->server);
+    wait_connected(f->store, 0);
+    server_restart(&f->server);
+    for (unsigned i = 0; i < N; i++) {
+        assert_int_equal(call_wait(&gets[i]), FSW_STORE_OK);
+        assert_memory_equal(back + i * 100, f->bytes + i, 100);
+        assert_int_equal(call_wait(&puts[i]), FSW_STORE_OK);
+    }
+    for (unsigned i = 0; i < N; i++) {
+        assert_int_equal(do_get(f->store, 100 + i, back, 0, 50, 5000), FSW_STORE_OK);
+        assert_memory_equal(back, f->bytes + i, 50);
+        assert_int_equal(gets[i].done + puts[i].done, 2);
+    }
+    assert_int_equal(do_get(f->store, 99, f->back, 0, 1, 5000), FSW_STORE_GONE);
+    free(gets);
+    free(puts);
+    free(back);
+}
+
+static void test_deadlines_without_a_server(void **state)
+{
+    enum { N = 60 };
+    struct fixture *f = *state;
+    struct call calls[N];
+
+    server_kill(&f->server);
+    for (unsigned i = 0; i < N; i++) {
+        call_prepare(&calls[i], (enum fsw_store_verb)(i % 3), i, f->back, 0, 100, 10 + 20 * i);
+        call_submit(f->store, &calls[i]);
+    }
+    for (unsigned i = 0; i < N; i++) {
+        assert_int_equal(call_wait(&calls[i]), FSW_STORE_UNREACHABLE);
+        assert_in_time(&calls[i]);
+    }
+}
+
+/* ---- frozen ---- */
+
+static void test_late_answer_leaves_the_bytes_alone(void **state)
+{
+    struct fixture *f = *state;
+    struct call late, patient;
+
+    assert_int_equal(do_put(f->store, 1, f->bytes, 1000), FSW_STORE_OK);
+    memset(f->back, 0xee, FSW_SEGMENT_BYTES);
+    server_freeze(&f->server);
+    call_prepare(&late, FSW_STORE_GET, 1, f->back, 0, 1000, 300);
+    call_prepare(&patient, FSW_STORE_GET, 1, f->back + 2000, 0, 1000, 0);
+    call_submit(f->store, &late);
+    call_submit(f->store, &patient);
+    assert_int_equal(call_wait(&late), FSW_STORE_UNREACHABLE);
+    assert_in_time(&late);
+    server_thaw(&f->server);
+    assert_int_equal(call_wait(&patient), FSW_STORE_OK); /* answered after the late one */
+    assert_memory_equal(f->back + 2000, f->bytes, 1000);
+    for (unsigned i = 0; i < 1000; i++)
+        assert_int_equal(f->back[i], 0xee);
+    assert_int_equal(late.done, 1);
+}
+
+/* A put that was given up may still land. Its drop lands after it. */
+static void give_up_puts_then_drop(struct fixture *f, unsigned n, int reconnected)
+{
+    struct call *puts = calloc(n, sizeof *puts), *drops = calloc(n, sizeof *drops);
+
+    server_freeze(&f->server);
+    for (unsigned i = 0; i < n; i++) {
+        call_prepare(&puts[i], FSW_STORE_PUT, i, f->bytes, 0, FSW_SEGMENT_BYTES, 200);
+        call_submit(f->store, &puts[i]);
+    }
+    for (unsigned i = 0; i < n; i++) {
+        assert_int_equal(call_wait(&puts[i]), FSW_STORE_UNREACHABLE);
+        assert_in_time(&puts[i]);
+        call_prepare(&drops[i], FSW_STORE_DROP, i, NULL, 0, 0, 0);
+        call_submit(f->store, &drops[i]);
+    }
+    if (reconnected)
+        wait_connected(f->store, 0);
+    server_thaw(&f->server);
+    for (unsigned i = 0; i < n; i++)
+        assert_int_equal(call_wait(&drops[i]), FSW_STORE_OK);
+    /* whatever is left of an old connection is read by now: this one is newer */
+    for (unsigned i = 0; i < n; i++)
+        assert_int_equal(exists(f, i), 0);
+    free(puts);
+    free(drops);
+}
+
+static void test_given_up_put_never_lands_after_its_drop(void **state)
+{
+    give_up_puts_then_drop(*state, 40, 0);
+}
+
+/* The same when the connection was given up as well: the old one's bytes still lie at the server.
+ */
+static void test_given_up_connection_never_lands_after_a_drop(void **state)
+{
+    give_up_puts_then_drop(*state, 40, 1);
+}
+
+static void test_silent_connection_is_made_anew(void **state)
+{
+    struct fixture *f = *state;
+    struct call get;
+
+    assert_int_equal(do_put(f->store, 1, f->bytes, 1000), FSW_STORE_OK);
+    server_freeze(&f->server);
+    call_prepare(&get, FSW_STORE_GET, 1, f->back, 0, 1000, 0);
+    call_submit(f->store, &get);
+    wait_connected(f->store, 0);
+    server_thaw(&f->server);
+    assert_int_equal(call_wait(&get), FSW_STORE_OK);
+    assert_memory_equal(f->back, f->bytes, 1000);
+}
+
+static void test_close_answers_everything_once(void **state)
+{
+    enum { N = 300 };
+    struct fixture *f = *state;
+    struct call *calls = calloc(N, sizeof *calls);
+
+    server_freeze(&f->server);
+    for (unsigned i = 0; i < N; i++) {
+        call_prepare(&calls[i], (enum fsw_store_verb)(i % 3), i, f->bytes, 0, FSW_SEGMENT_BYTES, 0);
+        call_submit(f->store, &calls[i]);
+    }
+    close_store(f);
+    for (unsigned i = 0; i < N; i++) {
+        assert_int_equal(calls[i].done, 1);
+        assert_int_equal(calls[i].request.result, FSW_STORE_UNREACHABLE);
+    }
+    free(calls);
+}
+
+/* ---- full ---- */
+
+static void test_full_refuses_puts_and_serves_gets(void **state)
+{
+    struct fixture *f = *state;
+    enum fsw_store_result result;
+    uint64_t id = 0;
+
+    do {
+        result = do_put(f->store, id++, f->bytes, FSW_SEGMENT_BYTES);
+    } while (result == FSW_STORE_OK && id < 1000);
+    assert_int_equal(result, FSW_STORE_FULL);
+    assert_in_range(id, 100, 400);
+    assert_error_has(f, "OOM");
+    assert_int_equal(do_get(f->store, 0, f->back, 0, 100, 5000), FSW_STORE_OK);
+    assert_int_equal(do_get(f->store, id - 1, f->back, 0, 100, 5000), FSW_STORE_GONE);
+    for (uint64_t i = 0; i < 20; i++)
+        assert_int_equal(do_drop(f->store, i), FSW_STORE_OK);
+    assert_int_equal(do_put(f->store, id, f->bytes, FSW_SEGMENT_BYTES), FSW_STORE_OK);
+}
+
+/* A store that is full when we come can't even take the sentinel. */
+static void test_full_from_the_start(void **state)
+{
+    struct fixture *f = *state;
+    struct fsw_device_id other = device_random();
+    struct fsw_store *late;
+    uint64_t id = 0;
+
+    while (do_put(f->store, id++, f->bytes, FSW_SEGMENT_BYTES) == FSW_STORE_OK)
+        ;
+    while (do_put(f->store, id++, f->bytes, 100) == FSW_STORE_OK)
+        ;
+    late = store_started(&f->server, &other);
+    assert_int_equal(do_put(late, 1, f->bytes, 1000), FSW_STORE_FULL);
+    for (uint64_t i = 0; i < 20; i++)
+        assert_int_equal(do_drop(f->store, i), FSW_STORE_OK);
+    wait_connected(late, 1);
+    assert_int_equal(do_put(late, 1, f->bytes, 1000), FSW_STORE_OK);
+    assert_int_equal(do_get(late, 2, f->back, 0, 1, 5000), FSW_STORE_GONE);
+    late->ops->close(late);
+}
+
+/* ---- passwords ---- */
+
+static int probe_with(struct fixture *f, const char *password, struct fsw_error *err)
+{
+    struct fsw_store *store = store_open(server_uri(&f->server), password);
+    int r = store->ops->probe(store, err);
+
+    store->ops->close(store);
+    return r;
+}
+
+static void test_password(void **state)
+{
+    struct fixture *f = *state;
+    struct fsw_error err = {""};
+
+    assert_int_equal(probe_with(f, "open sesame", &err), 0);
+    assert_int_equal(probe_with(f, NULL, &err), -EACCES);
+    assert_non_null(strstr(err.text, "wants a password"));
+    assert_int_equal(probe_with(f, "hush", &err), -EACCES);
+    assert_non_null(strstr(err.text, "does not take the password"));
+    assert_null(strstr(err.text, "hush"));
+    f->store = store_started(&f->server, &f->device);
+    assert_int_equal(do_put(f->store, 1, f->bytes, 100), FSW_STORE_OK);
+    assert_int_equal(do_get(f->store, 1, f->back, 0, 100, 5000), FSW_STORE_OK);
+}
+
+static void start_with(struct fixture *f, const char *password)
+{
+    struct fsw_error err;
+
+    f->store = store_open(server_uri(&f->server), password);
+    assert_int_equal(f->store->ops->start(f->store, &f->device, &err), 0);
+}
+
+/* Puts are refused at once, gets and drops wait for somebody to mend it. */
+static void test_wrong_password_refuses_puts(void **state)
+{
+    static const char *const passwords[] = {"hush", NULL};
+    struct fixture *f = *state;
+
+    for (unsigned i = 0; i < 2; i++) {
+        start_with(f, passwords[i]);
+        assert_int_equal(do_put(f->store, 1, f->bytes, 100), FSW_STORE_REFUSED);
+        assert_int_equal(do_get(f->store, 1, f->back, 0, 100, 300), FSW_STORE_UNREACHABLE);
+        assert_error_has(f, passwords[i] ? "WRONGPASS" : "NOAUTH");
+        close_store(f);
+    }
+}
+
+/* ---- probe ---- */
+
+static void test_eviction_is_refused(void **state)
+{
+    struct fixture *f = *state;
+    struct fsw_error err = {""};
+
+    freeReplyObject(server_command(&f->server, "CONFIG SET maxmemory-policy allkeys-lru"));
+    assert_int_equal(probe_with(f, NULL, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "allkeys-lru"));
+    assert_non_null(strstr(err.text, "CONFIG SET maxmemory-policy noeviction"));
+}
+
+static void test_probe_says_who_is_missing(void **state)
+{
+    struct fixture *f = *state;
+    struct fsw_error err = {""};
+    char port[16];
+
+    snprintf(port, sizeof port, "%d", f->server.port);
+    server_kill(&f->server);
+    assert_int_equal(probe_with(f, NULL, &err), -ECONNREFUSED);
+    assert_non_null(strstr(err.text, "Connection refused"));
+    assert_non_null(strstr(err.text, f->server.over_unix ? f->server.socket : port));
+    assert_non_null(strstr(err.text, "farswapd"));
+}
+
+/* Errors that pass are waited out. */
+static void test_readonly_passes(void **state)
+{
+    struct fixture *f = *state;
+    struct call put, hasty;
+
+    freeReplyObject(server_command(&f->server, "CONFIG SET replica-read-only yes"));
+    freeReplyObject(server_command(&f->server, "REPLICAOF 127.0.0.1 %d", free_port()));
+    call_prepare(&put, FSW_STORE_PUT, 1, f->bytes, 0, 100, 8000);
+    call_submit(f->store, &put);
+    call_prepare(&hasty, FSW_STORE_PUT, 2, f->bytes, 0, 100, 300);
+    call_submit(f->store, &hasty);
+    assert_int_equal(call_wait(&hasty), FSW_STORE_UNREACHABLE);
+    assert_error_has(f, "READONLY");
+    freeReplyObject(server_command(&f->server, "REPLICAOF NO ONE"));
+    assert_int_equal(call_wait(&put), FSW_STORE_OK);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_restarted_empty_is_not_gone, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_deadlines_without_a_server, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_late_answer_leaves_the_bytes_alone, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_given_up_put_never_lands_after_its_drop, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_given_up_connection_never_lands_after_a_drop,
+                                        setup_impatient, teardown),
+        cmocka_unit_test_setup_teardown(test_silent_connection_is_made_anew, setup_impatient,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_close_answers_everything_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_full_refuses_puts_and_serves_gets, setup_small,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_full_from_the_start, setup_small, teardown),
+        cmocka_unit_test_setup_teardown(test_password, setup_secret, teardown),
+        cmocka_unit_test_setup_teardown(test_wrong_password_refuses_puts, setup_secret, teardown),
+        cmocka_unit_test_setup_teardown(test_probe_says_who_is_missing, setup, teardown),
+    };
+    /* farswapd keeps nothing over a restart yet, never evicts, has no replicas */
+    const struct CMUnitTest redis_tests[] = {
+        cmocka_unit_test_setup_teardown(test_requests_outlive_the_server, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_eviction_is_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_readonly_passes, setup, teardown),
+    };
+    int failed;
+
+    server_choose(&chosen, argc, argv);
+    failed = cmocka_run_group_tests(tests, NULL, NULL);
+    if (chosen.kind == SERVER_REDIS)
+        failed += cmocka_run_group_tests(redis_tests, NULL, NULL);
+    return failed;
+}
