@@ -1,0 +1,229 @@
+"""harness: what every system test needs, so that a test file holds only its own idea.
+
+A test is a script: it imports this, defines a function, and ends with `harness.main(function)`.
+
+  - Everything that is started or made is undone when the test ends, in the reverse order, also when
+    it fails or is told to stop (TERM, INT, HUP). Processes are ended by pid, and a process whose
+    test was killed with -9 is killed by the kernel (PR_SET_PDEATHSIG).
+  - Every wait is for a state and has a deadline (`wait_for`).
+  - A skip says why and is an error where CI=true, since there the machine can do all of it.
+  - FARSWAP_BUILD names the build directory. It leaves the servers to servers.py, page contents and
+    models to content.py.
+"""
+
+import atexit
+import contextlib
+import ctypes
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+
+PAGE = 4096
+SKIPPED = 77
+
+SOURCE = os.path.realpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../.."))
+BUILD = os.environ.get("FARSWAP_BUILD", os.path.join(SOURCE, "build"))
+
+_undo = contextlib.ExitStack()
+_workdir = None
+_libc = ctypes.CDLL(None)
+
+
+class Failed(Exception):
+    """The code under test is wrong. The text is all a reader gets, so it says what was expected."""
+
+
+class Skip(Exception):
+    """This machine can't run the test; the text says what is missing."""
+
+
+def at_exit(function, *args):
+    """Runs when the test ends, however it ends; last registered, first run."""
+    _undo.callback(function, *args)
+
+
+def workdir():
+    """The test's own directory, removed when it ends. Short, since socket paths end at 107 bytes."""
+    global _workdir
+    if _workdir is None:
+        _workdir = tempfile.mkdtemp(prefix="fsw-", dir="/tmp")
+        at_exit(shutil.rmtree, _workdir, True)
+    return _workdir
+
+
+def expect(condition, text):
+    if not condition:
+        raise Failed(text)
+
+
+def wait_for(condition, seconds, what):
+    """Returns the first true value of condition(), or fails naming what was waited for."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise Failed(f"waited {seconds} s for {what}")
+        time.sleep(0.005)
+
+
+def need(program):
+    """The path of a program of the system, or a skip."""
+    path = shutil.which(program, path=os.environ["PATH"] + ":/usr/sbin:/sbin")
+    if path is None:
+        raise Skip(f"{program} is not installed")
+    return path
+
+
+def built(path):
+    """The path of something this project builds. Its absence is a failure, not a skip."""
+    full = os.path.join(BUILD, path)
+    expect(os.path.exists(full), f"{full} is not built")
+    return full
+
+
+def die_with_parent():
+    """In a child, before exec: the kernel kills it when the test dies in a way nobody can catch."""
+    _libc.prctl(1, signal.SIGKILL)
+
+
+def spawn(argv, log=None, **options):
+    """A process that ends with the test. Its output goes to the file `log` of the work directory."""
+    if log is not None:
+        options["stdout"] = open(os.path.join(workdir(), log), "ab")
+        options.setdefault("stderr", subprocess.STDOUT)
+    process = subprocess.Popen(argv, preexec_fn=die_with_parent,
+                               stdin=options.pop("stdin", subprocess.DEVNULL), **options)
+    at_exit(end, process)
+    return process
+
+
+def end(process, seconds=20):
+    """TERM, then KILL after a deadline. Harmless on a process that has ended. Returns its status."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    return process.wait()
+
+
+def run(argv, seconds=60, **options):
+    """Runs to its end; returns the CompletedProcess with text output."""
+    return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                          timeout=seconds, **options)
+
+
+class Worker:
+    """A forked copy of the test that runs one function (libnbd in Python holds the interpreter's
+    lock, so parallel clients are processes). join() re-raises its failure as text."""
+
+    def __init__(self, function, *args):
+        sys.stdout.flush()
+        self.report, write_end = os.pipe()
+        parent = os.getpid()
+        self.pid = os.fork()
+        if self.pid == 0:
+            die_with_parent()
+            os.close(self.report)
+            if os.getppid() == parent:
+                self._child(write_end, function, args)
+            os._exit(1)
+        os.close(write_end)
+        at_exit(self.kill)
+
+    @staticmethod
+    def _child(write_end, function, args):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        status = 1
+        try:
+            function(*args)
+            status = 0
+        except Failed as failure:
+            os.write(write_end, str(failure).encode()[:60000])
+        except BaseException:
+            os.write(write_end, traceback.format_exc().encode()[:60000])
+        finally:
+            sys.stdout.flush()
+            os._exit(status)  # never the parent's clean-up
+
+    def kill(self):
+        if self.pid is not None:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            self._forget()
+
+    def _forget(self):
+        self.pid = None
+        os.close(self.report)
+
+    def running(self):
+        if self.pid is None:
+            return False
+        info = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return info is None
+
+    def join(self, seconds=120):
+        wait_for(lambda: not self.running(), seconds, f"worker {self.pid}")
+        _, status = os.waitpid(self.pid, 0)
+        text = os.read(self.report, 65536).decode(errors="replace")
+        self._forget()
+        expect(status == 0, text or f"a worker ended with status {status}")
+
+
+def seeded():
+    """A random source; FARSWAP_SEED repeats a run."""
+    seed = int(os.environ.get("FARSWAP_SEED", "0")) or random.SystemRandom().getrandbits(32)
+    print(f"seed {seed} (FARSWAP_SEED={seed} repeats this run)", flush=True)
+    return random.Random(seed)
+
+
+def _stop(number, _frame):
+    raise SystemExit(128 + number)
+
+
+def main(function):
+    """Runs the test, undoes what it did, and ends with meson's status: 0, 1, or 77 for a skip."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, _stop)
+    atexit.register(_undo.close)
+    started = time.monotonic()
+    status = 0
+    try:
+        function()
+    except Skip as reason:
+        status = 1 if os.environ.get("CI") == "true" else SKIPPED
+        print(f"SKIP: {reason}", flush=True)
+    except Failed as failure:
+        status = 1
+        traceback.print_exc()
+        print(f"FAILED: {failure}", flush=True)
+        show_logs()
+    except BaseException:
+        show_logs()
+        raise
+    finally:
+        _undo.close()
+    print(f"{'ok' if status == 0 else 'not ok'} after {time.monotonic() - started:.1f} s")
+    sys.exit(status)
+
+
+def show_logs():
+    """The last lines of what the started programs said."""
+    if _workdir is None:
+        return
+    for name in sorted(os.listdir(_workdir)):
+        if name.endswith(".log"):
+            with open(os.path.join(_workdir, name), errors="replace") as log:
+                lines = log.read().splitlines()[-60:]
+            if lines:
+                print(f"--- {name}", *lines, sep="\n", flush=True)
