@@ -55,7 +55,9 @@ static uint32_t take_number(struct fsw_rows *rows)
     row = atomic_load(top);
     if (row == 0)
         row = 1; /* row 0 is "none" */
-    if (row >= rows->ready && grow(rows) < 0)
+    /* A frame ahead of need: when memory is short it is too late. */
+    if (row + FSW_FRAME_SIZE / sizeof(struct fsw_row) / 2 >= rows->ready && grow(rows) < 0 &&
+        row >= rows->ready)
         return 0;
     atomic_store(top, row + 1);
     return row;

@@ -172,12 +172,26 @@ void fsw_frames_give(struct fsw_frames *frames, uint32_t frame)
         pthread_cond_signal(&frames->wake);
 }
 
+/* Gives one ready frame back, so that something else may be touched. The lock is held. */
+static int surrender(struct fsw_frames *frames)
+{
+    uint32_t n = get(frames->nready);
+
+    if (n == 0 || madvise(fsw_image_frame(frames->image, frames->ready[n - 1]), FSW_FRAME_SIZE,
+                          MADV_REMOVE) < 0)
+        return -ENOSPC;
+    put_untouched(frames, frames->ready[n - 1]);
+    atomic_store_explicit(&frames->nready, n - 1, memory_order_relaxed);
+    return 0;
+}
+
 int fsw_frames_charge(struct fsw_frames *frames, uint32_t count)
 {
     FSW_LOCK_SCOPE(&frames->lock);
 
-    if (!may_touch(frames, count))
-        return -ENOSPC;
+    while (!may_touch(frames, count))
+        if (surrender(frames) < 0)
+            return -ENOSPC;
     atomic_fetch_add_explicit(&frames->overhead, count, memory_order_relaxed);
     fsw_stat_add(frames->image, FSW_STAT_MEM_USED_TOTAL, (uint64_t)count * FSW_FRAME_SIZE);
     return 0;
