@@ -116,7 +116,7 @@ static void on_written(uv_write_t *request, int status)
 /* Takes the reply over. Few pieces, the common case, need no memory for their list. */
 static int start_write(struct write *write)
 {
-    uv_buf_t few[32], *buffers = few;
+    uv_buf_t few[32] = {0}, *buffers = few;
     size_t pieces = write->reply.pieces;
     int r;
 
@@ -289,7 +289,7 @@ static void welcome(struct fsw_client *client)
         uv_tcp_nodelay(&client->tcp, 1);
         uv_tcp_keepalive(&client->tcp, 1, KEEPALIVE_SECONDS);
     }
-    server->counters.total_connections_received++;
+    client->session.id = ++server->counters.total_connections_received;
     if (server->clients > FSW_MAX_CLIENTS) {
         server->counters.rejected_connections++;
         server->hits.of[FSW_LIMIT_CLIENTS]++;
@@ -326,6 +326,19 @@ void fsw_client_accept(struct fsw_clients *clients, uv_stream_t *listener)
 
 /* ---- all of them ---- */
 
+static bool kill_client(struct fsw_server *server, uint64_t id)
+{
+    struct fsw_clients *clients = server->kill_owner;
+
+    for (struct fsw_client *client = clients->first; client != NULL; client = client->next) {
+        if (client->session.id == id && !uv_is_closing(&client->handle)) {
+            client_close(client);
+            return true;
+        }
+    }
+    return false;
+}
+
 static void on_doorman(uv_timer_t *timer)
 {
     struct fsw_clients *clients = timer->data;
@@ -347,6 +360,8 @@ int fsw_clients_init(struct fsw_clients *clients, uv_loop_t *loop, struct fsw_se
     clients->server = server;
     clients->loop = loop;
     clients->first = NULL;
+    server->kill = kill_client;
+    server->kill_owner = clients;
     r = uv_timer_init(loop, &clients->doorman);
     clients->doorman.data = clients;
     if (r == 0 && server->password != NULL)

@@ -5,6 +5,7 @@
 #include "server/command.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -99,6 +100,27 @@ static void run_auth(struct fsw_session *session, struct fsw_request *request,
     } else {
         session->server->counters.auth_failures++;
         fsw_reply_error(reply, "WRONGPASS invalid username-password pair or user is disabled.");
+    }
+}
+
+/* CLIENT ID, and CLIENT KILL ID id: a swap host that had to connect anew kills its old connection
+ * first, so that no put that is still under way there lands after what it does now. */
+static void run_client(struct fsw_session *session, struct fsw_request *request,
+                       struct fsw_reply *reply)
+{
+    struct fsw_server *server = session->server;
+    uint64_t id;
+
+    if (request->count == 2 && is_word(request->argument[1], "ID")) {
+        fsw_reply_integer(reply, (int64_t)session->id);
+    } else if (request->count != 4 || !is_word(request->argument[1], "KILL") ||
+               !is_word(request->argument[2], "ID")) {
+        fsw_reply_error(reply, "ERR only CLIENT ID and CLIENT KILL ID id are known here");
+    } else if (fsw_parse_u64(request->argument[3]->bytes, 1, INT64_MAX, &id) < 0) {
+        fsw_reply_error(reply, "ERR client-id should be greater than 0");
+    } else {
+        bool kills = id != session->id && server->kill != NULL && server->kill(server, id);
+        fsw_reply_integer(reply, kills);
     }
 }
 
@@ -371,6 +393,7 @@ static const struct command {
     {"echo", 2, 0, 0, 0, run_echo, "Answers the argument."},
     {"auth", -2, STRANGER, 0, 0, run_auth, "Shows the password. [default] password"},
     {"quit", -1, STRANGER, 0, 0, run_quit, "Ends the connection."},
+    {"client", -2, 0, 0, 0, run_client, "Tells, or ends, a connection. ID | KILL ID id"},
     {"select", 2, 0, 0, 0, run_select, "Chooses database 0, the only one."},
     {"info", -1, 0, 0, 0, run_info, "Tells how the donor is. [section ...]"},
     {"config", -2, 0, 0, 0, run_config, "Tells how the donor is set. GET pattern ..."},

@@ -141,6 +141,9 @@ static int open_one_unix(struct fsw_listeners *listeners, const char *path,
     }
     listener->stream.data = listener;
     r = open_unix(listener, path);
+    if (r == UV_EACCES) /* libuv says so for ENOENT as well */
+        return fsw_error(err, r, "can't listen on %s: its folder is missing, or not ours to write",
+                         path);
     return r == 0 ? 0 : fsw_error(err, r, "can't listen on %s: %s", path, uv_strerror(r));
 }
 

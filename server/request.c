@@ -142,7 +142,7 @@ int fsw_parser_new(struct fsw_limit_hits *hits, struct fsw_parser **ret_parser)
         return -ENOMEM;
     }
     parser->reader->maxbuf = READER_KEEPS;
-    redisReaderSetPrivdata(parser->reader, parser);
+    parser->reader->privdata = parser; /* its own macro casts a pointer to int */
     parser->hits = hits;
     parser->stranger = true;
     *ret_parser = parser;
@@ -192,6 +192,13 @@ static int feed(struct fsw_parser *parser, const char *bytes, size_t length)
     return 0;
 }
 
+/* The header line, with the end that take_line cut off. */
+static int feed_line(struct fsw_parser *parser)
+{
+    memcpy(parser->line + parser->line_length, "\r\n", 2);
+    return feed(parser, parser->line, parser->line_length + 2);
+}
+
 /* 1 when the reader has a request complete. */
 static int take_from_reader(struct fsw_parser *parser, struct fsw_request **ret_request)
 {
@@ -222,14 +229,11 @@ static int begin_request(struct fsw_parser *parser, const char *digits,
         return fail(parser, -EPROTO, "invalid multibulk length");
     if (count > max)
         return fail_at_limit(parser, limit, "too many arguments");
-    parser->line_length = 0;
     if (count == 0)
         return 0; /* "*0" asks for nothing and gets nothing */
     parser->in_request = true;
     parser->request_bytes = 0;
-    int r = feed(parser, parser->line, strlen(parser->line));
-    if (r == 0)
-        r = feed(parser, "\r\n", 2);
+    int r = feed_line(parser);
     return r < 0 ? r : take_from_reader(parser, ret_request);
 }
 
@@ -248,9 +252,7 @@ static int begin_bulk(struct fsw_parser *parser, const char *digits)
     if (parser->request_bytes > FSW_MAX_REQUEST)
         return fail_at_limit(parser, FSW_LIMIT_REQUEST, "request too large");
     parser->bulk_left = length + 2;
-    parser->line_length = 0;
-    int r = feed(parser, parser->line, strlen(parser->line));
-    return r < 0 ? r : feed(parser, "\r\n", 2);
+    return feed_line(parser);
 }
 
 /* A line in the middle of an array. */
@@ -285,13 +287,13 @@ static char *next_word(char **p)
  * a command, and neither is the rest of what it may carry ("POST / HTTP/1.1" comes before it). */
 static bool looks_like_command(const char *line, size_t length)
 {
-    size_t word = strspn(line, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ");
+    const char *first = line + strspn(line, " \t");
+    size_t word = strspn(first, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ");
 
     for (size_t i = 0; i < length; i++)
         if (!isprint((unsigned char)line[i]) && line[i] != '\t')
             return false;
-    return word > 0 && (line[word] == '\0' || line[word] == ' ' || line[word] == '\t') &&
-           strncasecmp(line, "POST ", 5) != 0;
+    return word > 0 && strchr(" \t", first[word]) != NULL && strncasecmp(first, "POST ", 5) != 0;
 }
 
 static int inline_request(struct fsw_parser *parser, struct fsw_request **ret_request)
@@ -301,7 +303,6 @@ static int inline_request(struct fsw_parser *parser, struct fsw_request **ret_re
 
     for (end = next_word(&p); end > p; end = next_word(&p), count++)
         p = end;
-    parser->line_length = 0;
     if (count == 0)
         return 0; /* an empty line: a person pressed enter */
     if (!looks_like_command(parser->line, strlen(parser->line)))
@@ -326,39 +327,46 @@ static int inline_request(struct fsw_parser *parser, struct fsw_request **ret_re
 
 /* ---- the gate ---- */
 
-static bool is_header(const struct fsw_parser *parser)
+/* Moves lent bytes to the line, up to its end. 1: it is complete. 0: no more bytes. */
+static int gather_line(struct fsw_parser *parser)
 {
-    return parser->in_request || parser->line[0] == '*';
+    char first = parser->line_length > 0 ? parser->line[0] : parser->lent[0];
+    bool header = parser->in_request || first == '*';
+    size_t max = header ? FSW_MAX_HEADER : FSW_MAX_INLINE;
+    size_t room = max - parser->line_length;
+    size_t n = room < parser->lent_length ? room : parser->lent_length;
+    const char *end = memchr(parser->lent, '\n', n);
+
+    if (end != NULL)
+        n = (size_t)(end - parser->lent) + 1;
+    memcpy(parser->line + parser->line_length, parser->lent, n);
+    parser->line_length += n;
+    parser->lent += n;
+    parser->lent_length -= n;
+    if (end != NULL)
+        return 1;
+    if (parser->line_length < max)
+        return 0;
+    return header ? fail_at_limit(parser, FSW_LIMIT_HEADER, "header line too long")
+                  : fail_at_limit(parser, FSW_LIMIT_INLINE, "too big inline request");
 }
 
-/* Moves lent bytes to the line. 1: it is complete, without its end. 0: no more bytes. */
+/* As gather_line; cuts the line's end off. */
 static int take_line(struct fsw_parser *parser)
 {
-    while (parser->lent_length > 0) {
-        char c = *parser->lent++;
-        size_t max;
+    int r = gather_line(parser);
+    size_t end = parser->line_length - 1;
 
-        parser->lent_length--;
-        parser->line[parser->line_length++] = c;
-        if (c == '\n')
-            break;
-        max = is_header(parser) ? FSW_MAX_HEADER : FSW_MAX_INLINE;
-        if (parser->line_length >= max)
-            return is_header(parser)
-                       ? fail_at_limit(parser, FSW_LIMIT_HEADER, "header line too long")
-                       : fail_at_limit(parser, FSW_LIMIT_INLINE, "too big inline request");
-    }
-    size_t end = parser->line_length;
-    if (end == 0 || parser->line[end - 1] != '\n')
-        return 0;
-    end--;
+    if (r <= 0)
+        return r;
     if (end > 0 && parser->line[end - 1] == '\r')
         end--;
-    else if (is_header(parser))
+    else if (parser->in_request || parser->line[0] == '*')
         return fail(parser, -EPROTO, "header line without CR");
     if (memchr(parser->line, '\0', end) != NULL)
         return fail(parser, -EPROTO, "NUL in a line");
     parser->line[end] = '\0';
+    parser->line_length = end;
     return 1;
 }
 
@@ -393,6 +401,7 @@ int fsw_parser_next(struct fsw_parser *parser, struct fsw_request **ret_request)
             r = begin_request(parser, parser->line + 1, ret_request);
         else
             r = inline_request(parser, ret_request);
+        parser->line_length = 0;
     }
     return r;
 }

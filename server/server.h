@@ -40,11 +40,16 @@ struct fsw_server {
     struct fsw_limit_hits hits;
     /* gauges */
     uint64_t clients, clients_paused, output_bytes;
+    /* Ends the connection of that id: what it sent and we have not run, will not run. Whether it
+     * was there. NULL: there are no connections (tests). */
+    bool (*kill)(struct fsw_server *server, uint64_t id);
+    void *kill_owner;
 };
 
 /* What commands know of the connection that they came on. */
 struct fsw_session {
     struct fsw_server *server;
+    uint64_t id;  /* of the connection, never used twice */
     bool welcome; /* showed the password, or none is needed */
     bool closing; /* set by QUIT: answer, then close */
 };
