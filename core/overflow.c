@@ -63,7 +63,7 @@ static int pack_one(struct fsw_device *device, struct fsw_put *put, const struct
 
     if (!atomic_compare_exchange_strong(victim->entry, &seen, marked))
         return 0;
-    int r = fsw_pool_read(&device->pool, fsw_entry_location(seen), to, units);
+    int r = fsw_pool_read(&device->image, fsw_entry_location(seen), to, units);
     memcpy(&page, to, sizeof page);
     if (r < 0 || page != victim->page) { /* damaged: it stays, and its reader is told */
         fsw_stat_add(&device->image, FSW_STAT_CORRUPT_PAGES, 1);

@@ -57,7 +57,7 @@ static int open_locked(struct fsw_device *device, fsw_entry *entry, uint64_t val
 {
     char object[FSW_OBJECT_MAX];
     unsigned units = fsw_entry_units(value);
-    int r = fsw_pool_read(&device->pool, fsw_entry_location(value), object, units);
+    int r = fsw_pool_read(&device->image, fsw_entry_location(value), object, units);
     uint8_t now = atomic_load_explicit(&device->clock, memory_order_relaxed);
 
     fsw_entry_unlock(entry, fsw_entry_with_age(value, now));
@@ -231,7 +231,7 @@ static int read_and_lock(struct fsw_device *device, uint64_t number, fsw_entry *
     }
     char object[FSW_OBJECT_MAX];
     unsigned units = fsw_entry_units(value);
-    int r = fsw_pool_read(&device->pool, fsw_entry_location(value), object, units);
+    int r = fsw_pool_read(&device->image, fsw_entry_location(value), object, units);
     if (r == 0)
         r = fsw_object_open(device->seed, (uint32_t)number, object, units, page);
     if (r < 0) {

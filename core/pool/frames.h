@@ -67,8 +67,8 @@ void fsw_frames_stop(struct fsw_frames *frames);
 uint32_t fsw_frames_take(struct fsw_frames *frames);
 void fsw_frames_give(struct fsw_frames *frames, uint32_t frame);
 
-/* Accounts for `count` more frames of the image outside the frame area, before they are touched. At the
- * limit the reserve gives way. -ENOSPC: there is no reserve either. */
+/* Accounts for `count` more frames of the image outside the frame area, before they are touched. At
+ * the limit the reserve gives way. -ENOSPC: there is no reserve either. */
 int fsw_frames_charge(struct fsw_frames *frames, uint32_t count);
 
 /* Frames that may still be taken before the limit. */

@@ -318,13 +318,12 @@ void fsw_pool_free(struct fsw_pool *pool, uint64_t location)
 
 /* Where an object's first byte is and how many bytes its first frame has of it; *ret_rest: the
  * rest. */
-static char *locate(const struct fsw_pool *pool, uint64_t location, size_t bytes, size_t *ret_here,
-                    char **ret_rest)
+static char *locate(const struct fsw_image *image, uint64_t location, size_t bytes,
+                    size_t *ret_here, char **ret_rest)
 {
     uint64_t id = location >> FSW_ZSPAGE_UNIT_BITS;
     unsigned at = (unsigned)location & UNIT_MASK, index = at / FRAME_UNITS;
     size_t offset = at % FRAME_UNITS * FSW_UNIT, here = FSW_FRAME_SIZE - offset;
-    const struct fsw_image *image = pool->image;
 
     if (id == 0 || id >= atomic_load_explicit(&image->super->zspages_top, memory_order_acquire) ||
         bytes > FSW_OBJECT_MAX)
@@ -349,7 +348,7 @@ static char *locate(const struct fsw_pool *pool, uint64_t location, size_t bytes
 int fsw_pool_write(struct fsw_pool *pool, uint64_t location, const void *object, unsigned units)
 {
     size_t bytes = units * FSW_UNIT, here;
-    char *rest, *first = locate(pool, location, bytes, &here, &rest);
+    char *rest, *first = locate(pool->image, location, bytes, &here, &rest);
 
     if (first == NULL)
         return -EIO;
@@ -363,11 +362,11 @@ int fsw_pool_write(struct fsw_pool *pool, uint64_t location, const void *object,
     return 0;
 }
 
-int fsw_pool_read(const struct fsw_pool *pool, uint64_t location, void *object, unsigned units)
+int fsw_pool_read(const struct fsw_image *image, uint64_t location, void *object, unsigned units)
 {
     size_t bytes = units * FSW_UNIT, here;
     char *rest;
-    const char *first = locate(pool, location, bytes, &here, &rest);
+    const char *first = locate(image, location, bytes, &here, &rest);
 
     if (first == NULL)
         return -EIO;
@@ -391,7 +390,7 @@ static unsigned collect(struct fsw_pool *pool, uint32_t id, struct fsw_pool_obje
             continue;
         uint64_t location = (uint64_t)id << FSW_ZSPAGE_UNIT_BITS | slot * shape->units;
         size_t here;
-        char *rest, *header = locate(pool, location, sizeof(uint32_t), &here, &rest);
+        char *rest, *header = locate(pool->image, location, sizeof(uint32_t), &here, &rest);
         if (header == NULL)
             continue;
         /* May be half-written by its owner; whoever acts on it asks the page's entry first. */

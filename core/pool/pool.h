@@ -75,7 +75,7 @@ void fsw_pool_free(struct fsw_pool *pool, uint64_t location);
 /* Copies an object in or out. The caller knows that the location is its own (P1). 0, or -EIO for a
  * location that no zspage backs (a damaged entry). */
 int fsw_pool_write(struct fsw_pool *pool, uint64_t location, const void *object, unsigned units);
-int fsw_pool_read(const struct fsw_pool *pool, uint64_t location, void *object, unsigned units);
+int fsw_pool_read(const struct fsw_image *image, uint64_t location, void *object, unsigned units);
 
 /* The objects of the zspage that the hand has not seen for longest, which becomes the newest:
  * fills `objects` (FSW_SLOTS_MAX) and returns how many. *ret_stamp: the age clock when it passed

@@ -1,0 +1,33 @@
+/*
+ * cli.h: what the farswap command's files share. One file a command.
+ *
+ * Exit codes: 0 done; 1 it could not be done (the reason is on stderr); 2 the call itself was
+ * wrong.
+ */
+#ifndef FSW_CLI_H
+#define FSW_CLI_H
+
+#include "core/registry.h"
+#include "farswap/error.h"
+
+enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
+
+struct cli_command {
+    const char *name, *arguments, *summary, *help;
+    int (*run)(int argc, char **argv); /* argv[0] is the command's name */
+};
+
+extern const struct cli_command cli_list, cli_stats, cli_check, cli_destroy;
+
+/* "farswap: text" on stderr; returns CLI_FAILED. */
+int cli_fail(const struct fsw_error *err);
+
+/* Prints how the command is called; returns CLI_USAGE, or CLI_OK when it was asked for. */
+int cli_usage(const struct cli_command *command, int asked);
+
+/* The device that a command means: the one that is named, "shmid:N" for an orphan, or the only one
+ * there is when name is NULL. */
+int cli_find(const char *name, struct fsw_record *ret_record, int *ret_orphan,
+             struct fsw_error *err);
+
+#endif

@@ -1,0 +1,114 @@
+/*
+ * destroy.c: farswap destroy. Wipes a device's image and makes its store forget it.
+ *
+ * The store first: while it has not forgotten, the image and its files stay, and the command can be
+ * given again. With --local the store is not asked; what it holds stays there.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "client/cli/cli.h"
+#include "client/store/store_open.h"
+#include "farswap/params.h"
+
+static int open_store(const struct fsw_record *record, struct fsw_store **ret_store,
+                      struct fsw_error *err)
+{
+    struct fsw_params params = {0};
+    struct fsw_store_options options = {.uri = record->overflow,
+                                        .plaintext = record->overflow_plaintext};
+    char file[sizeof record->overflow_password_file + 1];
+    int r = 0;
+
+    if (record->overflow_password_file[0] != '\0') {
+        snprintf(file, sizeof file, "+%s", record->overflow_password_file);
+        r = fsw_params_set(&params, "overflow-password", file, err);
+        options.password = params.overflow_password;
+    }
+    if (r == 0)
+        r = fsw_store_open(&options, ret_store, err);
+    fsw_params_wipe(&params);
+    return r;
+}
+
+static int forget(const struct fsw_record *record)
+{
+    struct fsw_error err = {""};
+    struct fsw_store *store;
+    uint64_t segments = 0;
+
+    if (record->overflow[0] == '\0')
+        return CLI_OK;
+    int r = open_store(record, &store, &err);
+    if (r == 0) {
+        r = store->ops->forget(store, &record->device, &segments, &err);
+        store->ops->close(store);
+    }
+    if (r < 0) {
+        fprintf(stderr,
+                "farswap: %s\nfarswap: nothing was destroyed, since %s still holds pages of %s: "
+                "try again when it "
+                "answers, or leave them there with `farswap destroy --local %s`\n",
+                err.text, record->overflow, record->name, record->name);
+        return CLI_FAILED;
+    }
+    printf("%s: %llu segments dropped at %s\n", record->name, (unsigned long long)segments,
+           record->overflow);
+    return CLI_OK;
+}
+
+static int wipe(const struct fsw_record *record, int orphan, int lock, struct fsw_error *err)
+{
+    struct fsw_image image;
+    int r = fsw_image_attach(&image, record->shmid, 1, err);
+
+    if (r == 0)
+        r = fsw_image_wipe(&image, err);
+    else if (r == -EINVAL || r == -EIDRM) { /* its memory is gone: the files go, too */
+        printf("%s: its memory was gone already\n", record->name);
+        r = 0;
+    }
+    if (r < 0)
+        return r;
+    if (!orphan)
+        fsw_registry_remove(record->name);
+    if (lock >= 0)
+        close(lock);
+    printf("%s: destroyed\n", record->name);
+    return 0;
+}
+
+static int run(int argc, char **argv)
+{
+    struct fsw_error err = {""};
+    struct fsw_record record;
+    int orphan, lock = -1, local = argc > 1 && strcmp(argv[1], "--local") == 0;
+
+    argc -= local;
+    argv += local;
+    if (argc != 2 || argv[1][0] == '-')
+        return cli_usage(&cli_destroy, 0);
+    if (cli_find(argv[1], &record, &orphan, &err) < 0)
+        return cli_fail(&err);
+    if (!orphan && fsw_registry_lock(record.name, &lock, &err) < 0) {
+        fprintf(stderr, "farswap: %s: swapoff and stop its server first\n", err.text);
+        return CLI_FAILED;
+    }
+    if (!local && forget(&record) != CLI_OK)
+        return CLI_FAILED;
+    return wipe(&record, orphan, lock, &err) < 0 ? cli_fail(&err) : CLI_OK;
+}
+
+const struct cli_command cli_destroy = {
+    .name = "destroy",
+    .arguments = "[--local] NAME|shmid:N",
+    .summary = "wipes a device's image, also at its store",
+    .help =
+        "All pages of the device are lost. Refused while a server holds the image: swapoff, then "
+        "stop the\n"
+        "server. --local leaves alone what the store holds (for a store that is gone for good).\n"
+        "shmid:N means an orphan that `farswap list` shows.\n",
+    .run = run,
+};
