@@ -16,6 +16,7 @@
  */
 #include "server/client.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -207,9 +208,11 @@ static void take_turn(struct fsw_client *client)
     int r = run_requests(client, &reply);
     bool full = output_full(client, &reply);
 
-    if (r < 0) {
+    if (r == -EPROTO) {
         client->clients->server->counters.protocol_errors++;
         fsw_reply_error(&reply, "ERR Protocol error: %s", fsw_parser_error(client->parser));
+    } else if (r < 0) {
+        fsw_reply_error(&reply, "ERR %s", fsw_parser_error(client->parser));
     }
     if (r < 0 || client->session.closing) {
         client->last_words = true;

@@ -7,12 +7,15 @@
 #include <linux/capability.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include "common/parse.h"
 
 void fsw_harden(void)
 {
@@ -53,6 +56,26 @@ int fsw_lock_memory(uint64_t wanted, struct fsw_error *err)
                      "for the hosts that swap on us and leaves their memory on this host's disk; "
                      "give CAP_IPC_LOCK or LimitMEMLOCK=infinity",
                      strerror(errno));
+}
+
+int fsw_check_memory(uint64_t wanted, struct fsw_error *err)
+{
+    FILE *file = fopen("/proc/meminfo", "re");
+    unsigned long long available = 0;
+    char line[128], have[FSW_SIZE_TEXT], want[FSW_SIZE_TEXT];
+
+    if (file == NULL)
+        return 0;
+    while (fgets(line, sizeof line, file) != NULL)
+        if (sscanf(line, "MemAvailable: %llu kB", &available) == 1)
+            break;
+    fclose(file);
+    if (available == 0 || available >= wanted >> 10)
+        return 0;
+    return fsw_error(err, -ENOMEM,
+                     "--memory %s is more than this host has available (%s): when values fill it, "
+                     "the kernel may kill us, and what other hosts swapped to us is lost",
+                     fsw_format_size(wanted, want), fsw_format_size(available << 10, have));
 }
 
 void fsw_raise_open_files(unsigned wanted)

@@ -16,6 +16,9 @@ void fsw_harden(void);
  * errno with one line that says what is at risk; the program may go on. */
 int fsw_lock_memory(uint64_t wanted, struct fsw_error *err);
 
+/* -ENOMEM with one line when this host has less memory available than we promise to hold. */
+int fsw_check_memory(uint64_t wanted, struct fsw_error *err);
+
 /* Raises the soft limit of open files, as far as the hard one lets us. */
 void fsw_raise_open_files(unsigned wanted);
 

@@ -131,6 +131,8 @@ int main(int argc, char **argv)
         free(options.password);
         return 0;
     }
+    if (fsw_check_memory(options.memory, &err) < 0)
+        complain(err.text);
     if (fsw_lock_memory(options.memory, &err) < 0)
         complain(err.text);
     fsw_raise_open_files(FSW_MAX_CLIENTS + OTHER_FILES);

@@ -88,8 +88,9 @@ def request(*words):
 class Peer:
     def __init__(self, donor, unix=False):
         self.socket = socket.socket(socket.AF_UNIX if unix else socket.AF_INET)
-        self.socket.settimeout(DEADLINE)
+        # Blocking: with a timeout, a full backlog of a Unix socket is an error and no wait.
         self.socket.connect(donor.unix if unix else ("127.0.0.1", donor.port))
+        self.socket.settimeout(DEADLINE)
         self.got = b""
 
     def __enter__(self):

@@ -203,6 +203,22 @@ static void test_scan_shows_each_key_once_whatever_happens(void **unused)
     }
 }
 
+/* The cursor meets the frontier wherever that can be. */
+static void test_scan_at_every_step_of_resizing(void **unused)
+{
+    struct fsw_keyspace *keyspace = make_keyspace(PLENTY);
+
+    for (unsigned k = 0; k < 600; k++) {
+        assert_int_equal(set(keyspace, k, k, 3), 0);
+        scan_while_changing(keyspace, k + 1, 0, false);
+    }
+    for (unsigned k = 600; k-- > 0;) {
+        scan_while_changing(keyspace, k + 1, 0, false);
+        assert_int_equal(del(keyspace, k), 1);
+    }
+    end(keyspace);
+}
+
 static void test_any_cursor_is_safe(void **unused)
 {
     static unsigned char seen[KEYS];
@@ -244,18 +260,21 @@ static void test_at_the_limit_set_refuses_and_nothing_changes(void **unused)
     end(keyspace);
 }
 
-static void test_a_table_that_may_not_grow_still_works(void **unused)
+/* Some of these limits are reached just before the table is due to double, and some just after. */
+static void test_no_limit_is_passed_by_descriptors_or_table(void **unused)
 {
-    struct fsw_keyspace *keyspace = make_keyspace(200000);
-    unsigned count = 0;
+    for (uint64_t limit = 150000; limit < 260000; limit += 1501) {
+        struct fsw_keyspace *keyspace = make_keyspace(limit);
+        unsigned count = 0;
 
-    while (set(keyspace, count, count, 1) == 0)
-        count++;
-    assert_true(count > 1000);
-    assert_true(fsw_keyspace_bytes(keyspace) <= 200000);
-    for (unsigned k = 0; k < count; k++)
-        assert_non_null(get(keyspace, k));
-    end(keyspace);
+        for (; set(keyspace, count, count, 1) == 0; count++)
+            assert_true(fsw_keyspace_bytes(keyspace) <= limit);
+        assert_true(count > 1000);
+        assert_true(fsw_keyspace_bytes(keyspace) <= limit);
+        for (unsigned k = 0; k < count; k++)
+            assert_non_null(get(keyspace, k));
+        end(keyspace);
+    }
 }
 
 static void test_bytes_come_back(void **unused)
@@ -377,9 +396,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_model),
         cmocka_unit_test(test_scan_shows_each_key_once_whatever_happens),
+        cmocka_unit_test(test_scan_at_every_step_of_resizing),
         cmocka_unit_test(test_any_cursor_is_safe),
         cmocka_unit_test(test_at_the_limit_set_refuses_and_nothing_changes),
-        cmocka_unit_test(test_a_table_that_may_not_grow_still_works),
+        cmocka_unit_test(test_no_limit_is_passed_by_descriptors_or_table),
         cmocka_unit_test(test_bytes_come_back),
         cmocka_unit_test(test_a_value_in_use_outlives_its_key),
         cmocka_unit_test(test_keys_are_bytes_up_to_the_limit),
