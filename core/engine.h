@@ -8,7 +8,7 @@
  *      fetch.c     pages read from the store
  *
  * Lock order, outermost first (debug builds of the tests run it under TSan):
- *      context (a semaphore)  >  entry lock bit  >  table.lock  >  class lock  >  lru_lock  >
+ *      entry lock bit  >  context (a semaphore)  >  table.lock  >  class lock  >  lru_lock  >
  *      rows.lock  >  frames.lock  >  overflow.lock, space_lock (leaves; nothing is taken inside)
  */
 #ifndef FSW_ENGINE_H
@@ -170,10 +170,11 @@ struct fsw_fetch {
     uint64_t value; /* as seen: state STORE */
     void *page;     /* 4096 bytes */
     int keep_pin;   /* 1: on success the row stays pinned, for the caller to unpin */
+    uint64_t deadline; /* CLOCK_MONOTONIC ns: then -EIO; 0: as long as the store takes */
     int result;     /* 0, -EIO, or -EAGAIN: the entry has changed, read it again */
 };
 
-/* Fetches up to FSW_FETCH_BATCH pages in one batch. Waits for the store as long as it takes. */
+/* Fetches up to FSW_FETCH_BATCH pages in one batch. Waits for the store. */
 void fsw_fetch(struct fsw_device *device, struct fsw_fetch *fetches, unsigned count);
 
 /* Ends a keep_pin. */

@@ -8,9 +8,12 @@
  * wait as long as the store is away; nothing local waits with it.
  */
 #include <errno.h>
+#include <sched.h>
 #include <semaphore.h>
 
 #include "core/engine.h"
+
+#define PIN_TRIES 100
 
 struct batch {
     _Atomic unsigned left;
@@ -42,22 +45,45 @@ static int unchanged(const struct fsw_fetch *fetch)
     return fsw_entry_same_place(fsw_entry_load(fetch->entry), fetch->value);
 }
 
+/* The row that the fetch's entry names, pinned: 0. -EAGAIN: the entry has changed. -EIO: it names
+ * a row that is not LIVE, or bytes that no object can have: it is damaged. */
+static int pin(struct fsw_device *device, const struct fsw_fetch *fetch)
+{
+    uint32_t row = fsw_entry_row(fetch->value);
+    unsigned units = fsw_entry_units(fetch->value);
+    int tries = PIN_TRIES;
+
+    while (!fsw_row_pin(&device->rows, row)) {
+        if (!unchanged(fetch))
+            return -EAGAIN;
+        /* Between the two looks, page and row may have come back to the same place. */
+        if (--tries == 0)
+            return -EIO;
+        sched_yield();
+    }
+    int r = 0;
+    if (!unchanged(fetch))
+        r = -EAGAIN;
+    else if (units < FSW_OBJECT_UNITS_MIN || units > FSW_OBJECT_UNITS_MAX ||
+             (fsw_entry_offset_units(fetch->value) + units) * FSW_UNIT >
+                 atomic_load(&device->image.rows[row].bytes))
+        r = -EIO;
+    if (r < 0)
+        fsw_fetch_unpin(device, fetch->value);
+    return r;
+}
+
 /* 1 if the row is pinned and the request made. */
 static int prepare(struct fsw_device *device, struct fsw_fetch *fetch, struct get *get,
                    struct batch *batch)
 {
     uint32_t row = fsw_entry_row(fetch->value);
 
-    fetch->result = -EAGAIN;
-    if (!fsw_row_pin(&device->rows, row)) {
-        if (unchanged(fetch)) /* an entry that names a row which is not LIVE: damaged */
-            fetch->result = -EIO;
+    fetch->result = pin(device, fetch);
+    if (fetch->result == -EIO)
+        fsw_stat_add(&device->image, FSW_STAT_CORRUPT_PAGES, 1);
+    if (fetch->result < 0)
         return 0;
-    }
-    if (!unchanged(fetch)) {
-        fsw_fetch_unpin(device, fetch->value);
-        return 0;
-    }
     get->fetch = fetch;
     get->request = (struct fsw_store_request){
         .verb = FSW_STORE_GET,
@@ -66,6 +92,7 @@ static int prepare(struct fsw_device *device, struct fsw_fetch *fetch, struct ge
         .bytes = get->object,
         .offset = fsw_entry_offset_units(fetch->value) * FSW_UNIT,
         .length = fsw_entry_units(fetch->value) * FSW_UNIT,
+        .deadline = fetch->deadline,
         .done = get_done,
         .owner = batch,
     };

@@ -65,6 +65,8 @@ int fsw_object_open(uint64_t seed, uint32_t page_number, const void *object, uns
                     void *page)
 {
     struct fsw_object_header header;
+    if (units < FSW_OBJECT_UNITS_MIN)
+        return -EIO;
     memcpy(&header, object, FSW_OBJECT_HEADER);
 
     size_t used = FSW_OBJECT_HEADER + header.length;

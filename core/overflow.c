@@ -53,6 +53,25 @@ static void drop_done(struct fsw_store_request *request)
 
 /* ---- packing ---- */
 
+/* Replaces the entry by `value` if it still names the object. */
+static int flip(fsw_entry *entry, uint64_t marked, uint64_t value)
+{
+    for (;;) {
+        uint64_t now = fsw_entry_load(entry);
+        if (!fsw_entry_same_place(now, marked))
+            return 0;
+        if (atomic_compare_exchange_weak(entry, &now, value))
+            return 1;
+    }
+}
+
+/* The object stays in the pool, or is ours to free if its entry has left it meanwhile (E2). */
+static void unmark(struct fsw_device *device, fsw_entry *entry, uint64_t marked)
+{
+    if (!flip(entry, marked, marked & ~FSW_ENTRY_OVERFLOW))
+        fsw_pool_free(&device->pool, fsw_entry_location(marked));
+}
+
 /* Sets the overflow bit and copies the object. 0 if the entry changed meanwhile. */
 static int pack_one(struct fsw_device *device, struct fsw_put *put, const struct fsw_victim *victim)
 {
@@ -67,8 +86,7 @@ static int pack_one(struct fsw_device *device, struct fsw_put *put, const struct
     memcpy(&page, to, sizeof page);
     if (r < 0 || page != victim->page) { /* damaged: it stays, and its reader is told */
         fsw_stat_add(&device->image, FSW_STAT_CORRUPT_PAGES, 1);
-        uint64_t old = fsw_entry_exchange(victim->entry, victim->value);
-        assert(fsw_entry_same_place(old, marked));
+        unmark(device, victim->entry, marked);
         return 0;
     }
     put->pages[put->count] = victim->page;
@@ -124,18 +142,6 @@ static int put_one(struct fsw_device *device, struct fsw_put *put)
 
 /* ---- what a put's end means ---- */
 
-/* Replaces the entry by `value` if it still names the object. */
-static int flip(fsw_entry *entry, uint64_t marked, uint64_t value)
-{
-    for (;;) {
-        uint64_t now = fsw_entry_load(entry);
-        if (!fsw_entry_same_place(now, marked))
-            return 0;
-        if (atomic_compare_exchange_weak(entry, &now, value))
-            return 1;
-    }
-}
-
 static void put_succeeded(struct fsw_device *device, struct fsw_put *put)
 {
     const struct fsw_image *image = &device->image;
@@ -175,12 +181,8 @@ static void put_failed(struct fsw_device *device, struct fsw_put *put)
 {
     struct fsw_overflow *overflow = &device->overflow;
 
-    for (uint32_t i = 0; i < put->count; i++) {
-        uint64_t marked = put->values[i];
-        if (!flip(fsw_table_find(&device->image, put->pages[i]), marked,
-                  marked & ~FSW_ENTRY_OVERFLOW))
-            fsw_pool_free(&device->pool, fsw_entry_location(marked));
-    }
+    for (uint32_t i = 0; i < put->count; i++)
+        unmark(device, fsw_table_find(&device->image, put->pages[i]), put->values[i]);
     fsw_stat_add(&device->image, FSW_STAT_OVERFLOW_FAILED, 1);
     if (put->request.result == FSW_STORE_FULL)
         fsw_stat_add(&device->image, FSW_STAT_STORE_FULL, 1);

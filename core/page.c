@@ -41,12 +41,17 @@ void fsw_page_count(struct fsw_device *device, uint64_t value, int64_t sign)
 /* E2: what an entry named is dead, unless an evictor holds it. */
 static void retire(struct fsw_device *device, uint64_t value)
 {
+    int r = 0;
+
     fsw_page_count(device, value, -1);
     if (fsw_entry_state(value) == FSW_POOL && !(value & FSW_ENTRY_OVERFLOW))
-        fsw_pool_free(&device->pool, fsw_entry_location(value));
-    else if (fsw_entry_state(value) == FSW_STORE &&
-             fsw_row_kill(&device->rows, fsw_entry_row(value), 1))
+        r = fsw_pool_free(&device->pool, fsw_entry_location(value));
+    else if (fsw_entry_state(value) == FSW_STORE)
+        r = fsw_row_kill(&device->rows, fsw_entry_row(value), 1);
+    if (r > 0)
         fsw_overflow_drop(device, fsw_entry_row(value));
+    else if (r < 0) /* the entry was damaged: it named nothing that could be freed */
+        fsw_stat_add(&device->image, FSW_STAT_CORRUPT_PAGES, 1);
 }
 
 /* ---- reading ---- */
@@ -207,7 +212,13 @@ static int read_and_lock(struct fsw_device *device, uint64_t number, fsw_entry *
 
     if (fsw_entry_state(value) == FSW_STORE) {
         struct fsw_fetch fetch = {
-            .number = number, .entry = entry, .value = value, .page = page, .keep_pin = 1};
+            .number = number,
+            .entry = entry,
+            .value = value,
+            .page = page,
+            .keep_pin = 1,
+            .deadline = fsw_now_ns() + FSW_WRITE_WAIT_NS,
+        };
         fsw_fetch(device, &fetch, 1);
         if (fetch.result < 0)
             return fetch.result;

@@ -4,6 +4,7 @@
 #include "core/rows.h"
 
 #include <assert.h>
+#include <errno.h>
 
 #include "common/cleanup.h"
 
@@ -34,10 +35,12 @@ static int grow(struct fsw_rows *rows)
 {
     uint32_t step = FSW_FRAME_SIZE / sizeof(struct fsw_row), from = rows->ready;
 
-    if ((uint64_t)from + step > rows->image->super->rows ||
-        fsw_frames_charge(rows->frames, 1) < 0 ||
-        fsw_image_touch(&rows->image->rows[from], FSW_FRAME_SIZE) < 0)
+    if ((uint64_t)from + step > rows->image->super->rows || fsw_frames_charge(rows->frames, 1) < 0)
         return -1;
+    if (fsw_image_touch(&rows->image->rows[from], FSW_FRAME_SIZE) < 0) {
+        fsw_frames_uncharge(rows->frames, 1);
+        return -1;
+    }
     rows->ready = from + step;
     return 0;
 }
@@ -101,30 +104,36 @@ int fsw_row_pin(struct fsw_rows *rows, uint32_t number)
     return 0;
 }
 
-/* Takes away pins or live objects; the last of both turns LIVE into DROPPING (R2). */
-static int take_away(struct fsw_rows *rows, uint32_t number, uint64_t what)
+/* The word without some pins or live objects; the last of both turns LIVE into DROPPING (R2). */
+static uint64_t without(uint64_t value, uint64_t what)
 {
-    _Atomic uint64_t *word = &rows->image->rows[number].word;
-    uint64_t value = atomic_load(word), after;
-
-    do {
-        after = value - what;
-        if (after == word_of(FSW_ROW_LIVE, 0, 0))
-            after = word_of(FSW_ROW_DROPPING, 0, 0);
-    } while (!atomic_compare_exchange_weak(word, &value, after));
-    return state_of(after) == FSW_ROW_DROPPING && state_of(value) == FSW_ROW_LIVE;
+    value -= what;
+    return value == word_of(FSW_ROW_LIVE, 0, 0) ? word_of(FSW_ROW_DROPPING, 0, 0) : value;
 }
 
 int fsw_row_unpin(struct fsw_rows *rows, uint32_t number)
 {
-    assert((atomic_load(&rows->image->rows[number].word) & PIN_MASK) != 0);
-    return take_away(rows, number, PIN_ONE);
+    _Atomic uint64_t *word = &rows->image->rows[number].word;
+    uint64_t value = atomic_load(word);
+
+    do
+        assert((value & PIN_MASK) != 0);
+    while (!atomic_compare_exchange_weak(word, &value, without(value, PIN_ONE)));
+    return state_of(without(value, PIN_ONE)) == FSW_ROW_DROPPING;
 }
 
 int fsw_row_kill(struct fsw_rows *rows, uint32_t number, uint32_t objects)
 {
-    assert((atomic_load(&rows->image->rows[number].word) & LIVE_MASK) >= objects);
-    return take_away(rows, number, objects * LIVE_ONE);
+    if (number == 0 || number >= atomic_load(&rows->image->super->rows_top))
+        return -EIO;
+    _Atomic uint64_t *word = &rows->image->rows[number].word;
+    uint64_t value = atomic_load(word), what = objects * LIVE_ONE;
+
+    do
+        if (state_of(value) != FSW_ROW_LIVE || (value & LIVE_MASK) < objects)
+            return -EIO;
+    while (!atomic_compare_exchange_weak(word, &value, without(value, what)));
+    return state_of(without(value, what)) == FSW_ROW_DROPPING;
 }
 
 int fsw_row_abandon(struct fsw_rows *rows, uint32_t number)

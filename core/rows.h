@@ -44,7 +44,8 @@ void fsw_row_live(struct fsw_rows *rows, uint32_t row, uint32_t bytes, uint32_t 
 /* 1 if the row is LIVE and now pinned. */
 int fsw_row_pin(struct fsw_rows *rows, uint32_t row);
 
-/* These return 1 if the row is DROPPING now, and it is for the caller to have it dropped. */
+/* These return 1 if the row is DROPPING now, and it is for the caller to have it dropped. Kill:
+ * -EIO, and nothing done, if so many objects do not live there (a damaged entry named the row). */
 int fsw_row_unpin(struct fsw_rows *rows, uint32_t row);
 int fsw_row_kill(struct fsw_rows *rows, uint32_t row, uint32_t objects);
 int fsw_row_abandon(struct fsw_rows *rows, uint32_t row); /* PENDING → DROPPING */

@@ -197,6 +197,12 @@ int fsw_frames_charge(struct fsw_frames *frames, uint32_t count)
     return 0;
 }
 
+void fsw_frames_uncharge(struct fsw_frames *frames, uint32_t count)
+{
+    atomic_fetch_sub_explicit(&frames->overhead, count, memory_order_relaxed);
+    fsw_stat_sub(frames->image, FSW_STAT_MEM_USED_TOTAL, (uint64_t)count * FSW_FRAME_SIZE);
+}
+
 /* ---- the filler ---- */
 
 /* Touches up to a batch. Returns 1 if there may be more to do. The lock is held on both sides. */

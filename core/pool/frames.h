@@ -71,6 +71,9 @@ void fsw_frames_give(struct fsw_frames *frames, uint32_t frame);
  * the limit the reserve gives way. -ENOSPC: there is no reserve either. */
 int fsw_frames_charge(struct fsw_frames *frames, uint32_t count);
 
+/* Takes a charge back whose frames could not be touched. */
+void fsw_frames_uncharge(struct fsw_frames *frames, uint32_t count);
+
 /* Frames that may still be taken before the limit. */
 uint32_t fsw_frames_free(struct fsw_frames *frames);
 

@@ -140,8 +140,10 @@ static int grow_ids(struct fsw_pool *pool)
     if (fsw_frames_charge(&pool->frames, 1 + new_classes) < 0)
         return -ENOSPC;
     if (fsw_image_touch(&image->zspages[from], step * sizeof image->zspages[0]) < 0 ||
-        fsw_image_touch((const void *)&image->classes[from], step * sizeof image->classes[0]) < 0)
+        fsw_image_touch((const void *)&image->classes[from], step * sizeof image->classes[0]) < 0) {
+        fsw_frames_uncharge(&pool->frames, 1 + new_classes);
         return -ENOMEM;
+    }
     pool->zspages_ready = from + step;
     return 0;
 }
@@ -294,24 +296,31 @@ uint64_t fsw_pool_alloc(struct fsw_pool *pool, unsigned units)
     return (uint64_t)id << FSW_ZSPAGE_UNIT_BITS | at;
 }
 
-void fsw_pool_free(struct fsw_pool *pool, uint64_t location)
+int fsw_pool_free(struct fsw_pool *pool, uint64_t location)
 {
-    uint32_t id = (uint32_t)(location >> FSW_ZSPAGE_UNIT_BITS);
+    uint64_t id = location >> FSW_ZSPAGE_UNIT_BITS;
+    if (id == 0 || id >= atomic_load_explicit(&pool->image->super->zspages_top, relaxed))
+        return -EIO;
     struct fsw_zspage *zspage = &pool->zspages[id];
     /* The object is ours: its zspage can't change class before we are done. */
-    const struct fsw_class_shape *shape = &pool->table->shape[zspage->class];
-    struct fsw_class *class = &pool->classes[zspage->class];
-    unsigned at = (unsigned)location & UNIT_MASK, slot = at / shape->units;
+    unsigned class_number = zspage->class;
+    const struct fsw_class_shape *shape = &pool->table->shape[class_number];
+    struct fsw_class *class = &pool->classes[class_number];
     FSW_LOCK_SCOPE(&class->lock);
+    if (!fsw_pool_is_allocated(pool, location, 0))
+        return -EIO;
 
+    unsigned at = (unsigned)location & UNIT_MASK, slot = at / shape->units;
     zspage->slots[slot / 64] &= ~(1ull << slot % 64);
     zspage->used--;
     class->objects--;
-    detach_unused(pool, id, shape, at / FRAME_UNITS, (at + shape->units - 1) / FRAME_UNITS);
+    detach_unused(pool, (uint32_t)id, shape, at / FRAME_UNITS,
+                  (at + shape->units - 1) / FRAME_UNITS);
     if (zspage->used == 0)
-        unmake_zspage(pool, class, id);
+        unmake_zspage(pool, class, (uint32_t)id);
     else
-        list_update(pool, class, id);
+        list_update(pool, class, (uint32_t)id);
+    return 0;
 }
 
 /* ---- bytes ---- */

@@ -69,8 +69,9 @@ void fsw_pool_deinit(struct fsw_pool *pool);
 /* A slot for an object of that many units; 0 if there is no frame for it. Never blocks for long. */
 uint64_t fsw_pool_alloc(struct fsw_pool *pool, unsigned units);
 
-/* The object at location is dead. Only for a location that alloc returned and nobody names. */
-void fsw_pool_free(struct fsw_pool *pool, uint64_t location);
+/* The object at location is dead. Only for a location that alloc returned and nobody names. 0, or
+ * -EIO for a location where no object begins (a damaged entry): nothing was freed. */
+int fsw_pool_free(struct fsw_pool *pool, uint64_t location);
 
 /* Copies an object in or out. The caller knows that the location is its own (P1). 0, or -EIO for a
  * location that no zspage backs (a damaged entry). */

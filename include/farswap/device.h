@@ -6,8 +6,9 @@
  * atomically (a read sees a page's old or new content, never a mix), a request of several pages as
  * a whole does not, as on a disk.
  *
- * Errors of the verbs: -EIO (a page is damaged or its store lost it), -ENOSPC (memory= is used up
- * and nothing could be moved to the store within FSW_WRITE_WAIT_NS), -EINVAL (outside the device).
+ * Errors of the verbs: -EIO (a page is damaged, its store lost it, or, for a write of part of it,
+ * did not answer within FSW_WRITE_WAIT_NS), -ENOSPC (memory= is used up and nothing could be moved
+ * to the store within FSW_WRITE_WAIT_NS), -EINVAL (outside the device).
  * A write that fails leaves pages old or new, each whole.
  *
  * Verbs never allocate. read() may wait for the store as long as the store is away; the others wait
