@@ -22,10 +22,8 @@ enum resp_flight_kind {
     RESP_FLIGHT_REQUEST, /* the request's own command */
     RESP_FLIGHT_CHECK,   /* GET of the sentinel, for a request that came back empty */
     RESP_FLIGHT_AUTH,    /* the greeting: before any request */
-    RESP_FLIGHT_FENCE,
-    RESP_FLIGHT_WHO,
-    RESP_FLIGHT_LEAVE, /* the sentinel is SET */
-    RESP_FLIGHT_SEEN,  /* the sentinel is looked at */
+    RESP_FLIGHT_LEAVE,   /* the sentinel is SET */
+    RESP_FLIGHT_SEEN,    /* the sentinel is looked at */
 };
 
 /* Apart from the request, because it outlives it: a request that is given up at its deadline goes
@@ -42,7 +40,6 @@ struct resp_lane {
     unsigned puts;  /* 1: the lane of PUT and DROP */
     unsigned ready; /* greeted: requests may go out */
     unsigned ever;  /* was ready before */
-    long long who; /* the server's name for our connection before this one and, then, this one; 0 */
     struct fsw_requests waiting, asking, resting;
     struct resp_flight *ring;
     unsigned window, head, count; /* of the ring */

@@ -26,15 +26,24 @@ struct fixture {
     uint8_t *bytes, *back; /* a segment each */
 };
 
-static int setup(void **state)
+static int setup_idle(void **state)
 {
     struct fixture *f = calloc(1, sizeof *f);
 
     f->bytes = malloc(FSW_SEGMENT_BYTES);
     f->back = malloc(FSW_SEGMENT_BYTES);
     f->device = device_random();
-    f->store = store_started(&server, &f->device);
     *state = f;
+    return 0;
+}
+
+static int setup(void **state)
+{
+    struct fixture *f;
+
+    setup_idle(state);
+    f = *state;
+    f->store = store_started(&server, &f->device);
     return 0;
 }
 
@@ -346,7 +355,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_a_large_batch, setup, teardown),
         cmocka_unit_test_setup_teardown(test_list_and_forget, setup, teardown),
         cmocka_unit_test_setup_teardown(test_list_before_start, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_starts_in_a_child, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_starts_in_a_child, setup_idle, teardown),
         cmocka_unit_test_setup_teardown(test_done_may_submit, setup, teardown),
         cmocka_unit_test(test_close_without_start),
     };

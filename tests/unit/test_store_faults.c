@@ -6,8 +6,10 @@
 #include "test_store_server.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -215,6 +217,91 @@ static void test_deadlines_without_a_server(void **state)
     }
 }
 
+/* ---- cut ---- */
+
+struct worker {
+    pthread_t thread;
+    struct fsw_store *store;
+    unsigned number, wrong, rounds;
+    atomic_bool *over;
+};
+
+static enum fsw_store_result patiently(struct worker *worker, enum fsw_store_verb verb, uint64_t id,
+                                       void *bytes, uint32_t offset, uint32_t length)
+{
+    struct call call;
+
+    call_prepare(&call, verb, id, bytes, offset, length, 0);
+    call_submit(worker->store, &call);
+    call_wait(&call);
+    worker->wrong += call.done != 1;
+    return call.request.result;
+}
+
+/* Each id is put, read, dropped, and then gone, whatever happens to the connections. */
+static void *work(void *opaque)
+{
+    struct worker *worker = opaque;
+    uint8_t *bytes = malloc(FSW_SEGMENT_BYTES), *back = malloc(FSW_SEGMENT_BYTES);
+
+    for (; !*worker->over; worker->rounds++) {
+        uint64_t id = worker->number * 1000000 + worker->rounds;
+        uint32_t length = 1 + (uint32_t)(id * 7919 % FSW_SEGMENT_BYTES), offset = length / 3;
+
+        fill_segment(bytes, length, id);
+        worker->wrong += patiently(worker, FSW_STORE_PUT, id, bytes, 0, length) != FSW_STORE_OK;
+        worker->wrong +=
+            patiently(worker, FSW_STORE_GET, id, back, offset, length - offset) != FSW_STORE_OK;
+        worker->wrong += memcmp(bytes + offset, back, length - offset) != 0;
+        worker->wrong += patiently(worker, FSW_STORE_DROP, id, NULL, 0, 0) != FSW_STORE_OK;
+        worker->wrong += patiently(worker, FSW_STORE_GET, id, back, 0, 1) != FSW_STORE_GONE;
+    }
+    free(bytes);
+    free(back);
+    return NULL;
+}
+
+static void wait_reconnects(struct fsw_store *store, uint64_t count)
+{
+    uint64_t end = fsw_now_ns() + PATIENCE_NS;
+    struct fsw_store_health health;
+
+    do {
+        store->ops->health(store, &health);
+    } while (health.reconnects < count && fsw_now_ns() < end && usleep(1000) == 0);
+    assert_true(health.reconnects >= count);
+}
+
+static void test_cut_connections_lose_nothing(void **state)
+{
+    struct fixture *f = *state;
+    struct worker workers[16];
+    struct fsw_store_health health;
+    atomic_bool over = false;
+    unsigned rounds = 0;
+
+    for (unsigned i = 0; i < 16; i++) {
+        workers[i] = (struct worker){.store = f->store, .number = i + 1, .over = &over};
+        assert_int_equal(pthread_create(&workers[i].thread, NULL, work, &workers[i]), 0);
+    }
+    for (unsigned cuts = 0; cuts < 20; cuts++) {
+        wait_connected(f->store, 1);
+        usleep(1000 * (cuts % 7)); /* at some point of the traffic */
+        server_ask(&f->server, "CLIENT KILL TYPE normal");
+        wait_reconnects(f->store, 2 * (cuts + 1));
+    }
+    over = true;
+    for (unsigned i = 0; i < 16; i++) {
+        pthread_join(workers[i].thread, NULL);
+        assert_int_equal(workers[i].wrong, 0);
+        rounds += workers[i].rounds;
+    }
+    f->store->ops->health(f->store, &health);
+    assert_true(health.retries >= 20); /* some were in flight each time */
+    assert_true(rounds > 100);
+    assert_int_equal(server_ask(&f->server, "DBSIZE"), 1); /* the sentinel */
+}
+
 /* ---- frozen ---- */
 
 static void test_late_answer_leaves_the_bytes_alone(void **state)
@@ -239,11 +326,42 @@ static void test_late_answer_leaves_the_bytes_alone(void **state)
     assert_int_equal(late.done, 1);
 }
 
+/* So much at once that the kernel lets the connection hold megabytes from then on. */
+static void widen_connection(struct fixture *f)
+{
+    enum { N = 400 };
+    struct call *puts = calloc(N, sizeof *puts);
+
+    for (unsigned i = 0; i < N; i++) {
+        call_prepare(&puts[i], FSW_STORE_PUT, 1000 + i, f->bytes, 0, FSW_SEGMENT_BYTES, 0);
+        call_submit(f->store, &puts[i]);
+    }
+    for (unsigned i = 0; i < N; i++)
+        assert_int_equal(call_wait(&puts[i]), FSW_STORE_OK);
+    free(puts);
+}
+
+/* Until the server has done with every connection but the two lanes' and the one that asks. */
+static void wait_old_connections_gone(struct fixture *f)
+{
+    uint64_t end = fsw_now_ns() + PATIENCE_NS;
+    int gone = 0;
+
+    while (!gone && fsw_now_ns() < end) {
+        redisReply *info = server_command(&f->server, "INFO clients");
+
+        gone = strstr(info->str, "connected_clients:3\r") != NULL;
+        freeReplyObject(info);
+    }
+    assert_true(gone);
+}
+
 /* A put that was given up may still land. Its drop lands after it. */
 static void give_up_puts_then_drop(struct fixture *f, unsigned n, int reconnected)
 {
     struct call *puts = calloc(n, sizeof *puts), *drops = calloc(n, sizeof *drops);
 
+    widen_connection(f);
     server_freeze(&f->server);
     for (unsigned i = 0; i < n; i++) {
         call_prepare(&puts[i], FSW_STORE_PUT, i, f->bytes, 0, FSW_SEGMENT_BYTES, 200);
@@ -260,7 +378,7 @@ static void give_up_puts_then_drop(struct fixture *f, unsigned n, int reconnecte
     server_thaw(&f->server);
     for (unsigned i = 0; i < n; i++)
         assert_int_equal(call_wait(&drops[i]), FSW_STORE_OK);
-    /* whatever is left of an old connection is read by now: this one is newer */
+    wait_old_connections_gone(f);
     for (unsigned i = 0; i < n; i++)
         assert_int_equal(exists(f, i), 0);
     free(puts);
@@ -269,14 +387,14 @@ static void give_up_puts_then_drop(struct fixture *f, unsigned n, int reconnecte
 
 static void test_given_up_put_never_lands_after_its_drop(void **state)
 {
-    give_up_puts_then_drop(*state, 40, 0);
+    give_up_puts_then_drop(*state, 60, 0);
 }
 
 /* The same when the connection was given up as well: the old one's bytes still lie at the server.
  */
 static void test_given_up_connection_never_lands_after_a_drop(void **state)
 {
-    give_up_puts_then_drop(*state, 40, 1);
+    give_up_puts_then_drop(*state, 60, 1);
 }
 
 static void test_silent_connection_is_made_anew(void **state)
@@ -471,9 +589,10 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_wrong_password_refuses_puts, setup_secret, teardown),
         cmocka_unit_test_setup_teardown(test_probe_says_who_is_missing, setup, teardown),
     };
-    /* farswapd keeps nothing over a restart yet, never evicts, has no replicas */
+    /* farswapd keeps nothing over a restart yet, cuts nobody off, never evicts, has no replicas */
     const struct CMUnitTest redis_tests[] = {
         cmocka_unit_test_setup_teardown(test_requests_outlive_the_server, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_cut_connections_lose_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(test_eviction_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_readonly_passes, setup, teardown),
     };
