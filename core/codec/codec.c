@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "common/parse.h"
+#include "farswap/params.h"
 
 static const struct fsw_codec *const codecs[FSW_CODEC_MAX] = {
     [FSW_CODEC_RAW] = &fsw_codec_raw,
@@ -18,6 +19,33 @@ static const struct fsw_codec *const codecs[FSW_CODEC_MAX] = {
 const struct fsw_codec *fsw_codec_by_id(unsigned id)
 {
     return id < FSW_CODEC_MAX ? codecs[id] : NULL;
+}
+
+size_t fsw_without_tail(const void *page)
+{
+    size_t length = FSW_PAGE_SIZE;
+    uint64_t words[4];
+
+    /* 32 bytes a step, then the last words one by one. */
+    for (; length > sizeof words; length -= sizeof words) {
+        memcpy(words, (const char *)page + length - sizeof words, sizeof words);
+        if ((words[0] | words[1] | words[2] | words[3]) != 0)
+            break;
+    }
+    for (; length > sizeof words[0]; length -= sizeof words[0]) {
+        memcpy(words, (const char *)page + length - sizeof words[0], sizeof words[0]);
+        if (words[0] != 0)
+            break;
+    }
+    return length;
+}
+
+int fsw_fill_tail(void *page, long length)
+{
+    if (length < 8 || length > (long)FSW_PAGE_SIZE || length % 8 != 0)
+        return -EIO;
+    memset((char *)page + length, 0, FSW_PAGE_SIZE - (size_t)length);
+    return 0;
 }
 
 static int unknown(const char *text, struct fsw_error *err)

@@ -1,23 +1,23 @@
 /*
- * lz4.c: the one file that knows lz4.h. The level is lz4's acceleration.
+ * lz4.c: the one file that knows lz4.h. The level is lz4's acceleration. The page's zero tail is
+ * left out: what a block decompresses to ends where it begins.
  */
 #include "core/codec/codec.h"
 
-#include <errno.h>
 #include <lz4.h>
 
 #include "farswap/params.h"
 
 static size_t compress(void *state, int level, const void *page, void *bytes, size_t capacity)
 {
-    int n = LZ4_compress_fast_extState(state, page, bytes, FSW_PAGE_SIZE, (int)capacity, level);
+    int length = (int)fsw_without_tail(page);
+    int n = LZ4_compress_fast_extState(state, page, bytes, length, (int)capacity, level);
     return n > 0 ? (size_t)n : 0;
 }
 
 static int decompress(const void *bytes, size_t length, void *page)
 {
-    int n = LZ4_decompress_safe(bytes, page, (int)length, FSW_PAGE_SIZE);
-    return n == (int)FSW_PAGE_SIZE ? 0 : -EIO;
+    return fsw_fill_tail(page, LZ4_decompress_safe(bytes, page, (int)length, FSW_PAGE_SIZE));
 }
 
 const struct fsw_codec fsw_codec_lz4 = {
