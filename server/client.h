@@ -11,7 +11,8 @@
 
 #include "server/server.h"
 
-/* What one read takes at most. Two values of 65,520 bytes; 64 KiB costs 10 % more a SET. */
+/* What one read takes at most. CPU of the donor a SET of 65,520 bytes: 11 us with 64 KiB, 9.5 with
+ * this and with 256 KiB (redis 7.0.15: 12). */
 #define FSW_READ_BYTES (128 * 1024)
 
 struct fsw_client;
