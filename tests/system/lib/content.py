@@ -12,40 +12,58 @@ from array import array
 
 import nbd
 
-from harness import PAGE, Failed, expect
+from harness import PAGE, STOCK, Failed, expect
 
 _WORDS = PAGE // 8
-_CORPUS_PAGES = 2048
+_CORPUS_PAGES = 2039  # a prime, so that no rhythm of a test falls on equal pages
 _SERIAL_WORD = 3  # not at a page's edge, so that partial overwrites leave it alone more often
 
 
 class Source:
-    """Fresh pages from a random source. Cheap: slices of a corpus with a serial stamped on each."""
+    """Fresh pages from a random source. A page is told by its serial alone (a page of the corpus,
+    with the serial stamped on it), so whoever reads one can tell whether it is whole. Sources made
+    from one Corpus with serials of their own (`first`) may write to the same place."""
 
-    def __init__(self, rng, first=1):
-        self.rng = rng
+    def __init__(self, corpus, first=1):
+        self.corpus = corpus
         self.serial = first
-        half = PAGE // 2
-        self.corpus = b"".join(rng.randbytes(half) + rng.randbytes(64) * (half // 64)
-                               for _ in range(_CORPUS_PAGES)) * 2
 
-    def bytes(self, length, serial=None):
+    def bytes(self, length):
         """length bytes; whole pages are distinct from everything this source made before."""
         pages = -(-length // PAGE)
-        if serial is None:
-            serial = self.serial
-            self.serial += pages
-        out = bytearray()
-        while len(out) < pages * PAGE:
-            start = self.rng.randrange(_CORPUS_PAGES) * PAGE
-            want = min(pages * PAGE - len(out), _CORPUS_PAGES * PAGE)
-            out += self.corpus[start:start + want]
-        words = memoryview(out).cast("Q")
-        words[_SERIAL_WORD::_WORDS] = memoryview(array("Q", range(serial, serial + pages))).cast(
-            "B").cast("Q")
-        words.release()
+        out = self.corpus.pages(self.serial, pages)
+        self.serial += pages
         del out[length:]
         return out
+
+
+class Corpus:
+    """The pages of a run, by serial."""
+
+    def __init__(self, rng):
+        half = PAGE // 2
+        self.text = b"".join(rng.randbytes(half) + rng.randbytes(64) * (half // 64)
+                             for _ in range(_CORPUS_PAGES)) * 2
+
+    def pages(self, serial, count):
+        out = bytearray()
+        while len(out) < count * PAGE:
+            start = (serial + len(out) // PAGE) % _CORPUS_PAGES * PAGE
+            out += self.text[start:start + min(count * PAGE - len(out), _CORPUS_PAGES * PAGE)]
+        serials = array("Q", range(serial, serial + count))
+        with memoryview(out).cast("Q") as words:
+            words[_SERIAL_WORD::_WORDS] = memoryview(serials).cast("B").cast("Q")
+        return out
+
+    def serial_of(self, page, where):
+        """The serial of a page that must be zero (0) or whole."""
+        if not any(page):
+            return 0
+        serial = int.from_bytes(page[8 * _SERIAL_WORD:8 * _SERIAL_WORD + 8], "little")
+        if serial >= 1 << 63 or self.pages(serial, 1) != page:
+            raise Failed(f"page {where} is none that was ever written, or torn "
+                         f"(serial {serial:#x}, begins {bytes(page[:16]).hex()})")
+        return serial
 
 
 class Model:
@@ -62,8 +80,14 @@ class Model:
         self.bytes[offset:offset + len(data)] = data
 
     def trim(self, handle, offset, length, flags=0):
+        """farswap's promise, stricter than NBD's: whole pages read as zeroes, parts stay."""
         handle.trim(length, self.base + offset, flags)
-        self.bytes[offset:offset + length] = bytes(length)
+        first = -(-(self.base + offset) // PAGE) * PAGE - self.base
+        last = (self.base + offset + length) // PAGE * PAGE - self.base
+        if STOCK:
+            first, last = offset, offset + length
+        if last > first:
+            self.bytes[first:last] = bytes(last - first)
 
     def zero(self, handle, offset, length, flags=0):
         handle.zero(length, self.base + offset, flags)

@@ -30,6 +30,9 @@ SKIPPED = 77
 SOURCE = os.path.realpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../.."))
 BUILD = os.environ.get("FARSWAP_BUILD", os.path.join(SOURCE, "build"))
 
+# For work on the tests themselves: run them against nbdkit memory.
+STOCK = "FARSWAP_TEST_STOCK" in os.environ
+
 _undo = contextlib.ExitStack()
 _workdir = None
 _libc = ctypes.CDLL(None)
@@ -211,8 +214,11 @@ def main(function):
     except BaseException:
         show_logs()
         raise
-    finally:
+    try:
         _undo.close()
+    except Failed as failure:
+        status = 1
+        print(f"FAILED in the clean-up: {failure}", flush=True)
     print(f"{'ok' if status == 0 else 'not ok'} after {time.monotonic() - started:.1f} s")
     sys.exit(status)
 

@@ -11,16 +11,16 @@ import itertools
 import os
 import re
 import signal
+import subprocess
 
 import nbd
 
-import harness
-from harness import at_exit, built, end, expect, need, run, spawn, wait_for, workdir
+from harness import Failed, STOCK, at_exit, built, end, expect, need, run, spawn, wait_for, workdir
 
 _serial = itertools.count(1)
 
-# For work on the tests themselves: run them against nbdkit memory.
-STOCK = "FARSWAP_TEST_STOCK" in os.environ
+# Servers that refused to start, whose images must not be there.
+refused_pids = []
 
 # What a start may take on a loaded machine.
 START_SECONDS = 30
@@ -110,6 +110,7 @@ class Plugin(Nbd):
         self.options = list(options)
         self.parameters = {"name": self.name, "size": "64M", "memory": "96M", "codec": "lz4"}
         self.parameters.update(parameters)
+        self.parameters = {k: v for k, v in self.parameters.items() if v is not None}
         at_exit(self.destroy)
 
     def command(self):
@@ -117,20 +118,62 @@ class Plugin(Nbd):
                                                     for k, v in self.parameters.items()]
 
     def environment(self):
-        return image_environment()
+        """A plugin with a sanitizer needs its runtime in nbdkit from the start."""
+        environment = image_environment()
+        runtime = sanitizer()
+        if runtime:
+            environment["LD_PRELOAD"] = runtime
+            environment.setdefault("ASAN_OPTIONS", "detect_leaks=0")  # nbdkit's own are many
+        return environment
 
     def cli(self, *arguments):
         return run([built("client/cli/farswap"), *arguments], env=image_environment())
 
+    def refusal(self):
+        """Starts a server that must refuse to; returns the one line that it says."""
+        argv = self.prefix + ["nbdkit", "-f"] + self.where() + self.command()
+        self.process = spawn(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                             env=self.environment())
+        refused_pids.append(self.pid)
+        try:
+            said = self.process.communicate(timeout=START_SECONDS)[1]
+        except subprocess.TimeoutExpired:
+            raise Failed(f"{self.parameters} was accepted") from None
+        lines = said.splitlines()
+        expect(self.process.returncode != 0, f"{self.parameters} was accepted")
+        expect(len(lines) == 1, f"{self.parameters}: expected one line, got:\n{said}")
+        return lines[0]
+
+    def image_file(self):
+        return os.path.join(workdir(), "run", f"{self.parameters.get('name', '')}.image")
+
+    def shmid(self):
+        """The image's shared memory id, None without an image."""
+        if not os.path.exists(self.image_file()):
+            return None
+        with open(self.image_file()) as record:
+            found = re.search(r"^shmid=(\d+)$", record.read(), re.M)
+        return int(found.group(1)) if found else None
+
+    def image_row(self):
+        """The image's line in /proc/sysvipc/shm, as numbers by column."""
+        return next((row for row in shm_rows() if row["shmid"] == self.shmid()), None)
+
     def destroy(self):
-        """Stops the server and wipes the image; the kernel would keep it for ever."""
+        """Stops the server and wipes the image, which nothing else would ever do."""
         if self.process is None:
             return
         self.stop()
-        if os.path.exists(os.path.join(workdir(), "run", f"{self.parameters['name']}.image")):
+        row = self.image_row()
+        if row is None:
+            return
+        try:
             done = self.cli("destroy", self.parameters["name"])
-            if done.returncode != 0:
-                print(f"destroy {self.parameters['name']}: {done.stdout}{done.stderr}", flush=True)
+            expect(done.returncode == 0, f"farswap destroy: {done.stdout}{done.stderr}")
+            expect(row["shmid"] not in [other["shmid"] for other in shm_rows()],
+                   "farswap destroy left the shared memory")
+        finally:
+            run(["ipcrm", "-m", str(row["shmid"])])  # no test leaves an image, whatever happens
 
     def counters(self):
         """What `farswap stats NAME` says, as numbers by name."""
@@ -144,11 +187,6 @@ class Plugin(Nbd):
         done = self.cli("check", self.parameters["name"])
         expect(done.returncode == 0, f"farswap check: {done.stdout}{done.stderr}")
 
-    def image_row(self):
-        """The image's line in /proc/sysvipc/shm, as numbers by column."""
-        return max((row for row in shm_rows() if row["cpid"] == self.pid or row["lpid"] == self.pid),
-                   key=lambda row: row["size"], default=None)
-
 
 class Stock(Nbd):
     """nbdkit memory, no compression."""
@@ -160,6 +198,12 @@ class Stock(Nbd):
 
     def command(self):
         return self.arguments
+
+
+def sanitizer():
+    """The path of the sanitizer runtime that the plugin is linked with, None without."""
+    found = re.search(r"/\S+/lib[at]san\.so\S*", run(["ldd", built(Plugin.PATH)]).stdout)
+    return found.group(0) if found else None
 
 
 def device(size, memory, **more):
