@@ -84,7 +84,8 @@ static int said_no(struct sync *sync, const redisReply *reply)
     const char *where = sync->store->address.text;
 
     if (strncmp(reply->str, "NOAUTH", 6) == 0)
-        return fsw_error(sync->err, -EACCES, "the store at %s wants a password, and none was given",
+        return fsw_error(sync->err, -EACCES,
+                         "the store at %s wants a password: give it with overflow-password=+FILE",
                          where);
     if (strncmp(reply->str, "LOADING", 7) == 0)
         return fsw_error(sync->err, -EAGAIN, "the store at %s is still loading; try again later",

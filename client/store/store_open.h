@@ -14,8 +14,8 @@ struct fsw_store_options {
 
 /* Parses, resolves a host's name (that may block) and checks; connects to nothing. -EINVAL with one
  * line for a URI it can't serve, or for one that is neither loopback nor a Unix socket when
- * options->plaintext is 0; -ENOENT for a name nobody knows. The caller calls (*ret)->ops->close() in
- * the end. Allocates. */
+ * options->plaintext is 0; -ENOENT for a name that nobody knows. The caller calls
+ * (*ret)->ops->close() in the end. Allocates. */
 int fsw_store_open(const struct fsw_store_options *options, struct fsw_store **ret_store,
                    struct fsw_error *err);
 
