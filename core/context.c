@@ -25,7 +25,7 @@ int fsw_contexts_init(struct fsw_contexts *contexts, size_t state_bytes)
             return -ENOMEM;
         memset(contexts->all[i].state, 0, state_bytes);
     }
-    sem_init(&contexts->idle, 0, contexts->count);
+    sem_init(&contexts->returned, 0, 0);
     return 0;
 }
 
@@ -37,24 +37,44 @@ void fsw_contexts_deinit(struct fsw_contexts *contexts)
     contexts->all = NULL;
 }
 
-struct fsw_context *fsw_context_borrow(struct fsw_contexts *contexts)
+static struct fsw_context *try_borrow(struct fsw_contexts *contexts)
 {
     static _Thread_local unsigned hint;
 
-    while (sem_wait(&contexts->idle) < 0) /* EINTR */
-        ;
-    for (;; hint++) {
-        struct fsw_context *context = &contexts->all[hint % contexts->count];
+    for (unsigned tries = 0; tries < contexts->count; tries++) {
+        struct fsw_context *context = &contexts->all[(hint + tries) % contexts->count];
         int idle = 0;
         if (atomic_load_explicit(&context->busy, memory_order_relaxed) == 0 &&
-            atomic_compare_exchange_strong_explicit(&context->busy, &idle, 1, memory_order_acquire,
-                                                    memory_order_relaxed))
+            atomic_compare_exchange_strong(&context->busy, &idle, 1)) {
+            hint += tries;
             return context;
+        }
     }
+    return NULL;
+}
+
+/* Who says that it waits looks once more before it does; who returns one looks for waiters after:
+ * one of the two sees the other (both orders are sequentially consistent). */
+struct fsw_context *fsw_context_borrow(struct fsw_contexts *contexts)
+{
+    struct fsw_context *context = try_borrow(contexts);
+
+    while (context == NULL) {
+        atomic_fetch_add(&contexts->waiters, 1);
+        context = try_borrow(contexts);
+        if (context == NULL)
+            while (sem_wait(&contexts->returned) < 0) /* EINTR */
+                ;
+        atomic_fetch_sub(&contexts->waiters, 1);
+        if (context == NULL)
+            context = try_borrow(contexts);
+    }
+    return context;
 }
 
 void fsw_context_return(struct fsw_contexts *contexts, struct fsw_context *context)
 {
-    atomic_store_explicit(&context->busy, 0, memory_order_release);
-    sem_post(&contexts->idle);
+    atomic_store(&context->busy, 0);
+    if (atomic_load(&contexts->waiters) > 0)
+        sem_post(&contexts->returned);
 }

@@ -22,7 +22,8 @@ struct fsw_context {
 struct fsw_contexts {
     struct fsw_context *all;
     unsigned count;
-    sem_t idle;
+    _Atomic unsigned waiters;
+    sem_t returned;
 };
 
 int fsw_contexts_init(struct fsw_contexts *contexts, size_t state_bytes);

@@ -167,11 +167,11 @@ int fsw_overflow_wait(struct fsw_device *device, uint64_t deadline);
 struct fsw_fetch {
     uint64_t number; /* of the page */
     fsw_entry *entry;
-    uint64_t value; /* as seen: state STORE */
-    void *page;     /* 4096 bytes */
-    int keep_pin;   /* 1: on success the row stays pinned, for the caller to unpin */
+    uint64_t value;    /* as seen: state STORE */
+    void *page;        /* 4096 bytes */
+    int keep_pin;      /* 1: on success the row stays pinned, for the caller to unpin */
     uint64_t deadline; /* CLOCK_MONOTONIC ns: then -EIO; 0: as long as the store takes */
-    int result;     /* 0, -EIO, or -EAGAIN: the entry has changed, read it again */
+    int result;        /* 0, -EIO, or -EAGAIN: the entry has changed, read it again */
 };
 
 /* Fetches up to FSW_FETCH_BATCH pages in one batch. Waits for the store. */

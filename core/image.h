@@ -107,8 +107,15 @@ static inline void *fsw_image_frame(const struct fsw_image *image, uint32_t fram
     return image->frames + (uint64_t)frame * FSW_FRAME_SIZE;
 }
 
-/* The calling thread's stripe. */
-unsigned fsw_stat_stripe(void);
+/* The calling thread's stripe: 1 + its number, 0 until the thread first counts. */
+extern _Thread_local unsigned fsw_stat_stripe_mine;
+unsigned fsw_stat_stripe_choose(void);
+
+static inline unsigned fsw_stat_stripe(void)
+{
+    unsigned mine = fsw_stat_stripe_mine;
+    return mine != 0 ? mine - 1 : fsw_stat_stripe_choose();
+}
 
 static inline void fsw_stat_add(const struct fsw_image *image, enum fsw_stat stat, uint64_t n)
 {

@@ -1,5 +1,5 @@
 /*
- * object.c: sealing a page into an object, and opening it with every check there is.
+ * object.c: a page packed and sealed into an object, and opened with every check there is.
  */
 #include "core/object.h"
 
@@ -25,23 +25,20 @@ static uint32_t checksum(uint64_t seed, const struct fsw_object_header *header, 
     return fsw_checksum(page, FSW_PAGE_SIZE, seed ^ fields * 0xc2b2ae3d27d4eb4full);
 }
 
-static unsigned finish(uint64_t seed, uint32_t page_number, const void *page, size_t length,
-                       uint8_t codec_id, void *object)
+/* Header and padding around a payload that is there. */
+static unsigned wrap(size_t length, uint8_t codec_id, void *object)
 {
-    struct fsw_object_header header = {
-        .page = page_number, .length = (uint16_t)length, .codec = codec_id};
+    struct fsw_object_header header = {.length = (uint16_t)length, .codec = codec_id};
     size_t used = FSW_OBJECT_HEADER + length;
     unsigned units = (unsigned)((used + FSW_UNIT - 1) / FSW_UNIT);
 
-    header.checksum = checksum(seed, &header, page);
     memcpy(object, &header, FSW_OBJECT_HEADER);
     memset((char *)object + used, 0, units * FSW_UNIT - used);
     return units;
 }
 
-unsigned fsw_object_seal(uint64_t seed, uint32_t page_number, const void *page,
-                         const struct fsw_codec *codec, uint8_t codec_id, int level, void *state,
-                         void *object)
+unsigned fsw_object_pack(const void *page, const struct fsw_codec *codec, uint8_t codec_id,
+                         int level, void *state, void *object)
 {
     char *payload = (char *)object + FSW_OBJECT_HEADER;
     size_t length = 0;
@@ -52,13 +49,23 @@ unsigned fsw_object_seal(uint64_t seed, uint32_t page_number, const void *page,
         codec_id = FSW_CODEC_RAW;
         length = fsw_codec_raw.compress(NULL, 0, page, payload, FSW_PAGE_SIZE);
     }
-    return finish(seed, page_number, page, length, codec_id, object);
+    return wrap(length, codec_id, object);
 }
 
-unsigned fsw_object_seal_same(uint64_t seed, uint32_t page_number, const void *page, void *object)
+unsigned fsw_object_pack_same(const void *page, void *object)
 {
     memcpy((char *)object + FSW_OBJECT_HEADER, page, sizeof(uint64_t));
-    return finish(seed, page_number, page, sizeof(uint64_t), FSW_CODEC_SAME, object);
+    return wrap(sizeof(uint64_t), FSW_CODEC_SAME, object);
+}
+
+void fsw_object_seal(uint64_t seed, uint32_t page_number, const void *page, void *object)
+{
+    struct fsw_object_header header;
+
+    memcpy(&header, object, FSW_OBJECT_HEADER);
+    header.page = page_number;
+    header.checksum = checksum(seed, &header, page);
+    memcpy(object, &header, FSW_OBJECT_HEADER);
 }
 
 int fsw_object_open(uint64_t seed, uint32_t page_number, const void *object, unsigned units,

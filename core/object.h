@@ -39,14 +39,18 @@ struct fsw_object_header {
 
 uint64_t fsw_object_seed(const struct fsw_device_id *device);
 
-/* Makes the object of a page in `object` (FSW_OBJECT_MAX bytes): with codec, or raw where that does
- * not pay. state: codec->state_bytes. Returns its length in units. Neither blocks nor allocates. */
-unsigned fsw_object_seal(uint64_t seed, uint32_t page_number, const void *page,
-                         const struct fsw_codec *codec, uint8_t codec_id, int level, void *state,
-                         void *object);
+/* The two halves of making an object in `object` (FSW_OBJECT_MAX bytes); between them its length is
+ * known and its place can be found. Neither blocks nor allocates.
+ *
+ * pack: compresses with codec, or keeps the page raw where that does not pay. state:
+ * codec->state_bytes. Returns the length in units. pack_same: for a page that is one 64-bit word.
+ */
+unsigned fsw_object_pack(const void *page, const struct fsw_codec *codec, uint8_t codec_id,
+                         int level, void *state, void *object);
+unsigned fsw_object_pack_same(const void *page, void *object);
 
-/* Same for a page that is one 64-bit word. */
-unsigned fsw_object_seal_same(uint64_t seed, uint32_t page_number, const void *page, void *object);
+/* seal: page number and checksum. The object is whole, and never changes again. */
+void fsw_object_seal(uint64_t seed, uint32_t page_number, const void *page, void *object);
 
 /* Checks everything and decompresses. -EIO: damaged, or not that page's object; the buffer may then
  * hold anything. */

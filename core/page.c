@@ -38,12 +38,26 @@ void fsw_page_count(struct fsw_device *device, uint64_t value, int64_t sign)
     }
 }
 
+/* Counts that one value took another's place. Mostly an object of about the same size. */
+static void count_replaced(struct fsw_device *device, uint64_t old, uint64_t value)
+{
+    unsigned from = fsw_entry_units(old), to = fsw_entry_units(value);
+
+    if (fsw_entry_state(old) != FSW_POOL || fsw_entry_state(value) != FSW_POOL ||
+        (from == FSW_OBJECT_UNITS_MAX) != (to == FSW_OBJECT_UNITS_MAX)) {
+        fsw_page_count(device, value, 1);
+        fsw_page_count(device, old, -1);
+    } else if (from != to) {
+        fsw_stat_add(&device->image, FSW_STAT_COMPR_DATA_SIZE,
+                     ((uint64_t)to - (uint64_t)from) * FSW_UNIT);
+    }
+}
+
 /* E2: what an entry named is dead, unless an evictor holds it. */
 static void retire(struct fsw_device *device, uint64_t value)
 {
     int r = 0;
 
-    fsw_page_count(device, value, -1);
     if (fsw_entry_state(value) == FSW_POOL && !(value & FSW_ENTRY_OVERFLOW))
         r = fsw_pool_free(&device->pool, fsw_entry_location(value));
     else if (fsw_entry_state(value) == FSW_STORE)
@@ -122,14 +136,16 @@ static int place(struct fsw_device *device, uint64_t number, const void *page, u
         return 0;
     }
     struct fsw_context *context = fsw_context_borrow(&device->contexts);
-    unsigned units =
-        same
-            ? fsw_object_seal_same(device->seed, (uint32_t)number, page, context->object)
-            : fsw_object_seal(device->seed, (uint32_t)number, page, device->codec, device->codec_id,
-                              device->codec_level, context->state, context->object);
+    unsigned units = same ? fsw_object_pack_same(page, context->object)
+                          : fsw_object_pack(page, device->codec, device->codec_id,
+                                            device->codec_level, context->state, context->object);
     uint64_t location = fsw_pool_alloc(&device->pool, units);
-    if (location != 0)
+    if (location != 0) {
+        /* The slot's cache lines come while the checksum is worked out. */
+        fsw_pool_prefetch(&device->pool, location, units);
+        fsw_object_seal(device->seed, (uint32_t)number, page, context->object);
         fsw_pool_write(&device->pool, location, context->object, units);
+    }
     fsw_context_return(&device->contexts, context);
     if (location == 0)
         return -ENOSPC;
@@ -189,8 +205,9 @@ int fsw_page_write(struct fsw_device *device, uint64_t number, const void *page)
             fsw_pool_free(&device->pool, fsw_entry_location(value));
         return 0;
     }
-    fsw_page_count(device, value, 1);
-    retire(device, fsw_entry_exchange(entry, value));
+    uint64_t old = fsw_entry_exchange(entry, value);
+    count_replaced(device, old, value);
+    retire(device, old);
     fsw_reclaim_tick(device);
     return 0;
 }
@@ -199,8 +216,11 @@ void fsw_page_empty(struct fsw_device *device, uint64_t number)
 {
     fsw_entry *entry = fsw_table_find(&device->image, number);
 
-    if (entry != NULL && atomic_load_explicit(entry, memory_order_acquire) != 0)
-        retire(device, fsw_entry_exchange(entry, 0));
+    if (entry == NULL || atomic_load_explicit(entry, memory_order_acquire) == 0)
+        return;
+    uint64_t old = fsw_entry_exchange(entry, 0);
+    count_replaced(device, old, 0);
+    retire(device, old);
 }
 
 /* The old content of a page of which part is to be written, with its entry locked on success (0);
@@ -282,8 +302,8 @@ int fsw_page_write_part(struct fsw_device *device, uint64_t number, unsigned off
         if ((r = wait_for_space(device, &deadline)) < 0)
             return r;
     }
-    fsw_page_count(device, value, 1);
     fsw_entry_unlock(entry, value);
+    count_replaced(device, old, value);
     retire(device, old);
     fsw_reclaim_tick(device);
     return 0;

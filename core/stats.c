@@ -11,14 +11,15 @@ const struct fsw_stat_info fsw_stat_table[FSW_STAT_COUNT] = {
 #undef X
 };
 
-unsigned fsw_stat_stripe(void)
+_Thread_local unsigned fsw_stat_stripe_mine;
+
+unsigned fsw_stat_stripe_choose(void)
 {
     static _Atomic unsigned next;
-    static _Thread_local unsigned mine; /* 1 + stripe; 0: none yet */
 
-    if (mine == 0)
-        mine = 1 + atomic_fetch_add_explicit(&next, 1, memory_order_relaxed) % FSW_STAT_STRIPES;
-    return mine - 1;
+    fsw_stat_stripe_mine =
+        1 + atomic_fetch_add_explicit(&next, 1, memory_order_relaxed) % FSW_STAT_STRIPES;
+    return fsw_stat_stripe_mine - 1;
 }
 
 uint64_t fsw_stat_get(const struct fsw_image *image, enum fsw_stat stat)

@@ -354,6 +354,24 @@ static char *locate(const struct fsw_image *image, uint64_t location, size_t byt
     return (char *)fsw_image_frame(image, frame) + offset;
 }
 
+static void prefetch_lines(const char *from, size_t bytes)
+{
+    for (size_t at = 0; at < bytes; at += 64)
+        __builtin_prefetch(from + at, 1);
+}
+
+void fsw_pool_prefetch(const struct fsw_pool *pool, uint64_t location, unsigned units)
+{
+    size_t bytes = units * FSW_UNIT, here;
+    char *rest, *first = locate(pool->image, location, bytes, &here, &rest);
+
+    if (first == NULL)
+        return;
+    prefetch_lines(first, here);
+    if (rest != NULL)
+        prefetch_lines(rest, bytes - here);
+}
+
 int fsw_pool_write(struct fsw_pool *pool, uint64_t location, const void *object, unsigned units)
 {
     size_t bytes = units * FSW_UNIT, here;

@@ -78,6 +78,9 @@ int fsw_pool_free(struct fsw_pool *pool, uint64_t location);
 int fsw_pool_write(struct fsw_pool *pool, uint64_t location, const void *object, unsigned units);
 int fsw_pool_read(const struct fsw_image *image, uint64_t location, void *object, unsigned units);
 
+/* Asks for a slot's cache lines, to be written soon. */
+void fsw_pool_prefetch(const struct fsw_pool *pool, uint64_t location, unsigned units);
+
 /* The objects of the zspage that the hand has not seen for longest, which becomes the newest:
  * fills `objects` (FSW_SLOTS_MAX) and returns how many. *ret_stamp: the age clock when it passed
  * here last. 0: the pool is empty, or the zspage just emptied. */
