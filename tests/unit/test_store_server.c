@@ -168,10 +168,45 @@ void server_restart(struct server *server)
     }
 }
 
+static int remove_one(const char *path, const struct stat *stat, int type, struct FTW *at)
+{
+    return remove(path);
+}
+
+/* Also when the test crashes. The server dies with it too, but may write until it does. */
+static void run_janitor(const char *dir, int alive)
+{
+    char byte;
+
+    signal(SIGINT, SIG_IGN);
+    signal(SIGTERM, SIG_IGN);
+    while (read(alive, &byte, 1) < 0)
+        ;
+    for (unsigned i = 0; i < 100 && nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS) != 0; i++)
+        usleep(20000);
+    _exit(0);
+}
+
+static void start_janitor(struct server *server)
+{
+    int ends[2];
+
+    assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+    server->janitor = fork();
+    assert_true(server->janitor >= 0);
+    if (server->janitor == 0) {
+        close(ends[1]);
+        run_janitor(server->dir, ends[0]);
+    }
+    close(ends[0]);
+    server->alive = ends[1];
+}
+
 void server_start(struct server *server)
 {
     strcpy(server->dir, "/tmp/fsw-store-XXXXXX");
     assert_non_null(mkdtemp(server->dir));
+    start_janitor(server);
     snprintf(server->socket, sizeof server->socket, "%s/socket", server->dir);
     server->port = free_port();
     server_restart(server);
@@ -201,17 +236,14 @@ void server_thaw(struct server *server)
     kill(server->pid, SIGCONT);
 }
 
-static int remove_one(const char *path, const struct stat *stat, int type, struct FTW *at)
-{
-    return remove(path);
-}
-
 void server_stop(struct server *server)
 {
     server_kill(server);
-    if (server->dir[0] != '\0')
-        nftw(server->dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
-    server->dir[0] = '\0';
+    if (server->janitor <= 0)
+        return;
+    close(server->alive);
+    waitpid(server->janitor, NULL, 0);
+    server->janitor = 0;
 }
 
 const char *server_uri(struct server *server)

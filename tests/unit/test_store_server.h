@@ -24,6 +24,8 @@ struct server {
     char socket[96];
     int port;
     pid_t pid;
+    pid_t janitor; /* removes the directory when `alive` is closed, by us or by our death */
+    int alive;
     const char *memory;   /* limit as its option takes it; NULL: none */
     const char *password; /* NULL: none */
     char uri_text[128];
