@@ -9,30 +9,30 @@
 #include <string.h>
 #include <unistd.h>
 
-int fsw_contexts_init(struct fsw_contexts *contexts, size_t state_bytes)
+int fsw_contexts_init(struct fsw_contexts *contexts, const struct fsw_codec *codec, int level)
 {
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 
+    contexts->codec = codec;
     contexts->count = cpus < 2 ? 4 : (unsigned)cpus * 2;
     contexts->all = aligned_alloc(64, contexts->count * sizeof contexts->all[0]);
     if (contexts->all == NULL)
         return -ENOMEM;
     memset(contexts->all, 0, contexts->count * sizeof contexts->all[0]);
-    state_bytes = (state_bytes + 64) / 64 * 64;
-    for (unsigned i = 0; i < contexts->count; i++) {
-        contexts->all[i].state = aligned_alloc(64, state_bytes);
+    sem_init(&contexts->returned, 0, 0);
+    for (unsigned i = 0; codec->state_new != NULL && i < contexts->count; i++) {
+        contexts->all[i].state = codec->state_new(level);
         if (contexts->all[i].state == NULL)
             return -ENOMEM;
-        memset(contexts->all[i].state, 0, state_bytes);
     }
-    sem_init(&contexts->returned, 0, 0);
     return 0;
 }
 
 void fsw_contexts_deinit(struct fsw_contexts *contexts)
 {
     for (unsigned i = 0; contexts->all != NULL && i < contexts->count; i++)
-        free(contexts->all[i].state);
+        if (contexts->all[i].state != NULL)
+            contexts->codec->state_free(contexts->all[i].state);
     free(contexts->all);
     contexts->all = NULL;
 }

@@ -16,17 +16,18 @@
 struct fsw_context {
     _Alignas(64) char object[FSW_OBJECT_MAX + 48];
     _Atomic int busy;
-    void *state;
+    void *state; /* the codec's, NULL if it needs none */
 };
 
 struct fsw_contexts {
     struct fsw_context *all;
     unsigned count;
+    const struct fsw_codec *codec;
     _Atomic unsigned waiters;
     sem_t returned;
 };
 
-int fsw_contexts_init(struct fsw_contexts *contexts, size_t state_bytes);
+int fsw_contexts_init(struct fsw_contexts *contexts, const struct fsw_codec *codec, int level);
 void fsw_contexts_deinit(struct fsw_contexts *contexts);
 struct fsw_context *fsw_context_borrow(struct fsw_contexts *contexts);
 void fsw_context_return(struct fsw_contexts *contexts, struct fsw_context *context);

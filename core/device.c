@@ -61,7 +61,7 @@ static int init_engine(struct fsw_device *device, const struct fsw_params *param
     device->codec_level = params->codec_level;
     int r = fsw_pool_init(&device->pool, image, params->memory, &device->clock);
     if (r == 0)
-        r = fsw_contexts_init(&device->contexts, device->codec->state_bytes);
+        r = fsw_contexts_init(&device->contexts, device->codec, device->codec_level);
     if (r == 0)
         r = fsw_overflow_init(device);
     if (r < 0)

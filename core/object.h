@@ -42,9 +42,8 @@ uint64_t fsw_object_seed(const struct fsw_device_id *device);
 /* The two halves of making an object in `object` (FSW_OBJECT_MAX bytes); between them its length is
  * known and its place can be found. Neither blocks nor allocates.
  *
- * pack: compresses with codec, or keeps the page raw where that does not pay. state:
- * codec->state_bytes. Returns the length in units. pack_same: for a page that is one 64-bit word.
- */
+ * pack: compresses with codec, or keeps the page raw where that does not pay. state: of the codec's
+ * state_new. Returns the length in units. pack_same: for a page that is one 64-bit word. */
 unsigned fsw_object_pack(const void *page, const struct fsw_codec *codec, uint8_t codec_id,
                          int level, void *state, void *object);
 unsigned fsw_object_pack_same(const void *page, void *object);

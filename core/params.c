@@ -21,7 +21,7 @@ const struct fsw_param_info fsw_param_table[] = {
     {"size", "SIZE", NULL, "bytes of the device (k, M, G, T): 4M to 16T, a multiple of 4096", 1},
     {"memory", "SIZE|N%", "20%",
      "the most memory that the image may take (table, pool and reserve); N% of MemTotal", 0},
-    {"codec", "CODEC", "lz4", "lz4, lz4:ACCELERATION or raw", 0},
+    {"codec", "CODEC", "lz4", "lz4, lz4:ACCELERATION, zstd, zstd:LEVEL (-7 to 19) or raw", 0},
     {"overflow", "URI", NULL,
      "where the least recently used pages go: resp://HOST[:PORT] or resp+unix:///PATH", 0},
     {"overflow-password", "+FILE", NULL, "file whose first line is the store's password", 0},

@@ -225,7 +225,7 @@ static struct nbdkit_plugin plugin = {
     .config_help = "name=NAME              (required) name of the device and its image\n"
                    "size=SIZE              (required) 4M to 16T, a multiple of 4096\n"
                    "memory=SIZE|N%         most memory that the image may take (default 20%)\n"
-                   "codec=CODEC            lz4 (default), lz4:ACCELERATION or raw\n"
+                   "codec=CODEC            lz4 (default), lz4:ACCELERATION, zstd, zstd:LEVEL or raw\n"
                    "overflow=URI           resp://HOST[:PORT] or resp+unix:///PATH\n"
                    "overflow-password=+FILE  file with the store's password\n"
                    "overflow-plaintext=yes   allow a store that is not on this host, unencrypted",

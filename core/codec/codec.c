@@ -14,6 +14,7 @@ static const struct fsw_codec *const codecs[FSW_CODEC_MAX] = {
     [FSW_CODEC_RAW] = &fsw_codec_raw,
     [FSW_CODEC_SAME] = &fsw_codec_same,
     [FSW_CODEC_LZ4] = &fsw_codec_lz4,
+    [FSW_CODEC_ZSTD] = &fsw_codec_zstd,
 };
 
 const struct fsw_codec *fsw_codec_by_id(unsigned id)
@@ -50,9 +51,12 @@ int fsw_fill_tail(void *page, long length)
 
 static int unknown(const char *text, struct fsw_error *err)
 {
-    return fsw_error(err, -EINVAL,
-                     "codec=%s is unknown: allowed are lz4, lz4:ACCELERATION (%d to %d) and raw",
-                     text, fsw_codec_lz4.level_min, fsw_codec_lz4.level_max);
+    return fsw_error(
+        err, -EINVAL,
+        "codec=%s is unknown: allowed are lz4, lz4:ACCELERATION (%d to %d), zstd, zstd:LEVEL "
+        "(%d to %d) and raw",
+        text, fsw_codec_lz4.level_min, fsw_codec_lz4.level_max, fsw_codec_zstd.level_min,
+        fsw_codec_zstd.level_max);
 }
 
 int fsw_codec_parse(const char *text, uint8_t *ret_id, int *ret_level, struct fsw_error *err)

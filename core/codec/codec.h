@@ -17,14 +17,19 @@ enum fsw_codec_id {
     FSW_CODEC_RAW = 0,
     FSW_CODEC_SAME = 1, /* one 64-bit word fills the page; found before any codec is asked */
     FSW_CODEC_LZ4 = 2,
-    /* 3: lzo-rle, 4: zstd */
+    FSW_CODEC_LZO_RLE = 3, /* its place; no codec yet */
+    FSW_CODEC_ZSTD = 4,
     FSW_CODEC_MAX = 5,
 };
 
 struct fsw_codec {
     const char *name;
     int level_min, level_max, level_default; /* level_min == level_max: takes no level */
-    size_t state_bytes;                      /* what compress needs as `state`, 16-byte aligned */
+
+    /* What compress needs as `state`, made before the data path needs it: allocates. NULL: no
+     * memory. */
+    void *(*state_new)(int level);
+    void (*state_free)(void *state);
 
     /* Compresses the page into at most capacity bytes. Returns the length, or 0 if it does not fit.
      */
@@ -37,10 +42,10 @@ struct fsw_codec {
 /* NULL for an id without a codec. */
 const struct fsw_codec *fsw_codec_by_id(unsigned id);
 
-/* "lz4", "lz4:4", "raw". -EINVAL with a line that lists what is allowed. */
+/* "lz4", "lz4:4", "zstd", "zstd:-3", "raw". -EINVAL with a line that lists what is allowed. */
 int fsw_codec_parse(const char *text, uint8_t *ret_id, int *ret_level, struct fsw_error *err);
 
-extern const struct fsw_codec fsw_codec_raw, fsw_codec_same, fsw_codec_lz4;
+extern const struct fsw_codec fsw_codec_raw, fsw_codec_same, fsw_codec_lz4, fsw_codec_zstd;
 
 /* How long the page is without its zero tail: a multiple of 8, at least 8. Memory often ends in
  * zeroes (a page half used); leaving the tail out spares both codec and copy: decompression of a

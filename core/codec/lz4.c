@@ -5,8 +5,14 @@
 #include "core/codec/codec.h"
 
 #include <lz4.h>
+#include <stdlib.h>
 
 #include "farswap/params.h"
+
+static void *state_new(int level)
+{
+    return calloc(1, sizeof(LZ4_stream_t));
+}
 
 static size_t compress(void *state, int level, const void *page, void *bytes, size_t capacity)
 {
@@ -25,7 +31,8 @@ const struct fsw_codec fsw_codec_lz4 = {
     .level_min = 1,
     .level_max = 65537, /* LZ4_ACCELERATION_MAX */
     .level_default = 1,
-    .state_bytes = sizeof(LZ4_stream_t),
+    .state_new = state_new,
+    .state_free = free,
     .compress = compress,
     .decompress = decompress,
 };
