@@ -30,8 +30,7 @@ def client(server, corpus, number, rng):
         rng.choices((lambda: model.write(handle, offset, source.bytes(length)),
                      lambda: model.trim(handle, offset, length),
                      lambda: model.zero(handle, offset, length)), (90, 5, 5))[0]()
-        if rng.randrange(2) == 0:
-            model.check(handle, offset, length)
+        model.check(handle, offset, length)
         pages = rng.randrange(1, 64)
         place = CLIENTS * OWN + rng.randrange(SHARED // PAGE - pages) * PAGE
         handle.pwrite(source.bytes(pages * PAGE), place)

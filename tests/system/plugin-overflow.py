@@ -28,6 +28,7 @@ def client(server, corpus, number, rng):
     source = content.Source(corpus, first=(number + 1) << 40)
     for offset in range(0, OWN, 8 << 20):
         model.write(handle, offset, source.bytes(min(8 << 20, OWN - offset)))
+    model.check_all(handle, 4 << 20)
     for _ in range(ROUNDS):
         length = rng.choice((rng.randrange(1, 4 * PAGE), rng.randrange(1, 256 * PAGE)))
         offset = rng.randrange(OWN - length + 1)

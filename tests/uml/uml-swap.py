@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """uml-swap: a real kernel nbd client, real swapon, and a program several times the guest's RAM.
 
-Server and overflow store run on the host's side of a TAP; a guest of 128 MiB attaches with the
+Server and overflow store run on the host's side of a TAP; a small guest attaches with the
 stock nbd-client, makes swap with discard, and runs hoard, which verifies every byte that comes back.
 It passes when every page was right, the device's own counters show that the swapping went through
 it and that pages went to the store and came back, the guest's kernel complained of nothing, and
@@ -15,8 +15,9 @@ import harness
 import servers
 from harness import built, expect
 
-HOARD = int(os.environ.get("FARSWAP_UML_HOARD", "384"))  # MiB: three times the RAM
-POOL = 32  # MiB: about a quarter of what the device then holds, compressed
+HOARD = int(os.environ.get("FARSWAP_UML_HOARD", "288"))  # MiB
+RAM = 96   # MiB of the guest: a third of that
+POOL = 24  # MiB: about a quarter of what the device then holds, compressed
 
 SCRIPT = f"""
 nbd-client -N '' -b 4096 -timeout 60 {uml.Net.host()} 10809 /dev/nbd0
@@ -42,7 +43,7 @@ def start_server(net):
 
 def expect_counters(server):
     counters = server.counters()
-    limit = 128 << 20
+    limit = RAM << 20
     for name, least in (("write_bytes", 2 * limit), ("read_bytes", limit),
                         ("overflow_pages", 1000), ("fetch_pages", 1000)):
         expect(counters.get(name, 0) >= least,
@@ -54,7 +55,7 @@ def test():
     net = uml.Net()
     server = start_server(net)
     seed = harness.seeded().getrandbits(31)
-    guest = uml.Guest(net, memory="128M", modules=["nbd"],
+    guest = uml.Guest(net, memory=f"{RAM}M", modules=["nbd"],
                       programs=["nbd-client", built("tests/swap/hoard")])
     result = guest.run(f"SEED={seed}" + SCRIPT, seconds=240)
     print(result.output)
@@ -62,7 +63,7 @@ def test():
     expect("discard: 0" not in result.output, "the device offers no discard")
     swapped = dict(line.split() for line in result.output.splitlines() if line.startswith("pswp"))
     for name in ("pswpin", "pswpout"):
-        expect(int(swapped[name]) * 4096 >= 128 << 20, f"{name} {swapped[name]} is too little swap")
+        expect(int(swapped[name]) * 4096 >= RAM << 20, f"{name} {swapped[name]} is too little swap")
     expect(server.alive(), "the server died")
     if isinstance(server, servers.Plugin):
         expect_counters(server)

@@ -208,9 +208,8 @@ def main(function):
         print(f"SKIP: {reason}", flush=True)
     except Failed as failure:
         status = 1
-        traceback.print_exc()
-        print(f"FAILED: {failure}", flush=True)
         show_logs()
+        print(f"FAILED: {failure}\n  at {where(failure)}", flush=True)
     except BaseException:
         show_logs()
         raise
@@ -221,6 +220,13 @@ def main(function):
         print(f"FAILED in the clean-up: {failure}", flush=True)
     print(f"{'ok' if status == 0 else 'not ok'} after {time.monotonic() - started:.1f} s")
     sys.exit(status)
+
+
+def where(failure):
+    """The calls in the test's own file that led to a failure."""
+    return ", ".join(f"{os.path.basename(frame.filename)}:{frame.lineno} {frame.name}"
+                     for frame in traceback.extract_tb(failure.__traceback__)
+                     if not frame.filename.startswith(os.path.dirname(os.path.abspath(__file__))))
 
 
 def show_logs():
