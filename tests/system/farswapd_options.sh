@@ -29,14 +29,16 @@ refused() {
     [ ! -s "$dir/out" ] || fail "$*: says something on stdout"
 }
 
-# start OPTION...: sets pid and ready.
-start() {
-    mkfifo "$dir/ready"
-    "$FARSWAPD" "$@" >"$dir/ready" 2>"$dir/err" &
+# start_by COMMAND...: it must become a farswapd. Sets pid and ready.
+start_by() {
+    "$@" >"$dir/ready" 2>"$dir/err" &
     pid=$!
     pids+=("$pid")
-    IFS= read -r -t 30 ready <"$dir/ready" || fail "$*: $(cat "$dir/err")"
-    rm "$dir/ready"
+    IFS= read -r -t 30 ready <&3 || fail "$*: $(cat "$dir/err")"
+}
+
+start() {
+    start_by "$FARSWAPD" "$@"
 }
 
 stop() {
@@ -46,6 +48,9 @@ stop() {
     [ $status -eq 0 ] || fail "status $status after SIG$1: $(cat "$dir/err")"
 }
 
+# Open for both, so that neither end waits for the other.
+mkfifo "$dir/ready"
+exec 3<>"$dir/ready"
 echo secret >"$dir/password"
 : >"$dir/empty"
 
@@ -108,15 +113,15 @@ refused 'address already in use' --listen "127.0.0.1:${BASH_REMATCH[1]}"
 grep -qa secret "/proc/$pid/cmdline" "/proc/$pid/environ" && fail 'the password shows'
 stop TERM
 
-# Without the right to lock memory: one warning that says what it risks, and on it goes.
+# With a right to lock less than --memory (to use it would make later allocations fail) or nothing:
+# one warning that says what it risks, and on it goes.
+may_lock_little() {
+    ulimit -l 65536 2>/dev/null || ulimit -l 64
+    exec setpriv --bounding-set=-ipc_lock --inh-caps=-ipc_lock --ambient-caps=-ipc_lock \
+        "$FARSWAPD" --listen 127.0.0.1:0
+}
 if [ "$(id -u)" -eq 0 ] && command -v setpriv >/dev/null; then
-    mkfifo "$dir/ready"
-    (ulimit -l 64 && exec setpriv --bounding-set=-ipc_lock --inh-caps=-ipc_lock \
-        --ambient-caps=-ipc_lock "$FARSWAPD" --listen 127.0.0.1:0 >"$dir/ready" 2>"$dir/err") &
-    pid=$!
-    pids+=("$pid")
-    IFS= read -r -t 30 ready <"$dir/ready" || fail "without a right to lock: $(cat "$dir/err")"
-    rm "$dir/ready"
+    start_by may_lock_little
     [ "$(grep -c "can't lock memory.*swap the values out" "$dir/err")" -eq 1 ] ||
         fail "no warning about locking: $(cat "$dir/err")"
     redis-cli -p "${ready##*:}" set k "$(head -c 100000 /dev/zero | tr '\0' x)" | grep -q OK ||

@@ -1,4 +1,5 @@
 """A donor of one's own, and peers that are ruder than any client library lets one be."""
+import ctypes
 import os
 import select
 import signal
@@ -10,6 +11,12 @@ import time
 
 FARSWAPD = os.environ["FARSWAPD"]
 DEADLINE = float(os.environ.get("FSW_TEST_DEADLINE", "60"))
+
+
+PR_SET_PDEATHSIG = 1
+libc = ctypes.CDLL(None)
+# meson ends a test that hangs with SIGTERM: clean up then, too.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 
 
 def wait_for(condition, what):
@@ -36,8 +43,13 @@ class Donor:
             with open(path, "w", encoding="ascii") as file:
                 file.write(password + "\n")
             command += ["--requirepass-file", path]
+
+        def in_the_child():
+            libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            if preexec is not None:
+                preexec()
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                        text=True, preexec_fn=preexec, cwd=self.folder.name)
+                                        text=True, preexec_fn=in_the_child, cwd=self.folder.name)
         self.ready = self.process.stdout.readline()
         if " ready on " not in self.ready:
             raise AssertionError("not ready: " + self.process.stderr.read())
