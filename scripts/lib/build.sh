@@ -20,5 +20,6 @@ build_programs() {
             die "meson setup failed; its log is $BUILD/meson-logs/meson-log.txt"
     fi
     attended "${as[@]}" ninja --quiet -C "$BUILD" "${PLUGIN#"$BUILD/"}" "${FARSWAPD#"$BUILD/"}" \
-        "${FARSWAP#"$BUILD/"}" "${HOARD#"$BUILD/"}" >&2 || die 'the build failed'
+        "${FARSWAP#"$BUILD/"}" "${HOARD#"$BUILD/"}" >"$STATE/build.log" ||
+        die 'the build failed:' "$(tail -n 40 "$STATE/build.log")"
 }

@@ -59,7 +59,7 @@ demo_hoard() {
 }
 
 demo_other_program() {
-    local alone squeezed records=$((2 * HOARD_BYTES / SQUEEZE_PART / 2048))
+    local alone squeezed records=$((LIMIT_BYTES * 5 / 4 / 2048)) # a quarter more than it gets
     say "python3 sorts $records records of 2 KiB, alone and with $(in_mib "$LIMIT_BYTES") of RAM:"
     alone=$(python3 "$ROOT/tests/swap/sort_records.py" "$records")
     squeeze python3 "$ROOT/tests/swap/sort_records.py" "$records" >"$STATE/squeezed.digest"

@@ -34,15 +34,48 @@ server_start() {
     local overflow=()
     [[ $4 == none ]] || overflow=("overflow=$4")
     state_note image "$IMAGE"
-    spawn server nbdkit --foreground --unix "$STATE/server.sock" --pidfile "$STATE/server.ready" \
+    # As a daemon: in the foreground nbdkit 1.32 asks the kernel for SIGTERM when its parent dies,
+    # and this script may be killed.
+    spawn server nbdkit --unix "$STATE/server.sock" --pidfile "$STATE/server.ready" \
         "$PLUGIN" "name=$IMAGE" "size=$1" "memory=$2" "codec=$3" "${overflow[@]}"
     wait_until 15 server_is_decided
-    [[ -s $STATE/server.ready ]] || die 'the device did not start:' "$(log_of server)"
+    if ! server_adopt || [[ ! -s $STATE/server.ready ]]; then
+        die 'the device did not start:' "$(log_of server)"
+    fi
     ! grep -i warning "$STATE/server.log" >&2 || true
 }
 
-# nbdkit writes its pidfile once it listens.
-server_is_decided() { [[ -s $STATE/server.ready ]] || process_is_gone server.pid; }
+# nbdkit forks, its parent ends, and it writes its pidfile once it listens. What ended without having
+# forked has failed.
+server_is_decided() {
+    [[ -s $STATE/server.ready ]] || { process_is_gone server.pid && ! server_adopt; }
+}
+
+# server_adopt: notes the process that nbdkit forked; fails if there is none.
+server_adopt() {
+    local pid directory
+    if read -r pid <"$STATE/server.ready" && serves_us "$pid"; then
+        process_note server.pid "$pid"
+        return
+    fi
+    for directory in /proc/[0-9]*; do
+        if serves_us "${directory#/proc/}"; then
+            process_note server.pid "${directory#/proc/}"
+            return
+        fi
+    done
+    return 1
+} 2>/dev/null
+
+# serves_us PID: is it an nbdkit with our socket among its arguments?
+serves_us() {
+    local argument
+    [[ $(<"/proc/$1/comm") == nbdkit ]] && process_started "$1" >/dev/null || return 1
+    while read -r -d '' argument; do
+        [[ $argument == "$STATE/server.sock" ]] && return 0
+    done <"/proc/$1/cmdline"
+    return 1
+} 2>/dev/null
 
 connections() { local cpus; cpus=$(nproc); echo $((cpus > 4 ? 4 : cpus)); }
 
@@ -105,12 +138,14 @@ mount_is_gone() { ! grep -q " $STATE/mnt " /proc/self/mounts; }
 # be turned off; nothing is stopped then. Also right for the remains of a run that was killed.
 device_down() {
     local device devices
-    mapfile -t devices < <(loops_of_ours; state_word nbd)
+    mapfile -t devices < <(loops_of_ours; state_word nbd; state_word swap)
     for device in "${devices[@]}"; do
         swap_off "$device" || return 1
     done
-    detach_fuse
+    state_forget swap
+    detach_fuse || return 1
     detach_nbd
+    server_adopt || true # the script may have been killed before it noted that one
     stop server
     image_destroy
 }
@@ -120,15 +155,15 @@ detach_fuse() {
     while read -r device; do
         losetup --detach "$device"
     done < <(loops_of_ours)
-    wait_until 10 loops_are_gone || warn "a loop device over $DISK stays: it is in use"
-    if ! mount_is_gone; then
-        wait_until 10 unmount || umount --lazy "$STATE/mnt"
+    if ! wait_until 10 loops_are_gone || ! wait_until 10 unmount; then
+        warn "$STATE/mnt is in use and stays, and so does what serves it:" "$(loops_of_ours)"
+        return 1
     fi
     wait_until 5 process_is_gone nbdfuse.pid
     stop nbdfuse
 }
 
-unmount() { umount "$STATE/mnt" 2>/dev/null || mount_is_gone; }
+unmount() { mount_is_gone || umount "$STATE/mnt" 2>/dev/null; }
 
 detach_nbd() {
     local device
@@ -142,10 +177,12 @@ detach_nbd() {
 # image_destroy: also what a killed server has left. Where nothing is built (yet), it stays noted.
 image_destroy() {
     local image
-    image=$(state_word image) || return 0
-    [[ -x $FARSWAP ]] || return 0
-    if "$FARSWAP" list 2>/dev/null | grep -qw -- "$image"; then
-        timeout 60 "$FARSWAP" destroy "$image" >&2 || warn "image $image could not be destroyed"
+    image=$(state_word image) && [[ -x $FARSWAP ]] || return 0
+    if "$FARSWAP" list 2>/dev/null | grep -q "^$image "; then
+        timeout 60 "$FARSWAP" destroy "$image" >&2 ||
+            # our own donor is going, too: nothing of the image stays there
+            { [[ -s $STATE/donor.log ]] && "$FARSWAP" destroy --local "$image" >&2; } ||
+            { warn "image $image stays (see above)" && return 1; }
     fi
     state_forget image
 }

@@ -7,11 +7,11 @@
 #   $STATE/NAME.pid   a server's process: pid and start time, so that a recycled pid is never taken
 #                     for it. Written by the process itself before it becomes the server.
 #   $STATE/NAME.log   what it printed
-#   $STATE/image, nbd, cgroup, kept    one word each: see device.sh, cgroup.sh, run
+#   $STATE/image, nbd, swap, cgroup, kept    one word each: see device.sh, cgroup.sh, run
 #
 # Nothing is removed from here before what it names is gone.
 
-STATE=${FARSWAP_RUN_STATE:-/run/farswap-run}
+STATE=$(realpath --canonicalize-missing "${FARSWAP_RUN_STATE:-/run/farswap-run}")
 LOCK=
 
 state_note() { printf '%s\n' "$2" >"$STATE/$1"; } # WORD VALUE
@@ -19,7 +19,7 @@ state_note() { printf '%s\n' "$2" >"$STATE/$1"; } # WORD VALUE
 # state_word WORD: prints its value; fails if there is none.
 state_word() {
     local value
-    [[ -f $STATE/$1 ]] && read -r value <"$STATE/$1" && printf '%s' "$value"
+    [[ -f $STATE/$1 ]] && read -r value <"$STATE/$1" && printf '%s\n' "$value"
 }
 
 state_forget() { rm -f "$STATE/$1"; }

@@ -1,0 +1,43 @@
+#!/usr/bin/python3
+"""Real swap on the running kernel: scripts/run's own demonstration, a hungry program in a quarter of
+its RAM with overflow to farswapd, verified to the last byte, and its table."""
+
+import os
+import re
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
+
+import runner  # noqa: E402
+from harness import expect, main  # noqa: E402
+
+
+def row(table, name):
+    found = re.search(rf"^  {re.escape(name)} +(\S.*)$", table, re.M)
+    expect(found, f"no row '{name}' in:\n{table}")
+    return found.group(1)
+
+
+def demonstration():
+    started = time.monotonic()
+    run = runner.Run()
+    run.wait_said("swap on:")
+    table = run.expect_status(0)
+    took = time.monotonic() - started
+    print(run.said(), table, sep="\n")
+
+    expect("every page came back right" in run.said(), "no verdict")
+    swap_on = re.search(r"([0-9.]+) s after the build", run.said())
+    expect(swap_on and float(swap_on.group(1)) < 5, f"swap took long to be on: {swap_on}")
+    expect(took < 90, f"the demonstration took {took:.0f} s")
+    overflowed, fetched = map(int, row(table, "pages overflowed, fetched").split(", "))
+    expect(overflowed > 1000 and fetched > 100, f"{overflowed} overflowed, {fetched} fetched")
+    expect(int(row(table, "  of them remote")) > 1000, "few pages were remote at the end")
+    ratio = float(row(table, "compression ratio"))
+    expect(2 <= ratio <= 4, f"compression ratio {ratio}")
+    expect("0 faults" not in row(table, "fault: p50, p99, p99.9, longest"), "no fault was timed")
+    runner.expect_nothing_remains()
+
+
+main(demonstration)
