@@ -24,12 +24,6 @@ static enum fsw_row_state state_of(uint64_t word)
     return (enum fsw_row_state)(word >> STATE_SHIFT);
 }
 
-void fsw_rows_init(struct fsw_rows *rows, struct fsw_image *image, struct fsw_frames *frames)
-{
-    *rows = (struct fsw_rows){.image = image, .frames = frames};
-    pthread_mutex_init(&rows->lock, NULL);
-}
-
 /* One more frame of rows. The lock is held. */
 static int grow(struct fsw_rows *rows)
 {
@@ -43,6 +37,13 @@ static int grow(struct fsw_rows *rows)
     }
     rows->ready = from + step;
     return 0;
+}
+
+void fsw_rows_init(struct fsw_rows *rows, struct fsw_image *image, struct fsw_frames *frames)
+{
+    *rows = (struct fsw_rows){.image = image, .frames = frames};
+    pthread_mutex_init(&rows->lock, NULL);
+    grow(rows); /* when memory is short it is too late */
 }
 
 static uint32_t take_number(struct fsw_rows *rows)

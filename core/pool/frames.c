@@ -76,15 +76,21 @@ void fsw_frames_deinit(struct fsw_frames *frames)
 
 uint32_t fsw_frames_free(struct fsw_frames *frames)
 {
-    uint32_t gone = get(frames->used) + get(frames->overhead), limit = get(frames->limit);
+    uint32_t gone = get(frames->used) + get(frames->overhead) + FSW_HEADROOM_FRAMES;
+    uint32_t limit = get(frames->limit);
     return gone < limit ? limit - gone : 0;
 }
 
-/* F2. The lock is held. */
-static int may_touch(struct fsw_frames *frames, uint32_t count)
+/* The limit leaves room for so many frames (F2). The lock is held. */
+static int fits(struct fsw_frames *frames, uint32_t count)
 {
     return (uint64_t)get(frames->used) + get(frames->nready) + get(frames->overhead) + count <=
            get(frames->limit);
+}
+
+static int may_touch(struct fsw_frames *frames, uint32_t count)
+{
+    return fits(frames, count + FSW_HEADROOM_FRAMES);
 }
 
 /* Lowest first, so that what is used stays together. The lock is held. 0: the image is full. */
@@ -115,6 +121,15 @@ static void put_untouched(struct fsw_frames *frames, uint32_t frame)
     frames->untouched_count++;
     if (frame < frames->untouched_hint)
         frames->untouched_hint = frame;
+}
+
+/* To the system. The lock is held. */
+static int give_back(struct fsw_frames *frames, uint32_t frame)
+{
+    if (madvise(fsw_image_frame(frames->image, frame), FSW_FRAME_SIZE, MADV_REMOVE) < 0)
+        return -errno;
+    put_untouched(frames, frame);
+    return 0;
 }
 
 /* The reserve is empty: one frame, by ourselves. The lock is held, and let go while touching. */
@@ -165,9 +180,11 @@ void fsw_frames_give(struct fsw_frames *frames, uint32_t frame)
     FSW_LOCK_SCOPE(&frames->lock);
     uint32_t n = get(frames->nready);
 
+    atomic_fetch_sub_explicit(&frames->used, 1, memory_order_relaxed);
+    if (!may_touch(frames, 1) && give_back(frames, frame) == 0) /* the headroom was used */
+        return;
     frames->ready[n] = frame;
     atomic_store_explicit(&frames->nready, n + 1, memory_order_relaxed);
-    atomic_fetch_sub_explicit(&frames->used, 1, memory_order_relaxed);
     if (n == frames->target * 2)
         pthread_cond_signal(&frames->wake);
 }
@@ -177,10 +194,8 @@ static int surrender(struct fsw_frames *frames)
 {
     uint32_t n = get(frames->nready);
 
-    if (n == 0 || madvise(fsw_image_frame(frames->image, frames->ready[n - 1]), FSW_FRAME_SIZE,
-                          MADV_REMOVE) < 0)
+    if (n == 0 || give_back(frames, frames->ready[n - 1]) < 0)
         return -ENOSPC;
-    put_untouched(frames, frames->ready[n - 1]);
     atomic_store_explicit(&frames->nready, n - 1, memory_order_relaxed);
     return 0;
 }
@@ -189,9 +204,10 @@ int fsw_frames_charge(struct fsw_frames *frames, uint32_t count)
 {
     FSW_LOCK_SCOPE(&frames->lock);
 
-    while (!may_touch(frames, count))
-        if (surrender(frames) < 0)
-            return -ENOSPC;
+    while (!may_touch(frames, count) && surrender(frames) == 0)
+        ;
+    if (!fits(frames, count))
+        return -ENOSPC;
     atomic_fetch_add_explicit(&frames->overhead, count, memory_order_relaxed);
     fsw_stat_add(frames->image, FSW_STAT_MEM_USED_TOTAL, (uint64_t)count * FSW_FRAME_SIZE);
     return 0;

@@ -10,7 +10,8 @@
  *      untouched: below frames_top and given back, or above it and never used
  *
  *   F1  A frame is in exactly one of these places. 0 is no frame.
- *   F2  resident (used + ready) + overhead <= limit, always: memory= bounds what the image takes.
+ *   F2  resident (used + ready) + overhead <= limit, always: memory= bounds what the image takes;
+ *       and <= limit - headroom when a frame is taken or touched for the reserve.
  *   F3  Nobody but the filler asks the system for memory while the reserve lasts; who finds it
  * empty touches one frame itself, and that is counted (reserve_misses).
  *
@@ -28,6 +29,9 @@
 /* What the filler keeps ready: 2 MiB holds sixteen 128 KiB requests in flight that don't compress.
  */
 #define FSW_RESERVE_FRAMES 512u
+/* What only charges may use: the evictor needs a row before it can free anything, so growth of the
+ * arrays must not lose to the writers that wait for it. Refilled first when frames come back. */
+#define FSW_HEADROOM_FRAMES 4u
 /* A pool smaller than this can't work: reserve, and an open zspage of several classes. */
 #define FSW_POOL_MIN_BYTES (1024u * 1024u)
 
@@ -67,8 +71,8 @@ void fsw_frames_stop(struct fsw_frames *frames);
 uint32_t fsw_frames_take(struct fsw_frames *frames);
 void fsw_frames_give(struct fsw_frames *frames, uint32_t frame);
 
-/* Accounts for `count` more frames of the image outside the frame area, before they are touched. At
- * the limit the reserve gives way. -ENOSPC: there is no reserve either. */
+/* Accounts for `count` more frames of the image outside the frame area, before they are touched.
+ * At the limit the reserve gives way, and then the headroom. -ENOSPC: neither is there. */
 int fsw_frames_charge(struct fsw_frames *frames, uint32_t count);
 
 /* Takes a charge back whose frames could not be touched. */
