@@ -5,36 +5,76 @@
 #include "core/context.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-int fsw_contexts_init(struct fsw_contexts *contexts, const struct fsw_codec *codec, int level)
+static void drop_state(struct fsw_context *context)
+{
+    if (context->state != NULL)
+        context->codec->state_free(context->state);
+    context->state = NULL;
+}
+
+/* The context is the caller's. On failure it stays as it was. */
+static int set_codec(struct fsw_context *context, uint8_t codec_id, int level)
+{
+    const struct fsw_codec *codec = fsw_codec_by_id(codec_id);
+    void *state = NULL;
+
+    if (codec->state_new != NULL) {
+        state = codec->state_new(level);
+        if (state == NULL)
+            return -ENOMEM;
+    }
+    drop_state(context);
+    context->codec = codec;
+    context->codec_id = codec_id;
+    context->level = level;
+    context->state = state;
+    return 0;
+}
+
+int fsw_contexts_init(struct fsw_contexts *contexts, uint8_t codec_id, int level)
 {
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    int r = 0;
 
-    contexts->codec = codec;
     contexts->count = cpus < 2 ? 4 : (unsigned)cpus * 2;
     contexts->all = aligned_alloc(64, contexts->count * sizeof contexts->all[0]);
     if (contexts->all == NULL)
         return -ENOMEM;
     memset(contexts->all, 0, contexts->count * sizeof contexts->all[0]);
     sem_init(&contexts->returned, 0, 0);
-    for (unsigned i = 0; codec->state_new != NULL && i < contexts->count; i++) {
-        contexts->all[i].state = codec->state_new(level);
-        if (contexts->all[i].state == NULL)
-            return -ENOMEM;
-    }
-    return 0;
+    for (unsigned i = 0; r == 0 && i < contexts->count; i++)
+        r = set_codec(&contexts->all[i], codec_id, level);
+    return r;
 }
 
 void fsw_contexts_deinit(struct fsw_contexts *contexts)
 {
     for (unsigned i = 0; contexts->all != NULL && i < contexts->count; i++)
-        if (contexts->all[i].state != NULL)
-            contexts->codec->state_free(contexts->all[i].state);
+        drop_state(&contexts->all[i]);
     free(contexts->all);
     contexts->all = NULL;
+}
+
+int fsw_contexts_set_codec(struct fsw_contexts *contexts, uint8_t codec_id, int level)
+{
+    int r = 0;
+
+    for (unsigned i = 0; r == 0 && i < contexts->count; i++) {
+        struct fsw_context *context = &contexts->all[i];
+        int idle = 0;
+        while (!atomic_compare_exchange_weak(&context->busy, &idle, 1)) {
+            idle = 0;
+            sched_yield();
+        }
+        r = set_codec(context, codec_id, level);
+        fsw_context_return(contexts, context);
+    }
+    return r;
 }
 
 static struct fsw_context *try_borrow(struct fsw_contexts *contexts)

@@ -16,19 +16,26 @@
 struct fsw_context {
     _Alignas(64) char object[FSW_OBJECT_MAX + 48];
     _Atomic int busy;
+    const struct fsw_codec *codec;
+    uint8_t codec_id;
+    int level;
     void *state; /* the codec's, NULL if it needs none */
 };
 
 struct fsw_contexts {
     struct fsw_context *all;
     unsigned count;
-    const struct fsw_codec *codec;
     _Atomic unsigned waiters;
     sem_t returned;
 };
 
-int fsw_contexts_init(struct fsw_contexts *contexts, const struct fsw_codec *codec, int level);
+int fsw_contexts_init(struct fsw_contexts *contexts, uint8_t codec_id, int level);
 void fsw_contexts_deinit(struct fsw_contexts *contexts);
+
+/* codec= changed: every context gets it as it comes home. Pages keep the codec of their objects.
+ * -ENOMEM: some contexts have the old one still. Allocates; not for the data path. */
+int fsw_contexts_set_codec(struct fsw_contexts *contexts, uint8_t codec_id, int level);
+
 struct fsw_context *fsw_context_borrow(struct fsw_contexts *contexts);
 void fsw_context_return(struct fsw_contexts *contexts, struct fsw_context *context);
 

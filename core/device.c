@@ -56,19 +56,16 @@ static int init_engine(struct fsw_device *device, const struct fsw_params *param
     device->size = params->size;
     device->pages = params->size / FSW_PAGE_SIZE;
     device->seed = fsw_object_seed(&image->super->device);
-    device->codec_id = params->codec;
-    device->codec = fsw_codec_by_id(params->codec);
-    device->codec_level = params->codec_level;
     int r = fsw_pool_init(&device->pool, image, params->memory, &device->clock);
     if (r == 0)
-        r = fsw_contexts_init(&device->contexts, device->codec, device->codec_level);
+        r = fsw_contexts_init(&device->contexts, params->codec, params->codec_level);
     if (r == 0)
         r = fsw_overflow_init(device);
     if (r < 0)
         return r;
     fsw_table_init(&device->table, image, &device->pool.frames);
     fsw_rows_init(&device->rows, image, &device->pool.frames);
-    fsw_reclaim_init(device);
+    fsw_reclaim_set_limit(device);
     return 0;
 }
 
@@ -148,11 +145,14 @@ int fsw_device_start(struct fsw_device *device, struct fsw_error *err)
     r = fsw_frames_start(&device->pool.frames);
     if (r == 0)
         r = fsw_overflow_start(device);
+    if (r == 0)
+        r = fsw_keeper_start(device);
     return r < 0 ? fsw_error(err, r, "starting threads: %s", strerror(-r)) : 0;
 }
 
 static void stop(struct fsw_device *device)
 {
+    fsw_keeper_stop(device);
     fsw_overflow_stop(device);
     fsw_frames_stop(&device->pool.frames);
     fsw_overflow_deinit(device);

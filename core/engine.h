@@ -6,6 +6,8 @@
  *      reclaim.c   who leaves: the second-chance hand, the age clock, watermarks     (policy)
  *      overflow.c  how: segments packed, put, entries flipped, rows dropped          (mechanism)
  *      fetch.c     pages read from the store
+ *      compact.c   objects moved together, so that frames come free
+ *      keeper.c    the thread that compacts, and follows what people ask for
  *
  * Lock order, outermost first (debug builds of the tests run it under TSan):
  *      entry lock bit  >  context (a semaphore)  >  table.lock  >  class lock  >  lru_lock  >
@@ -80,13 +82,22 @@ struct fsw_overflow {
     struct fsw_drop *drops;
 };
 
+struct fsw_keeper {
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    int running;
+    _Atomic int stop;
+    uint32_t codec;                                /* the word that the contexts have */
+    struct fsw_pool_object objects[FSW_SLOTS_MAX]; /* of the zspage that is being packed */
+    unsigned next_class;
+    uint32_t futile; /* frames that were freeable when compaction last moved nothing */
+};
+
 struct fsw_device {
     struct fsw_image image;
     char name[FSW_NAME_MAX + 1];
     uint64_t seed, size, pages;
-    const struct fsw_codec *codec;
-    uint8_t codec_id;
-    int codec_level;
     struct fsw_pool pool;
     struct fsw_table table;
     struct fsw_rows rows;
@@ -95,8 +106,8 @@ struct fsw_device {
     int unlocked;            /* SHM_LOCK was refused */
 
     _Atomic uint8_t clock;       /* ages are compared with it */
-    _Atomic uint32_t tick_pages; /* pages written since its last tick */
-    uint32_t tick_every;
+    _Atomic uint32_t tick_pages; /* pages written, to make it tick */
+    _Atomic uint32_t tick_every;
 
     pthread_mutex_t space_lock; /* writers that wait for a frame */
     pthread_cond_t space;
@@ -104,6 +115,7 @@ struct fsw_device {
 
     struct fsw_reclaim reclaim;
     struct fsw_overflow overflow;
+    struct fsw_keeper keeper;
 
     void (*hook)(enum fsw_hook at, void *opaque); /* tests only */
     void *hook_opaque;
@@ -140,7 +152,8 @@ struct fsw_victim {
     uint32_t page;
 };
 
-void fsw_reclaim_init(struct fsw_device *device);
+/* Watermarks and clock follow memory=: at init, and when it changed. */
+void fsw_reclaim_set_limit(struct fsw_device *device);
 /* The next page that should leave; 0: there is none. */
 int fsw_reclaim_next(struct fsw_device *device, struct fsw_victim *ret_victim);
 /* The last victim does not fit now: it comes next. */
@@ -158,9 +171,25 @@ void fsw_overflow_stop(struct fsw_device *device);
 void fsw_overflow_deinit(struct fsw_device *device);
 /* A row has become DROPPING. From any thread. */
 void fsw_overflow_drop(struct fsw_device *device, uint32_t row);
+/* Reclaim may have reason to work. From any thread, under any lock. */
+void fsw_overflow_kick(struct fsw_device *device);
 /* Waits until frames may be free, or until deadline (CLOCK_MONOTONIC ns). -ENOSPC: deadline passed,
  * or there is no store. */
 int fsw_overflow_wait(struct fsw_device *device, uint64_t deadline);
+
+/* ---- compact.c ---- */
+
+/* Frames that compaction could give back, all classes together. */
+uint32_t fsw_compact_freeable(const struct fsw_device *device);
+
+/* Packs one zspage as far as its entries allow: at most FSW_SLOTS_MAX moves, some hundred
+ * microseconds. Returns how many objects it moved; 0: nothing is worth it. One caller at a time. */
+unsigned fsw_compact_step(struct fsw_device *device);
+
+/* ---- keeper.c ---- */
+
+int fsw_keeper_start(struct fsw_device *device);
+void fsw_keeper_stop(struct fsw_device *device);
 
 /* ---- fetch.c ---- */
 

@@ -48,6 +48,8 @@ static void lay_out(struct fsw_superblock *super, uint64_t size)
     uint64_t at = sizeof *super <= FSW_FRAME_SIZE ? FSW_FRAME_SIZE : 0;
     super->counters_at = at;
     at = round_up(at + FSW_STAT_STRIPES * FSW_STAT_COUNT * sizeof(uint64_t), FSW_FRAME_SIZE);
+    super->class_stats_at = at;
+    at = round_up(at + FSW_CLASS_MAX * sizeof(struct fsw_class_stats), FSW_FRAME_SIZE);
     super->directory_at = at;
     at = round_up(at + super->leaves * sizeof(uint32_t), FSW_FRAME_SIZE);
     super->rows_at = at;
@@ -90,6 +92,7 @@ static void set_pointers(struct fsw_image *image, void *base)
 
     image->super = super;
     image->counters = (void *)(at + super->counters_at);
+    image->class_stats = (void *)(at + super->class_stats_at);
     image->directory = (void *)(at + super->directory_at);
     image->rows = (void *)(at + super->rows_at);
     image->classes = (void *)(at + super->classes_at);
@@ -155,6 +158,7 @@ static int write_super(struct fsw_superblock *super, const struct fsw_params *pa
     super->checksum = super_checksum(super);
     atomic_store(&super->next_segment, 1);
     atomic_store(&super->memory_limit, params->memory);
+    atomic_store(&super->codec, fsw_codec_word(params->codec, params->codec_level));
     return 0;
 }
 

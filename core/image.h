@@ -1,8 +1,9 @@
 /*
  * image.h: the shared memory that holds one device, and its layout.
  *
- *      superblock | counters | directory | rows | zspage classes | zspage frames | frames ...
- *        4 KiB      16 KiB     4 B each    32 B   2 B each         256 B each      4 KiB each
+ *      superblock | counters | class stats | directory | rows | zspage classes | zspage frames |
+ * frames 4 KiB      by stripe  16 B each     4 B each    32 B   2 B each         256 B each      4
+ * KiB
  *
  * SysV shared memory: it outlives every process. Sparse: sizes below are address space; a page of
  * it costs memory from its first touch on, and *reading an untouched page touches it*. Therefore:
@@ -42,7 +43,7 @@ struct fsw_superblock {
     char name[FSW_NAME_MAX + 1];
     uint64_t size;  /* of the device, bytes */
     uint64_t bytes; /* of the image */
-    uint64_t counters_at, directory_at, rows_at, classes_at, zspages_at, frames_at;
+    uint64_t counters_at, class_stats_at, directory_at, rows_at, classes_at, zspages_at, frames_at;
     uint64_t leaves, rows, zspages, frames;
     int64_t created; /* seconds since 1970 */
     char overflow[512];
@@ -50,7 +51,24 @@ struct fsw_superblock {
     _Atomic uint64_t next_segment; /* ids are taken by advancing it, and never derived */
     _Atomic uint32_t rows_top, zspages_top, frames_top;
     _Atomic int32_t holder; /* pid of the last server; the lock, not this, says if it lives */
-    _Atomic uint64_t memory_limit;
+
+    /* What people ask of the server, and its answers (core/keeper.c). They are here so that whoever
+     * may map the image may ask, and nobody else. */
+    _Atomic uint64_t memory_limit;     /* memory=: the server follows it */
+    _Atomic uint32_t codec;            /* fsw_codec_word: the server follows it */
+    _Atomic uint64_t compact_asked;    /* requests so far */
+    _Atomic uint64_t compact_answered; /* the last request that was carried out */
+};
+
+#define FSW_CLASS_MAX 256u
+
+/* A size class's numbers, as zsmalloc's `classes` file has them: kept by the server, read by
+ * anybody. */
+struct fsw_class_stats {
+    _Atomic uint32_t objects; /* allocated slots */
+    _Atomic uint32_t zspages;
+    _Atomic uint32_t frames; /* attached */
+    uint32_t spare;
 };
 
 /* A segment's place in the directory. `word`: state, pins and live count in one, so that "nothing
@@ -71,6 +89,7 @@ struct fsw_zspage_frames {
 struct fsw_image {
     struct fsw_superblock *super;
     _Atomic uint64_t (*counters)[FSW_STAT_COUNT]; /* [FSW_STAT_STRIPES] */
+    struct fsw_class_stats *class_stats;          /* [FSW_CLASS_MAX] */
     _Atomic uint32_t *directory;                  /* a leaf's frame, 0: none */
     struct fsw_row *rows;
     _Atomic uint16_t *classes;

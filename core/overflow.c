@@ -387,6 +387,13 @@ static void pressure(void *opaque)
     pthread_cond_signal(&overflow->wake);
 }
 
+void fsw_overflow_kick(struct fsw_device *device)
+{
+    if (device->overflow.running &&
+        fsw_frames_free(&device->pool.frames) < atomic_load(&device->reclaim.low))
+        pressure(device);
+}
+
 int fsw_overflow_wait(struct fsw_device *device, uint64_t deadline)
 {
     uint64_t now = fsw_now_ns();

@@ -137,8 +137,8 @@ static int place(struct fsw_device *device, uint64_t number, const void *page, u
     }
     struct fsw_context *context = fsw_context_borrow(&device->contexts);
     unsigned units = same ? fsw_object_pack_same(page, context->object)
-                          : fsw_object_pack(page, device->codec, device->codec_id,
-                                            device->codec_level, context->state, context->object);
+                          : fsw_object_pack(page, context->codec, context->codec_id, context->level,
+                                            context->state, context->object);
     uint64_t location = fsw_pool_alloc(&device->pool, units);
     if (location != 0) {
         /* The slot's cache lines come while the checksum is worked out. */

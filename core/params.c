@@ -196,30 +196,41 @@ int fsw_params_set(struct fsw_params *params, const char *key, const char *value
     return unknown_key(key, err);
 }
 
-int fsw_params_check(const struct fsw_params *params, struct fsw_error *err)
+int fsw_params_check_least(const struct fsw_params *params, struct fsw_error *err)
 {
     char a[FSW_SIZE_TEXT], b[FSW_SIZE_TEXT];
+    uint64_t least = fsw_image_base_bytes(params->size) + fsw_image_table_bytes(params->size) +
+                     FSW_POOL_MIN_BYTES;
 
+    if (params->memory >= least)
+        return 0;
+    return fsw_error(err, -EINVAL,
+                     "memory=%s is too small for the page table of a device of %s and a pool: at "
+                     "least %llu bytes (memory=%lluk)",
+                     fsw_format_size(params->memory, a), fsw_format_size(params->size, b),
+                     (unsigned long long)least, (unsigned long long)((least + 1023) >> 10));
+}
+
+int fsw_params_check_available(const struct fsw_params *params, struct fsw_error *err)
+{
+    char a[FSW_SIZE_TEXT], b[FSW_SIZE_TEXT];
+    uint64_t available = meminfo("MemAvailable");
+
+    if (available == 0 || params->memory <= available)
+        return 0;
+    return fsw_error(err, -EINVAL,
+                     "memory=%s is more than this host can give: at most MemAvailable, now %s",
+                     fsw_format_size(params->memory, a), fsw_format_size(available, b));
+}
+
+int fsw_params_check(const struct fsw_params *params, struct fsw_error *err)
+{
     if (params->name[0] == '\0')
         return fsw_error(err, -EINVAL, "name= is missing: say name=NAME, %s",
                          fsw_param_table[0].meaning);
     if (params->size == 0)
         return fsw_error(err, -EINVAL, "size= is missing: say size=SIZE, %s",
                          fsw_param_table[1].meaning);
-
-    uint64_t least = fsw_image_base_bytes(params->size) + fsw_image_table_bytes(params->size) +
-                     FSW_POOL_MIN_BYTES;
-    if (params->memory < least)
-        return fsw_error(
-            err, -EINVAL,
-            "memory=%s is too small for the page table of a device of %s and a pool: at "
-            "least %llu bytes (memory=%lluk)",
-            fsw_format_size(params->memory, a), fsw_format_size(params->size, b),
-            (unsigned long long)least, (unsigned long long)((least + 1023) >> 10));
-    uint64_t available = meminfo("MemAvailable");
-    if (available != 0 && params->memory > available)
-        return fsw_error(err, -EINVAL,
-                         "memory=%s is more than this host can give: at most MemAvailable, now %s",
-                         fsw_format_size(params->memory, a), fsw_format_size(available, b));
-    return 0;
+    int r = fsw_params_check_least(params, err);
+    return r == 0 ? fsw_params_check_available(params, err) : r;
 }

@@ -17,24 +17,25 @@
 #define AGE_MAX 127u
 #define SWEEP_PARTS 64u /* a whole sweep of the table in 64 ticks: half of what AGE_MAX leaves */
 
-void fsw_reclaim_init(struct fsw_device *device)
+void fsw_reclaim_set_limit(struct fsw_device *device)
 {
     uint32_t limit = atomic_load(&device->pool.frames.limit);
     struct fsw_reclaim *reclaim = &device->reclaim;
 
     /* A 32nd and a 16th of memory=, 64 and 128 MiB at most. */
-    reclaim->low = limit / 32 < 16384 ? limit / 32 + 16 : 16384;
-    reclaim->high = limit / 16 < 32768 ? limit / 16 + 32 : 32768;
-    atomic_store(&device->pool.frames.low, reclaim->low);
-    device->tick_every = limit / TICKS_A_LAP + 1;
+    atomic_store(&reclaim->low, limit / 32 < 16384 ? limit / 32 + 16 : 16384);
+    atomic_store(&reclaim->high, limit / 16 < 32768 ? limit / 16 + 32 : 32768);
+    atomic_store(&device->pool.frames.low, atomic_load(&reclaim->low));
+    atomic_store(&device->tick_every, limit / TICKS_A_LAP + 1);
 }
 
 void fsw_reclaim_tick(struct fsw_device *device)
 {
     uint32_t pages = atomic_fetch_add_explicit(&device->tick_pages, 1, memory_order_relaxed) + 1;
 
-    if (pages == device->tick_every) { /* just one writer sees this value */
-        atomic_fetch_sub_explicit(&device->tick_pages, device->tick_every, memory_order_relaxed);
+    uint32_t every = atomic_load_explicit(&device->tick_every, memory_order_relaxed);
+
+    if (pages % every == 0) { /* just one writer sees each value */
         atomic_fetch_add_explicit(&device->clock, 1, memory_order_relaxed);
         fsw_stat_add(&device->image, FSW_STAT_AGE_TICKS, 1);
     }

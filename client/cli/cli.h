@@ -17,7 +17,7 @@ struct cli_command {
     int (*run)(int argc, char **argv); /* argv[0] is the command's name */
 };
 
-extern const struct cli_command cli_list, cli_stats, cli_check, cli_destroy;
+extern const struct cli_command cli_list, cli_stats, cli_check, cli_compact, cli_set, cli_destroy;
 
 /* "farswap: text" on stderr; returns CLI_FAILED. */
 int cli_fail(const struct fsw_error *err);

@@ -9,8 +9,8 @@
 #include "client/cli/cli.h"
 #include "common/parse.h"
 
-static const struct cli_command *const commands[] = {&cli_list, &cli_stats, &cli_check,
-                                                     &cli_destroy};
+static const struct cli_command *const commands[] = {&cli_list,    &cli_stats, &cli_check,
+                                                     &cli_compact, &cli_set,   &cli_destroy};
 #define COMMANDS (sizeof commands / sizeof commands[0])
 
 int cli_fail(const struct fsw_error *err)
@@ -86,10 +86,11 @@ int cli_find(const char *name, struct fsw_record *ret_record, int *ret_orphan,
 
 static int help(FILE *to)
 {
-    fprintf(to, "usage: farswap COMMAND [ARGUMENT...]\n"
-                "Looks at and removes farswap devices: compressed swap in shared memory.\n\n");
+    fprintf(to,
+            "usage: farswap COMMAND [ARGUMENT...]\n"
+            "Looks at, steers and removes farswap devices: compressed swap in shared memory.\n\n");
     for (unsigned i = 0; i < COMMANDS; i++)
-        fprintf(to, "  farswap %-8s %-26s %s\n", commands[i]->name, commands[i]->arguments,
+        fprintf(to, "  farswap %-8s %-32s %s\n", commands[i]->name, commands[i]->arguments,
                 commands[i]->summary);
     fprintf(to, "\n`farswap COMMAND --help` says more. A device is made and served by nbdkit's "
                 "farswap plugin.\n");

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "client/cli/cli.h"
+#include "core/pool/pool.h"
 
 static void print(const uint64_t values[FSW_STAT_COUNT], int explain)
 {
@@ -18,6 +19,24 @@ static void print(const uint64_t values[FSW_STAT_COUNT], int explain)
     }
 }
 
+/* As zsmalloc's debugfs file `classes`. */
+static void print_classes(const struct fsw_image *image)
+{
+    const struct fsw_class_table *table = fsw_class_table();
+
+    printf("class  size  objects  used_bytes  zspages  frames  freeable  slots_per_zspage\n");
+    for (unsigned i = 1; i < table->count; i++) {
+        const struct fsw_class_stats *stats = &image->class_stats[i];
+        unsigned objects = atomic_load(&stats->objects);
+        if (objects == 0)
+            continue;
+        printf("%5u %5u %8u %11llu %8u %7u %9u %17u\n", i, table->shape[i].units * FSW_UNIT,
+               objects, (unsigned long long)objects * table->shape[i].units * FSW_UNIT,
+               atomic_load(&stats->zspages), atomic_load(&stats->frames),
+               fsw_pool_freeable(image, i), table->shape[i].slots);
+    }
+}
+
 static int run(int argc, char **argv)
 {
     struct fsw_error err = {""};
@@ -25,23 +44,27 @@ static int run(int argc, char **argv)
     struct fsw_image image;
     uint64_t values[FSW_STAT_COUNT];
     int orphan, explain = argc > 1 && strcmp(argv[1], "--explain") == 0;
+    int classes = argc > 1 && strcmp(argv[1], "--classes") == 0;
 
-    argc -= explain;
-    argv += explain;
+    argc -= explain + classes;
+    argv += explain + classes;
     if (argc > 2 || (argc > 1 && argv[1][0] == '-'))
         return cli_usage(&cli_stats, 0);
     if (cli_find(argc > 1 ? argv[1] : NULL, &record, &orphan, &err) < 0 ||
         fsw_image_attach(&image, record.shmid, 0, &err) < 0)
         return cli_fail(&err);
     fsw_image_stats(&image, values);
+    if (classes)
+        print_classes(&image);
+    else
+        print(values, explain);
     fsw_image_detach(&image);
-    print(values, explain);
     return CLI_OK;
 }
 
 const struct cli_command cli_stats = {
     .name = "stats",
-    .arguments = "[--explain] [NAME]",
+    .arguments = "[--explain|--classes] [NAME]",
     .summary = "all counters of a device",
     .help = "One \"name value\" line each, in bytes, pages or ns; with --explain also what each "
             "means.\n"

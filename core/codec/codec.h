@@ -45,6 +45,17 @@ const struct fsw_codec *fsw_codec_by_id(unsigned id);
 /* "lz4", "lz4:4", "zstd", "zstd:-3", "raw". -EINVAL with a line that lists what is allowed. */
 int fsw_codec_parse(const char *text, uint8_t *ret_id, int *ret_level, struct fsw_error *err);
 
+/* Id and level in one word, as the superblock keeps them. */
+static inline uint32_t fsw_codec_word(uint8_t id, int level)
+{
+    return (uint32_t)id | (uint32_t)level << 8; /* 24 bits of level, two's complement */
+}
+
+static inline int fsw_codec_word_level(uint32_t word)
+{
+    return (int32_t)word >> 8;
+}
+
 extern const struct fsw_codec fsw_codec_raw, fsw_codec_same, fsw_codec_lz4, fsw_codec_zstd;
 
 /* How long the page is without its zero tail: a multiple of 8, at least 8. Memory often ends in

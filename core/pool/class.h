@@ -15,9 +15,9 @@
 
 #include <stdint.h>
 
+#include "core/image.h"
 #include "core/object.h"
 
-#define FSW_CLASS_MAX 256u
 #define FSW_SLOTS_MAX 512u /* what a zspage's bitmap can hold */
 
 struct fsw_class_shape {

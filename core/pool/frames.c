@@ -46,8 +46,9 @@ int fsw_frames_init(struct fsw_frames *frames, struct fsw_image *image, uint64_t
     frames->overhead = (uint32_t)(image->super->rows_at / FSW_FRAME_SIZE);
     fsw_stat_add(image, FSW_STAT_MEM_USED_TOTAL, image->super->rows_at);
     frames->target = limit / 16 < FSW_RESERVE_FRAMES ? limit / 16 : FSW_RESERVE_FRAMES;
-    /* Give() never has to wait for the filler: everything that can be resident fits the stack. */
-    frames->ready_room = limit;
+    /* Give() never has to wait for the filler: everything that can be resident fits the stack,
+     * also after the limit was raised. */
+    frames->ready_room = (uint32_t)image->super->frames;
     frames->ready = reserve_space((size_t)frames->ready_room * sizeof(uint32_t));
     frames->untouched = reserve_space(map_bytes(frames));
     if (frames->ready == NULL || frames->untouched == NULL)
@@ -257,7 +258,8 @@ static int drain(struct fsw_frames *frames)
 {
     uint32_t batch[BATCH], n = 0, kept = 0;
 
-    while (n < BATCH && get(frames->nready) > frames->target + frames->target / 2)
+    while (n < BATCH && get(frames->nready) > 0 &&
+           (get(frames->nready) > frames->target + frames->target / 2 || !may_touch(frames, 0)))
         batch[n++] = frames->ready[--frames->nready];
     if (n == 0)
         return 0;
@@ -277,6 +279,21 @@ static int drain(struct fsw_frames *frames)
             put_untouched(frames, batch[i]);
     atomic_fetch_sub_explicit(&frames->used, n, memory_order_relaxed);
     return kept == 0;
+}
+
+static uint32_t frames_of(uint64_t memory)
+{
+    return (uint32_t)(memory / FSW_FRAME_SIZE < UINT32_MAX ? memory / FSW_FRAME_SIZE : UINT32_MAX);
+}
+
+void fsw_frames_set_limit(struct fsw_frames *frames, uint64_t memory)
+{
+    uint32_t limit = frames_of(memory);
+    FSW_LOCK_SCOPE(&frames->lock);
+
+    atomic_store_explicit(&frames->limit, limit, memory_order_relaxed);
+    frames->target = limit / 16 < FSW_RESERVE_FRAMES ? limit / 16 : FSW_RESERVE_FRAMES;
+    pthread_cond_signal(&frames->wake);
 }
 
 static void publish_gauges(struct fsw_frames *frames)

@@ -71,6 +71,10 @@ void fsw_frames_stop(struct fsw_frames *frames);
 uint32_t fsw_frames_take(struct fsw_frames *frames);
 void fsw_frames_give(struct fsw_frames *frames, uint32_t frame);
 
+/* memory= changed. A reserve beyond it is given back at once; what is used beyond it leaves by
+ * reclaim. */
+void fsw_frames_set_limit(struct fsw_frames *frames, uint64_t memory);
+
 /* Accounts for `count` more frames of the image outside the frame area, before they are touched.
  * At the limit the reserve gives way, and then the headroom. -ENOSPC: neither is there. */
 int fsw_frames_charge(struct fsw_frames *frames, uint32_t count);

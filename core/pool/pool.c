@@ -10,12 +10,11 @@
 #include <sys/mman.h>
 
 #include "common/cleanup.h"
-
-#define UNIT_MASK ((1u << FSW_ZSPAGE_UNIT_BITS) - 1)
-#define FRAME_UNITS (FSW_FRAME_SIZE / FSW_UNIT)
-#define FULL FSW_FULLNESS_GROUPS
+#include "core/pool/zspage.h"
 
 #define relaxed memory_order_relaxed
+#define ZSPAGES_LOOKED_AT 256u
+#define SLOTS_TRIED 16u /* holes looked at for one that has its frames */
 
 static size_t zspages_bytes(const struct fsw_image *image)
 {
@@ -39,8 +38,10 @@ int fsw_pool_init(struct fsw_pool *pool, struct fsw_image *image, uint64_t memor
         return -ENOMEM;
     }
     madvise(pool->zspages, zspages_bytes(image), MADV_NOHUGEPAGE);
-    for (unsigned i = 0; i < FSW_CLASS_MAX; i++)
+    for (unsigned i = 0; i < FSW_CLASS_MAX; i++) {
         pthread_mutex_init(&pool->classes[i].lock, NULL);
+        pool->classes[i].stats = &image->class_stats[i];
+    }
     pthread_mutex_init(&pool->lru_lock, NULL);
     return 0;
 }
@@ -54,11 +55,6 @@ void fsw_pool_deinit(struct fsw_pool *pool)
 }
 
 /* ---- fullness lists (the class's lock is held) ---- */
-
-static unsigned group_of(const struct fsw_class_shape *shape, unsigned used)
-{
-    return used == shape->slots ? FULL : used * FSW_FULLNESS_GROUPS / shape->slots;
-}
 
 static void list_add(struct fsw_pool *pool, struct fsw_class *class, uint32_t id, unsigned group)
 {
@@ -127,6 +123,12 @@ static void age_remove(struct fsw_pool *pool, uint32_t id)
 
 /* ---- zspages ---- */
 
+/* A class's numbers change under its lock; readers elsewhere see them a moment later. */
+static void count(_Atomic uint32_t *number, int by)
+{
+    atomic_store_explicit(number, atomic_load_explicit(number, relaxed) + (uint32_t)by, relaxed);
+}
+
 /* Memory behind the next ids, a frame of zspages at a time (16), charged before it is touched. */
 static int grow_ids(struct fsw_pool *pool)
 {
@@ -182,7 +184,7 @@ static uint32_t make_zspage(struct fsw_pool *pool, struct fsw_class *class, unsi
     }
     atomic_store_explicit(&pool->image->classes[id], (uint16_t)class_number, memory_order_release);
     list_add(pool, class, id, 0);
-    class->zspages++;
+    count(&class->stats->zspages, 1);
     fsw_stat_add(pool->image, FSW_STAT_ZSPAGES, 1);
     return id;
 }
@@ -190,7 +192,7 @@ static uint32_t make_zspage(struct fsw_pool *pool, struct fsw_class *class, unsi
 static void unmake_zspage(struct fsw_pool *pool, struct fsw_class *class, uint32_t id)
 {
     list_remove(pool, class, id);
-    class->zspages--;
+    count(&class->stats->zspages, -1);
     atomic_store_explicit(&pool->image->classes[id], 0, memory_order_release);
     fsw_stat_sub(pool->image, FSW_STAT_ZSPAGES, 1);
 
@@ -203,24 +205,6 @@ static void unmake_zspage(struct fsw_pool *pool, struct fsw_class *class, uint32
 
 /* ---- slots and their frames ---- */
 
-static int slot_is_set(const struct fsw_zspage *zspage, unsigned slot)
-{
-    return zspage->slots[slot / 64] >> slot % 64 & 1;
-}
-
-/* 1 if a set slot overlaps the frame. */
-static int frame_in_use(const struct fsw_zspage *zspage, const struct fsw_class_shape *shape,
-                        unsigned frame)
-{
-    unsigned first = frame * FRAME_UNITS / shape->units;
-    unsigned last = ((frame + 1) * FRAME_UNITS - 1) / shape->units;
-
-    for (unsigned slot = first; slot <= last && slot < shape->slots; slot++)
-        if (slot_is_set(zspage, slot))
-            return 1;
-    return 0;
-}
-
 static void detach_unused(struct fsw_pool *pool, uint32_t id, const struct fsw_class_shape *shape,
                           unsigned first, unsigned last)
 {
@@ -232,6 +216,8 @@ static void detach_unused(struct fsw_pool *pool, uint32_t id, const struct fsw_c
             continue;
         atomic_store_explicit(&map->frame[i], 0, memory_order_release);
         fsw_stat_sub(pool->image, FSW_STAT_POOL_FRAMES, 1);
+        pool->zspages[id].attached--;
+        count(&pool->classes[pool->zspages[id].class].stats->frames, -1);
         fsw_frames_give(&pool->frames, frame);
     }
 }
@@ -248,15 +234,38 @@ static int attach_frames(struct fsw_pool *pool, uint32_t id, unsigned first, uns
             return -ENOSPC;
         atomic_store_explicit(&map->frame[i], frame, memory_order_release);
         fsw_stat_add(pool->image, FSW_STAT_POOL_FRAMES, 1);
+        pool->zspages[id].attached++;
+        count(&pool->classes[pool->zspages[id].class].stats->frames, 1);
     }
     return 0;
 }
 
-static unsigned first_free_slot(const struct fsw_zspage *zspage)
+static int frames_attached(const struct fsw_zspage_frames *map, unsigned first, unsigned last)
 {
-    for (unsigned word = 0;; word++)
-        if (~zspage->slots[word] != 0)
-            return word * 64 + (unsigned)__builtin_ctzll(~zspage->slots[word]);
+    for (unsigned i = first; i <= last; i++)
+        if (atomic_load_explicit(&map->frame[i], relaxed) == 0)
+            return 0;
+    return 1;
+}
+
+/* The first free slot that needs no new frame, if one of the first few is such; else the first. */
+static unsigned pick_slot(const struct fsw_zspage *zspage, const struct fsw_zspage_frames *map,
+                          const struct fsw_class_shape *shape)
+{
+    unsigned first = shape->slots, tries = 0;
+
+    for (unsigned word = 0; word * 64 < shape->slots && tries < SLOTS_TRIED; word++)
+        for (uint64_t holes = ~zspage->slots[word]; holes != 0 && tries < SLOTS_TRIED;
+             holes &= holes - 1) {
+            unsigned slot = word * 64 + (unsigned)__builtin_ctzll(holes), at = slot * shape->units;
+            if (slot >= shape->slots)
+                break;
+            if (frames_attached(map, at / FRAME_UNITS, (at + shape->units - 1) / FRAME_UNITS))
+                return slot;
+            first = slot < first ? slot : first;
+            tries++;
+        }
+    return first;
 }
 
 static uint32_t fullest_with_room(const struct fsw_class *class)
@@ -265,6 +274,41 @@ static uint32_t fullest_with_room(const struct fsw_class *class)
         if (class->lists[group] != 0)
             return class->lists[group];
     return 0;
+}
+
+int fsw_pool_is_allocated(const struct fsw_pool *pool, uint64_t location, unsigned units)
+{
+    uint64_t id = location >> FSW_ZSPAGE_UNIT_BITS;
+    unsigned at = (unsigned)location & UNIT_MASK;
+
+    if (id == 0 || id >= atomic_load(&pool->image->super->zspages_top))
+        return 0;
+    const struct fsw_zspage *zspage = &pool->zspages[id];
+    const struct fsw_class_shape *shape = &pool->table->shape[zspage->class];
+    return zspage->class != 0 && at % shape->units == 0 && units <= shape->units &&
+           at / shape->units < shape->slots && slot_is_set(zspage, at / shape->units);
+}
+
+/* The slot becomes an object's, with its frames. 0: a frame is missing. The class's lock is held.
+ */
+static uint64_t occupy(struct fsw_pool *pool, struct fsw_class *class,
+                       const struct fsw_class_shape *shape, uint32_t id, unsigned slot)
+{
+    struct fsw_zspage *zspage = &pool->zspages[id];
+    unsigned at = slot * shape->units;
+    unsigned first = at / FRAME_UNITS, last = (at + shape->units - 1) / FRAME_UNITS;
+
+    if (attach_frames(pool, id, first, last) < 0) {
+        detach_unused(pool, id, shape, first, last);
+        if (zspage->used == 0)
+            unmake_zspage(pool, class, id);
+        return 0;
+    }
+    zspage->slots[slot / 64] |= 1ull << slot % 64;
+    zspage->used++;
+    count(&class->stats->objects, 1);
+    list_update(pool, class, id);
+    return (uint64_t)id << FSW_ZSPAGE_UNIT_BITS | at;
 }
 
 uint64_t fsw_pool_alloc(struct fsw_pool *pool, unsigned units)
@@ -279,21 +323,8 @@ uint64_t fsw_pool_alloc(struct fsw_pool *pool, unsigned units)
         id = make_zspage(pool, class, class_number);
     if (id == 0)
         return 0;
-
-    struct fsw_zspage *zspage = &pool->zspages[id];
-    unsigned slot = first_free_slot(zspage), at = slot * shape->units;
-    unsigned first = at / FRAME_UNITS, last = (at + shape->units - 1) / FRAME_UNITS;
-    if (attach_frames(pool, id, first, last) < 0) {
-        detach_unused(pool, id, shape, first, last);
-        if (zspage->used == 0)
-            unmake_zspage(pool, class, id);
-        return 0;
-    }
-    zspage->slots[slot / 64] |= 1ull << slot % 64;
-    zspage->used++;
-    class->objects++;
-    list_update(pool, class, id);
-    return (uint64_t)id << FSW_ZSPAGE_UNIT_BITS | at;
+    unsigned slot = pick_slot(&pool->zspages[id], &pool->image->zspages[id], shape);
+    return occupy(pool, class, shape, id, slot);
 }
 
 int fsw_pool_free(struct fsw_pool *pool, uint64_t location)
@@ -313,7 +344,7 @@ int fsw_pool_free(struct fsw_pool *pool, uint64_t location)
     unsigned at = (unsigned)location & UNIT_MASK, slot = at / shape->units;
     zspage->slots[slot / 64] &= ~(1ull << slot % 64);
     zspage->used--;
-    class->objects--;
+    count(&class->stats->objects, -1);
     detach_unused(pool, (uint32_t)id, shape, at / FRAME_UNITS,
                   (at + shape->units - 1) / FRAME_UNITS);
     if (zspage->used == 0)
@@ -405,14 +436,16 @@ int fsw_pool_read(const struct fsw_image *image, uint64_t location, void *object
 
 /* ---- reclaim's view ---- */
 
-/* Page numbers from the headers of all set slots. The class's lock is held, so frames stay. */
-static unsigned collect(struct fsw_pool *pool, uint32_t id, struct fsw_pool_object *objects)
+/* Page numbers from the headers of all set slots from one on. The class's lock is held, so frames
+ * stay. */
+static unsigned collect(struct fsw_pool *pool, uint32_t id, unsigned from,
+                        struct fsw_pool_object *objects)
 {
     const struct fsw_zspage *zspage = &pool->zspages[id];
     const struct fsw_class_shape *shape = &pool->table->shape[zspage->class];
     unsigned n = 0;
 
-    for (unsigned slot = 0; slot < shape->slots; slot++) {
+    for (unsigned slot = from; slot < shape->slots; slot++) {
         if (!slot_is_set(zspage, slot))
             continue;
         uint64_t location = (uint64_t)id << FSW_ZSPAGE_UNIT_BITS | slot * shape->units;
@@ -449,81 +482,75 @@ unsigned fsw_pool_pass_oldest(struct fsw_pool *pool, struct fsw_pool_object *obj
         }
         pthread_mutex_unlock(&pool->lru_lock);
         if (same)
-            return collect(pool, id, objects);
+            return collect(pool, id, 0, objects);
     }
 }
 
-/* ---- proof ---- */
+/* ---- compaction's view ---- */
 
-int fsw_pool_is_allocated(const struct fsw_pool *pool, uint64_t location, unsigned units)
+/* Frames that an object each would need, end to end. */
+static uint64_t frames_for(uint64_t objects, uint64_t units)
 {
-    uint64_t id = location >> FSW_ZSPAGE_UNIT_BITS;
-    unsigned at = (unsigned)location & UNIT_MASK;
+    return (objects * units + FRAME_UNITS - 1) / FRAME_UNITS;
+}
 
-    if (id == 0 || id >= atomic_load(&pool->image->super->zspages_top))
+/* Each zspage may keep a frame that is only partly used. */
+uint32_t fsw_pool_freeable(const struct fsw_image *image, unsigned class_number)
+{
+    const struct fsw_class_stats *stats = &image->class_stats[class_number];
+    uint64_t frames = atomic_load_explicit(&stats->frames, relaxed);
+    uint64_t needed = frames_for(atomic_load_explicit(&stats->objects, relaxed),
+                                 fsw_class_table()->shape[class_number].units) +
+                      atomic_load_explicit(&stats->zspages, relaxed);
+
+    return frames > needed ? (uint32_t)(frames - needed) : 0;
+}
+
+/* The one that packing makes smallest, among so many that the lock is held for microseconds. */
+static uint32_t most_wasteful(const struct fsw_pool *pool, const struct fsw_class *class,
+                              unsigned units)
+{
+    uint32_t best = 0;
+    uint64_t most = 0;
+    unsigned looked = 0;
+
+    for (unsigned group = 0; group < FSW_FULLNESS_GROUPS; group++)
+        for (uint32_t id = class->lists[group]; id != 0 && looked < ZSPAGES_LOOKED_AT;
+             id = pool->zspages[id].next, looked++) {
+            const struct fsw_zspage *zspage = &pool->zspages[id];
+            uint64_t waste = zspage->attached - frames_for(zspage->used, units);
+            if (waste > most) {
+                most = waste;
+                best = id;
+            }
+        }
+    return best;
+}
+
+uint32_t fsw_pool_sparse(struct fsw_pool *pool, unsigned class_number,
+                         struct fsw_pool_object *objects, unsigned *ret_count)
+{
+    struct fsw_class *class = &pool->classes[class_number];
+    FSW_LOCK_SCOPE(&class->lock);
+    uint32_t id = most_wasteful(pool, class, pool->table->shape[class_number].units);
+
+    *ret_count = id != 0 ? collect(pool, id, pool->zspages[id].used, objects) : 0;
+    return id;
+}
+
+uint64_t fsw_pool_alloc_packed(struct fsw_pool *pool, uint32_t id, unsigned units)
+{
+    unsigned class_number = pool->table->of_units[units];
+    const struct fsw_class_shape *shape = &pool->table->shape[class_number];
+    struct fsw_class *class = &pool->classes[class_number];
+    FSW_LOCK_SCOPE(&class->lock);
+    const struct fsw_zspage *zspage = &pool->zspages[id];
+
+    /* The object that is to move keeps the zspage alive, if it is that class's still. */
+    if (atomic_load_explicit(&pool->image->classes[id], relaxed) != class_number)
         return 0;
-    const struct fsw_zspage *zspage = &pool->zspages[id];
-    const struct fsw_class_shape *shape = &pool->table->shape[zspage->class];
-    return zspage->class != 0 && at % shape->units == 0 && units <= shape->units &&
-           at / shape->units < shape->slots && slot_is_set(zspage, at / shape->units);
-}
-
-static int check_zspage(struct fsw_pool *pool, uint32_t id, uint32_t *frames, struct fsw_error *err)
-{
-    const struct fsw_zspage *zspage = &pool->zspages[id];
-    const struct fsw_class_shape *shape = &pool->table->shape[zspage->class];
-    unsigned used = 0;
-
-    for (unsigned slot = 0; slot < FSW_SLOTS_MAX; slot++) {
-        used += (unsigned)slot_is_set(zspage, slot);
-        if (slot_is_set(zspage, slot) && slot >= shape->slots)
-            return fsw_error(err, -EUCLEAN, "zspage %u: slot %u is past the class's end", id, slot);
-    }
-    if (used != zspage->used || used == 0)
-        return fsw_error(err, -EUCLEAN, "zspage %u: %u slots set, %u counted (P3)", id, used,
-                         zspage->used);
-    if (group_of(shape, used) != zspage->group)
-        return fsw_error(err, -EUCLEAN, "zspage %u: in fullness group %u with %u used", id,
-                         zspage->group, used);
-    for (unsigned i = 0; i < FSW_ZSPAGE_FRAMES; i++) {
-        int attached = atomic_load(&pool->image->zspages[id].frame[i]) != 0;
-        int needed = i < shape->frames && frame_in_use(zspage, shape, i);
-        if (attached != needed)
-            return fsw_error(err, -EUCLEAN, "zspage %u: frame slot %u is %s (P1, P2)", id, i,
-                             attached ? "attached and unused" : "used and not attached");
-        *frames += (uint32_t)attached;
-    }
-    return 0;
-}
-
-int fsw_pool_check(struct fsw_pool *pool, struct fsw_error *err)
-{
-    uint32_t top = atomic_load(&pool->image->super->zspages_top), listed = 0, alive = 0, frames = 0;
-
-    for (uint32_t id = 1; id < top; id++) {
-        if (pool->zspages[id].class != atomic_load(&pool->image->classes[id]))
-            return fsw_error(err, -EUCLEAN, "zspage %u: class differs from the image's", id);
-        if (pool->zspages[id].class == 0)
-            continue;
-        alive++;
-        int r = check_zspage(pool, id, &frames, err);
-        if (r < 0)
-            return r;
-    }
-    for (uint32_t id = pool->oldest; id != 0 && listed <= alive; id = pool->zspages[id].newer)
-        listed++;
-    if (listed != alive)
-        return fsw_error(err, -EUCLEAN, "%u zspages in age order, %u alive (P3)", listed, alive);
-    listed = 0;
-    for (unsigned c = 1; c < pool->table->count; c++)
-        for (unsigned g = 0; g <= FULL; g++)
-            for (uint32_t id = pool->classes[c].lists[g]; id != 0 && listed <= alive;
-                 id = pool->zspages[id].next)
-                listed++;
-    if (listed != alive)
-        return fsw_error(err, -EUCLEAN, "%u zspages in fullness lists, %u alive (P3)", listed,
-                         alive);
-    if (frames != fsw_stat_get(pool->image, FSW_STAT_POOL_FRAMES))
-        return fsw_error(err, -EUCLEAN, "%u frames attached, another number counted", frames);
+    for (unsigned slot = 0; slot < zspage->used && slot < shape->slots; slot++)
+        if (!slot_is_set(zspage, slot))
+            return occupy(pool, class, shape, id, slot);
     return 0;
 }

@@ -34,14 +34,15 @@ struct fsw_zspage {
     uint32_t prev, next;                /* in its class's fullness list */
     uint32_t older, newer;              /* in the pool's age order */
     uint16_t class, used;
-    uint8_t group;
-    uint8_t stamp; /* age clock when the reclaim hand last passed, or when it was made */
+    uint8_t group;    /* fullness; its list */
+    uint8_t attached; /* frames */
+    uint8_t stamp;    /* age clock when the reclaim hand last passed, or when it was made */
 };
 
 struct fsw_class {
     pthread_mutex_t lock;
     uint32_t lists[FSW_FULLNESS_GROUPS + 1]; /* heads; the last one: full zspages */
-    uint32_t objects, zspages;
+    struct fsw_class_stats *stats;           /* in the image */
 } __attribute__((aligned(64)));
 
 struct fsw_pool {
@@ -77,6 +78,19 @@ int fsw_pool_free(struct fsw_pool *pool, uint64_t location);
  * location that no zspage backs (a damaged entry). */
 int fsw_pool_write(struct fsw_pool *pool, uint64_t location, const void *object, unsigned units);
 int fsw_pool_read(const struct fsw_image *image, uint64_t location, void *object, unsigned units);
+
+/* ---- for compaction (core/compact.c) ---- */
+
+/* Frames of a class that come free when each of its zspages is packed. */
+uint32_t fsw_pool_freeable(const struct fsw_image *image, unsigned class_number);
+
+/* A zspage that packing would make smaller, and its objects (FSW_SLOTS_MAX) that lie past where its
+ * last object would be then: *ret_count of them. Returns its id; 0: the class has none. */
+uint32_t fsw_pool_sparse(struct fsw_pool *pool, unsigned class_number,
+                         struct fsw_pool_object *objects, unsigned *ret_count);
+
+/* A slot in the packed part of that zspage, or 0. */
+uint64_t fsw_pool_alloc_packed(struct fsw_pool *pool, uint32_t zspage, unsigned units);
 
 /* Asks for a slot's cache lines, to be written soon. */
 void fsw_pool_prefetch(const struct fsw_pool *pool, uint64_t location, unsigned units);

@@ -45,6 +45,10 @@ int fsw_params_set(struct fsw_params *params, const char *key, const char *value
  * against the table of that size. */
 int fsw_params_check(const struct fsw_params *params, struct fsw_error *err);
 
+/* Parts of it: memory against the table of that size; memory against MemAvailable. */
+int fsw_params_check_least(const struct fsw_params *params, struct fsw_error *err);
+int fsw_params_check_available(const struct fsw_params *params, struct fsw_error *err);
+
 void fsw_params_wipe(struct fsw_params *params);
 
 /* 1 if text can be a device's name: 1 to 63 of A-Z a-z 0-9 . _ -, not beginning with . or - */

@@ -52,6 +52,7 @@
     X(WRITE_STALLS, write_stalls, COUNTER, "pages", "page writes that waited for reclaim")         \
     X(WRITE_STALL_NS, write_stall_ns, COUNTER, "ns", "time that page writes waited for reclaim")   \
     X(NO_SPACE, no_space, COUNTER, "pages", "page writes refused with ENOSPC (reject_alloc_fail)") \
+    X(COMPACT_MOVED, objs_moved, COUNTER, "objects", "objects that compaction moved")              \
     X(CORRUPT_PAGES, corrupt_pages, COUNTER, "pages",                                              \
       "objects whose header or checksum did not fit, at each time they were read")                 \
     X(RECLAIM_SCANNED, reclaim_scanned, COUNTER, "pages", "objects that the reclaim hand passed")  \

@@ -1,0 +1,145 @@
+/*
+ * keeper.c: the thread that keeps the pool dense, and follows what people ask for.
+ *
+ * Compaction begins by itself when a sixteenth of the pool's frames could come free, and goes on
+ * down to a thirty-second, one zspage at a time with a pause between; it stops where a step moves
+ * nothing, until more has died. `farswap compact` asks for all that can be had.
+ *
+ * Requests are words in the image's superblock (core/image.h): who may map the image may ask. They
+ * are looked at ten times a second, so a request costs the data path nothing.
+ */
+#include <errno.h>
+
+#include "common/cleanup.h"
+#include "common/clock.h"
+#include "core/engine.h"
+
+#define LOOK_EVERY_NS (100 * FSW_NS_PER_MS)
+#define BEGIN_PART 16u
+#define END_PART 64u
+#define STUCK_MAX 64u /* steps that free nothing, because others work there */
+#define WORTH_IT 64u  /* frames: below a quarter of a MiB nobody minds */
+
+static uint32_t pool_frames(const struct fsw_device *device)
+{
+    return (uint32_t)fsw_stat_get(&device->image, FSW_STAT_POOL_FRAMES);
+}
+
+/* Steps until fewer than `enough` frames are freeable, or nothing moves. Lets the CPU go between
+ * steps. */
+static void compact_to(struct fsw_device *device, uint32_t enough)
+{
+    struct fsw_keeper *keeper = &device->keeper;
+    uint32_t best = UINT32_MAX;
+    unsigned stuck = 0;
+
+    while (!atomic_load(&keeper->stop) && stuck < STUCK_MAX) {
+        uint32_t freeable = fsw_compact_freeable(device);
+        if (freeable <= enough)
+            break;
+        /* What moves without anything coming free must end as well. */
+        stuck = freeable < best ? 0 : stuck + 1;
+        best = freeable < best ? freeable : best;
+        if (fsw_compact_step(device) == 0)
+            break;
+        sched_yield();
+    }
+    keeper->futile = fsw_compact_freeable(device);
+}
+
+static void compact_if_sparse(struct fsw_device *device)
+{
+    uint32_t frames = pool_frames(device), freeable = fsw_compact_freeable(device);
+    struct fsw_keeper *keeper = &device->keeper;
+
+    if (freeable < keeper->futile)
+        keeper->futile = freeable;
+    if (freeable > WORTH_IT && freeable > frames / BEGIN_PART &&
+        freeable > keeper->futile + frames / END_PART)
+        compact_to(device, frames / END_PART);
+}
+
+static void answer_compact(struct fsw_device *device)
+{
+    struct fsw_superblock *super = device->image.super;
+    uint64_t asked = atomic_load(&super->compact_asked);
+
+    if (asked == atomic_load(&super->compact_answered))
+        return;
+    compact_to(device, 0);
+    atomic_store(&super->compact_answered, asked);
+}
+
+static void follow_memory(struct fsw_device *device)
+{
+    uint64_t memory = atomic_load(&device->image.super->memory_limit);
+
+    if (memory / FSW_FRAME_SIZE == atomic_load(&device->pool.frames.limit))
+        return;
+    fsw_frames_set_limit(&device->pool.frames, memory);
+    fsw_reclaim_set_limit(device);
+    fsw_overflow_kick(device);
+}
+
+static void follow_codec(struct fsw_device *device)
+{
+    uint32_t word = atomic_load(&device->image.super->codec);
+
+    if (word == device->keeper.codec)
+        return;
+    if (fsw_codec_by_id(word & 0xff) != NULL &&
+        fsw_contexts_set_codec(&device->contexts, (uint8_t)word, fsw_codec_word_level(word)) < 0)
+        return; /* no memory now: again at the next look */
+    device->keeper.codec = word;
+}
+
+static void *keeper_loop(void *opaque)
+{
+    struct fsw_device *device = opaque;
+    struct fsw_keeper *keeper = &device->keeper;
+
+    while (!atomic_load(&keeper->stop)) {
+        follow_memory(device);
+        follow_codec(device);
+        answer_compact(device);
+        compact_if_sparse(device);
+        FSW_LOCK_SCOPE(&keeper->lock);
+        struct timespec until = fsw_timespec(fsw_now_ns() + LOOK_EVERY_NS);
+        if (!atomic_load(&keeper->stop))
+            pthread_cond_timedwait(&keeper->wake, &keeper->lock, &until);
+    }
+    return NULL;
+}
+
+int fsw_keeper_start(struct fsw_device *device)
+{
+    struct fsw_keeper *keeper = &device->keeper;
+    pthread_condattr_t monotonic;
+
+    keeper->codec = atomic_load(&device->image.super->codec);
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_mutex_init(&keeper->lock, NULL);
+    pthread_cond_init(&keeper->wake, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    int r = pthread_create(&keeper->thread, NULL, keeper_loop, device);
+    if (r != 0)
+        return -r;
+    pthread_setname_np(keeper->thread, "fsw-keeper");
+    keeper->running = 1;
+    return 0;
+}
+
+void fsw_keeper_stop(struct fsw_device *device)
+{
+    struct fsw_keeper *keeper = &device->keeper;
+
+    if (!keeper->running)
+        return;
+    atomic_store(&keeper->stop, 1);
+    pthread_mutex_lock(&keeper->lock);
+    pthread_cond_signal(&keeper->wake);
+    pthread_mutex_unlock(&keeper->lock);
+    pthread_join(keeper->thread, NULL);
+    keeper->running = 0;
+}

@@ -1,0 +1,36 @@
+/*
+ * zspage.h: arithmetic of slots and frames inside one zspage; for the pool's own files.
+ */
+#ifndef FSW_ZSPAGE_H
+#define FSW_ZSPAGE_H
+
+#include "core/pool/pool.h"
+
+#define UNIT_MASK ((1u << FSW_ZSPAGE_UNIT_BITS) - 1)
+#define FRAME_UNITS (FSW_FRAME_SIZE / FSW_UNIT)
+#define FULL FSW_FULLNESS_GROUPS
+
+static inline unsigned group_of(const struct fsw_class_shape *shape, unsigned used)
+{
+    return used == shape->slots ? FULL : used * FSW_FULLNESS_GROUPS / shape->slots;
+}
+
+static inline int slot_is_set(const struct fsw_zspage *zspage, unsigned slot)
+{
+    return zspage->slots[slot / 64] >> slot % 64 & 1;
+}
+
+/* 1 if a set slot overlaps the frame. */
+static inline int frame_in_use(const struct fsw_zspage *zspage, const struct fsw_class_shape *shape,
+                               unsigned frame)
+{
+    unsigned first = frame * FRAME_UNITS / shape->units;
+    unsigned last = ((frame + 1) * FRAME_UNITS - 1) / shape->units;
+
+    for (unsigned slot = first; slot <= last && slot < shape->slots; slot++)
+        if (slot_is_set(zspage, slot))
+            return 1;
+    return 0;
+}
+
+#endif
