@@ -36,6 +36,7 @@ enum fsw_hook {
     FSW_HOOK_LIVE,         /* the row is LIVE, no entry flipped */
     FSW_HOOK_FLIPPED,      /* one entry flipped or found changed, its object not freed */
     FSW_HOOK_FETCH_PINNED, /* a reader has its row pinned and has not asked the store */
+    FSW_HOOK_FETCHED,      /* a write of part of a page has its row pinned, not its entry locked */
 };
 
 /* One segment on its way out. */

@@ -25,7 +25,7 @@
 #define DROP_DEADLINE_NS (5 * FSW_NS_PER_S)
 #define DROP_PAUSE_NS FSW_NS_PER_S
 #define PAUSE_MIN_NS (50 * FSW_NS_PER_MS)
-#define PAUSE_MAX_NS (2 * FSW_NS_PER_S)
+#define PAUSE_MAX_NS (FSW_WRITE_WAIT_NS / 2) /* so every write that waits sees a try */
 
 /* ---- answers, on the store's thread ---- */
 

@@ -242,6 +242,7 @@ static int read_and_lock(struct fsw_device *device, uint64_t number, fsw_entry *
         fsw_fetch(device, &fetch, 1);
         if (fetch.result < 0)
             return fetch.result;
+        fsw_hook(device, FSW_HOOK_FETCHED);
         *ret_value = fsw_entry_lock(entry);
         int same = fsw_entry_same_place(*ret_value, value);
         if (!same)
