@@ -1,0 +1,268 @@
+/*
+ * test_device_store.c: a device whose store is away, full, forgetful, or lies.
+ */
+#include "rig.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/clock.h"
+
+static const struct rig_options with_store = {.size = 8 << 20, .memory = 8 << 20, .with_store = 1};
+
+static int read_page(struct rig *rig, uint64_t page, char *bytes)
+{
+    return fsw_device_read(rig->device, bytes, page * FSW_PAGE_SIZE, FSW_PAGE_SIZE);
+}
+
+/* Pages 0..count-1 in the store. */
+static void open_with_pages_away(struct rig *rig, unsigned count)
+{
+    rig_open(rig, &with_store);
+    for (unsigned page = 0; page < count; page++)
+        assert_int_equal(rig_write_page(rig, page, RIG_TEXT, page), 0);
+    rig_evict_all(rig);
+    assert_int_equal(rig_stat(rig, FSW_STAT_PAGES_STORE), count);
+}
+
+static uint64_t segment_of(struct rig *rig, uint64_t page)
+{
+    return fsw_row_id(&rig->device->image, fsw_entry_row(*rig_entry(rig, page)));
+}
+
+struct reader {
+    struct rig *rig;
+    _Atomic int done;
+};
+
+static void *read_page_0(void *opaque)
+{
+    struct reader *reader = opaque;
+    rig_expect_page(reader->rig, 0, RIG_TEXT, 0);
+    atomic_store(&reader->done, 1);
+    return NULL;
+}
+
+static void local_pages_do_not_wait_for_a_store_that_is_away(void **state)
+{
+    struct rig rig;
+    pthread_t thread;
+    char bytes[FSW_PAGE_SIZE];
+
+    open_with_pages_away(&rig, 4);
+    assert_int_equal(rig_write_page(&rig, 100, RIG_HALF, 7), 0);
+    teststore_hold(rig.store, TESTSTORE_GETS);
+    struct reader reader = {.rig = &rig};
+    pthread_create(&thread, NULL, read_page_0, &reader);
+    teststore_wait_held(rig.store, TESTSTORE_GETS, 1);
+    for (unsigned i = 0; i < 1000; i++) {
+        rig_expect_page(&rig, 100, RIG_HALF, 7 + i);
+        rig_expect_page(&rig, 101, RIG_ZERO, 0);
+        assert_int_equal(rig_write_page(&rig, 100, RIG_HALF, 8 + i), 0);
+        assert_int_equal(rig_write_page(&rig, 1, RIG_HALF, i), 0); /* a remote one, rewritten */
+    }
+    assert_int_equal(fsw_device_discard(rig.device, 2 * FSW_PAGE_SIZE, FSW_PAGE_SIZE), 0);
+
+    /* A write of part of a remote page gives up in time, and changes nothing. */
+    uint64_t start = fsw_now_ns();
+    memset(bytes, 1, sizeof bytes);
+    assert_int_equal(fsw_device_write(rig.device, bytes, 3 * FSW_PAGE_SIZE + 5, 100), -EIO);
+    uint64_t took = fsw_now_ns() - start;
+    assert_in_range(took, FSW_WRITE_WAIT_NS * 9 / 10, FSW_WRITE_WAIT_NS * 3);
+    assert_int_equal(atomic_load(&reader.done), 0);
+    teststore_release(rig.store, TESTSTORE_GETS);
+    pthread_join(thread, NULL);
+    rig_expect_page(&rig, 3, RIG_TEXT, 3);
+    rig_close(&rig);
+}
+
+static void a_lost_segment_costs_its_pages_and_says_so(void **state)
+{
+    struct rig rig;
+    char bytes[16 * FSW_PAGE_SIZE];
+
+    open_with_pages_away(&rig, 8);
+    assert_int_equal(rig_write_page(&rig, 20, RIG_TEXT, 20), 0);
+    teststore_lose(rig.store, segment_of(&rig, 0));
+    assert_int_equal(read_page(&rig, 0, bytes), -EIO);
+    assert_int_equal(rig_stat(&rig, FSW_STAT_STORE_LOST_PAGES), 1);
+    assert_int_equal(fsw_device_write(rig.device, bytes, 10, 10), -EIO);
+    assert_int_equal(fsw_device_read(rig.device, bytes, 0, sizeof bytes), -EIO);
+    assert_int_equal(rig_stat(&rig, FSW_STAT_STORE_LOST_PAGES), 10);
+    assert_int_equal(rig_stat(&rig, FSW_STAT_FAILED_READS), 2);
+    assert_int_equal(rig_stat(&rig, FSW_STAT_FAILED_WRITES), 1);
+    rig_expect_page(&rig, 20, RIG_TEXT, 20);
+    for (unsigned page = 0; page < 8; page++) /* writing heals */
+        assert_int_equal(rig_write_page(&rig, page, RIG_HALF, page), 0);
+    for (unsigned page = 0; page < 8; page++)
+        rig_expect_page(&rig, page, RIG_HALF, page);
+    rig_close(&rig);
+}
+
+static void damaged_bytes_are_an_error_and_never_content(void **state)
+{
+    struct rig rig;
+    char bytes[FSW_PAGE_SIZE], expected[FSW_PAGE_SIZE];
+
+    rig_open(&rig, &with_store);
+    assert_int_equal(rig_write_page(&rig, 0, RIG_NOISE, 0), 0);
+    rig_evict_all(&rig);
+    uint64_t id = segment_of(&rig, 0), errors = 0;
+    uint32_t length = teststore_length(rig.store, id);
+    rig_fill(expected, RIG_NOISE, 0);
+    for (uint32_t at = 0; at < length; at++) {
+        teststore_damage(rig.store, id, at);
+        int r = read_page(&rig, 0, bytes);
+        if (r == 0) /* padding */
+            assert_memory_equal(bytes, expected, sizeof expected);
+        else
+            assert_int_equal(r, -EIO);
+        errors += r != 0;
+        teststore_damage(rig.store, id, at);
+    }
+    assert_true(errors > length - FSW_UNIT);
+    assert_int_equal(rig_stat(&rig, FSW_STAT_CORRUPT_PAGES), errors);
+    rig_expect_page(&rig, 0, RIG_NOISE, 0);
+    rig_close(&rig);
+}
+
+static void a_get_that_is_refused_is_an_error_once(void **state)
+{
+    static const enum fsw_store_result results[] = {FSW_STORE_REFUSED, FSW_STORE_CORRUPT,
+                                                    FSW_STORE_GONE};
+    struct rig rig;
+    char bytes[FSW_PAGE_SIZE];
+
+    open_with_pages_away(&rig, 2);
+    for (unsigned i = 0; i < 3; i++) {
+        teststore_answer(rig.store, TESTSTORE_GETS, results[i], 1, 0);
+        assert_int_equal(read_page(&rig, 0, bytes), -EIO);
+        rig_expect_page(&rig, 0, RIG_TEXT, 0);
+    }
+    rig_close(&rig);
+}
+
+static void a_long_read_fetches_in_batches(void **state)
+{
+    struct rig rig;
+    static char bytes[50 * FSW_PAGE_SIZE], page[FSW_PAGE_SIZE];
+
+    open_with_pages_away(&rig, 50);
+    assert_int_equal(fsw_device_read(rig.device, bytes, 0, sizeof bytes), 0);
+    for (unsigned i = 0; i < 50; i++) {
+        rig_fill(page, RIG_TEXT, i);
+        assert_memory_equal(bytes + i * FSW_PAGE_SIZE, page, FSW_PAGE_SIZE);
+    }
+    assert_int_equal(rig_stat(&rig, FSW_STAT_FETCH_PAGES), 50);
+    assert_int_equal(teststore_gets(rig.store), 50);
+    rig_close(&rig);
+}
+
+/* ---- no room ---- */
+
+static void with_a_full_store_writes_wait_and_then_fail(void **state)
+{
+    struct rig rig;
+    unsigned page = 0;
+    int r;
+
+    rig_open(&rig, &(struct rig_options){.size = 16 << 20, .memory = 2 << 20, .with_store = 1});
+    teststore_room(rig.store, 2);
+    uint64_t start;
+    do {
+        start = fsw_now_ns();
+        r = rig_write_page(&rig, page, RIG_NOISE, page);
+    } while (r == 0 && ++page < 4096);
+    uint64_t took = fsw_now_ns() - start;
+    assert_int_equal(r, -ENOSPC);
+    assert_in_range(took, FSW_WRITE_WAIT_NS * 9 / 10, FSW_WRITE_WAIT_NS * 3);
+    assert_true(rig_stat(&rig, FSW_STAT_STORE_FULL) > 0);
+    assert_int_equal(rig_stat(&rig, FSW_STAT_NO_SPACE), 1);
+    assert_int_equal(rig_write_page(&rig, 0, RIG_NOISE, 12345), -ENOSPC);
+    for (unsigned i = 0; i < page; i++)
+        rig_expect_page(&rig, i, RIG_NOISE, i);
+    teststore_room(rig.store, 1000); /* room again: nobody has to be told */
+    assert_int_equal(rig_write_page(&rig, 0, RIG_NOISE, 12345), 0);
+    rig_expect_page(&rig, 0, RIG_NOISE, 12345);
+    rig_close(&rig);
+}
+
+/* The array of rows can't grow when nothing is free: its first frame must be there before. */
+static void the_first_segment_leaves_a_pool_that_is_full_already(void **state)
+{
+    struct rig rig;
+
+    rig_open(&rig, &(struct rig_options){.size = 16 << 20, .memory = 2 << 20, .with_store = 1});
+    pthread_mutex_lock(&rig.device->overflow.lock);
+    rig.device->overflow.pause_until = fsw_now_ns() + 400 * FSW_NS_PER_MS;
+    pthread_mutex_unlock(&rig.device->overflow.lock);
+    for (unsigned page = 0; page < 1000; page++)
+        assert_int_equal(rig_write_page(&rig, page, RIG_NOISE, page), 0);
+    assert_true(rig_stat(&rig, FSW_STAT_WRITE_STALLS) > 0);
+    for (unsigned page = 0; page < 1000; page++)
+        rig_expect_page(&rig, page, RIG_NOISE, page);
+    rig_close(&rig);
+}
+
+static int drops_tried(struct rig *rig, void *opaque)
+{
+    return teststore_drops(rig->store) >= 3;
+}
+
+static void a_drop_is_tried_until_it_is_answered(void **state)
+{
+    struct rig rig;
+
+    open_with_pages_away(&rig, 3);
+    assert_int_equal(rig_stat(&rig, FSW_STAT_SEGMENTS), 1);
+    teststore_answer(rig.store, TESTSTORE_DROPS, FSW_STORE_UNREACHABLE, 2, 0);
+    assert_int_equal(fsw_device_discard(rig.device, 0, 8 << 20), 0);
+    rig_wait(&rig, drops_tried, NULL);
+    rig_prove(&rig);
+    assert_int_equal(teststore_segments(rig.store), 0);
+    assert_int_equal(rig_stat(&rig, FSW_STAT_STORE_DROPS), 1);
+    rig_close(&rig);
+}
+
+/* ---- the end ---- */
+
+static void closing_under_a_put_leaves_its_pages_in_the_pool(void **state)
+{
+    struct rig rig;
+    struct fsw_image image;
+
+    rig_open(&rig, &with_store);
+    for (unsigned page = 0; page < 20; page++)
+        assert_int_equal(rig_write_page(&rig, page, RIG_TEXT, page), 0);
+    teststore_hold(rig.store, TESTSTORE_PUTS);
+    rig_evict(&rig, 1);
+    teststore_wait_held(rig.store, TESTSTORE_PUTS, 1);
+    assert_int_equal(fsw_image_attach(&image, rig.device->image.shmid, 1, NULL), 0);
+    uint64_t seed = rig.device->seed;
+    fsw_device_close(rig.device);
+    for (unsigned page = 0; page < 20; page++) {
+        uint64_t value = *fsw_table_find(&image, page);
+        char object[FSW_OBJECT_MAX], bytes[FSW_PAGE_SIZE], expected[FSW_PAGE_SIZE];
+        assert_int_equal(fsw_entry_state(value), FSW_POOL);
+        assert_int_equal(value & (FSW_ENTRY_LOCK | FSW_ENTRY_OVERFLOW), 0);
+        assert_int_equal(
+            fsw_pool_read(&image, fsw_entry_location(value), object, fsw_entry_units(value)), 0);
+        assert_int_equal(fsw_object_open(seed, page, object, fsw_entry_units(value), bytes), 0);
+        rig_fill(expected, RIG_TEXT, page);
+        assert_memory_equal(bytes, expected, sizeof bytes);
+    }
+    fsw_image_detach(&image);
+    teststore_free(rig.store);
+}
+
+RIG_MAIN(cmocka_unit_test(local_pages_do_not_wait_for_a_store_that_is_away),
+         cmocka_unit_test(a_lost_segment_costs_its_pages_and_says_so),
+         cmocka_unit_test(damaged_bytes_are_an_error_and_never_content),
+         cmocka_unit_test(a_get_that_is_refused_is_an_error_once),
+         cmocka_unit_test(a_long_read_fetches_in_batches),
+         cmocka_unit_test(with_a_full_store_writes_wait_and_then_fail),
+         cmocka_unit_test(the_first_segment_leaves_a_pool_that_is_full_already),
+         cmocka_unit_test(a_drop_is_tried_until_it_is_answered),
+         cmocka_unit_test(closing_under_a_put_leaves_its_pages_in_the_pool))
