@@ -9,7 +9,11 @@ CHILD=
 
 attended() {
     local status=0
-    env --default-signal=INT,QUIT "$@" <&0 {LOCK}>&- &
+    if [[ -n $LOCK ]]; then
+        env --default-signal=INT,QUIT "$@" <&0 {LOCK}>&- &
+    else
+        env --default-signal=INT,QUIT "$@" <&0 &
+    fi
     CHILD=$!
     wait "$CHILD" || status=$?
     CHILD=

@@ -62,13 +62,25 @@ demo_other_program() {
     local alone squeezed records=$((LIMIT_BYTES * 5 / 4 / 2048)) # a quarter more than it gets
     say "python3 sorts $records records of 2 KiB, alone and with $(in_mib "$LIMIT_BYTES") of RAM:"
     alone=$(python3 "$ROOT/tests/swap/sort_records.py" "$records")
-    squeeze python3 "$ROOT/tests/swap/sort_records.py" "$records" >"$STATE/squeezed.digest"
+    demo_sort_squeezed "$records" >"$STATE/squeezed.digest"
     squeezed=$(<"$STATE/squeezed.digest")
     if [[ -n $alone && $alone == "$squeezed" ]]; then
         say "  the same result: sha256 ${alone:0:16}..."
     else
         failures+=("python3 sorted wrongly: ${squeezed:-nothing} instead of ${alone:-nothing}")
     fi
+}
+
+# Linux 6.18 sometimes (2 of 8 times on stock nbdkit memory as well, more on a loaded machine) kills
+# a program in a tight cgroup although swap is free. That is not the device's doing: so again.
+demo_sort_squeezed() {
+    local kills
+    for _ in 1 2 3 4 5; do
+        kills=$(squeeze_oom_kills)
+        squeeze python3 "$ROOT/tests/swap/sort_records.py" "$1" && return
+        (($(squeeze_oom_kills) > kills)) || return
+        say '  the kernel killed it for want of memory although swap is free; again'
+    done
 }
 
 demo_judge() {

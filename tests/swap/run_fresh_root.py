@@ -1,16 +1,21 @@
 #!/usr/bin/python3
 """scripts/run in a Debian root that has nothing: it installs what it needs from the machine's own
 package sources, builds, swaps, and demonstrates. Then again: on the prepared root no package is
-touched. The root is made anew each time (mmdebstrap, variant minbase) and thrown away."""
+touched. At last that root is booted as a User Mode Linux guest, whose kernel has nbd and cgroup v2:
+the demonstration through nbd-client, --keep, a swapoff that finds too little RAM, --stop. The root
+is made anew each time (mmdebstrap, variant minbase) and thrown away."""
 
 import os
 import re
 import shutil
 import sys
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../system/lib"))
+for folder in ("../system/lib", "../uml", "lib"):
+    sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), folder))
 
 import harness  # noqa: E402
+import runner  # noqa: E402
+from guest import Guest  # noqa: E402
 from harness import Skip, at_exit, expect, main, need, run, workdir  # noqa: E402
 
 # Nothing of this may be there before scripts/run: it must not lean on what it has to install.
@@ -23,9 +28,47 @@ set -e
 mount --rbind /dev {root}/dev
 mount --rbind /sys {root}/sys
 mount -t proc proc {root}/proc
-mount -t tmpfs run {root}/run
 exec chroot {root} /usr/bin/env -i HOME=/root PATH=/usr/bin:/bin CI=true "$@"
 """
+
+
+# In the guest. 256 MiB of RAM; what is kept must serve the host, whoever needs memory there.
+IN_GUEST = """
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
+run="bash /farswap/scripts/run"
+no() { if "$@"; then echo "should have failed: $*"; exit 1; fi; }
+$run --size 512M --memory 16M
+$run --size 512M --memory 64M --keep
+grep -q '^/dev/nbd0 ' /proc/swaps
+no $run -- true                                  # kept: refused, and told how to end it
+mkfifo /run/hold
+/farswap/build/tests/swap/hoard --size 280M --report /run/report --hold /run/hold &
+hoard=$!
+for i in $(seq 1200); do test -e /run/report && break; sleep 0.1; done
+no $run --stop                                   # more is swapped out than there is RAM
+grep -q '^/dev/nbd0 ' /proc/swaps
+: >/run/hold
+wait $hoard
+$run --stop
+no grep -q nbd /proc/swaps
+test ! -e /sys/block/nbd0/pid
+no grep -l -E 'nbdkit|farswapd' /proc/[0-9]*/comm
+test "$(tail -n +2 /proc/sysvipc/shm | wc -l)" = 0
+"""
+
+
+class DebianGuest(Guest):
+    """The root that scripts/run has prepared, with the guest kernel's modules."""
+
+    def __init__(self, root):  # the root directory is not a new one: no super().__init__()
+        self.uml = need("linux.uml")
+        self.net, self.memory, self.kernel_options, self.root = None, "256M", [], root
+        self._setup = ["mount -t cgroup2 cgroup2 /sys/fs/cgroup", "ln -s /proc/self/fd /dev/fd"]
+        os.makedirs(f"{root}/result", exist_ok=True)
+        shutil.copytree("/usr/lib/uml/modules", f"{root}/lib/modules", dirs_exist_ok=True)
+        self.add_file("/usr/sbin/poweroff", b"#!/bin/sh\nsync\nexec /usr/bin/python3 -c "
+                      b"'import ctypes; ctypes.CDLL(None).reboot(0x4321fedc)'\n")
+        os.chmod(f"{root}/usr/sbin/poweroff", 0o755)
 
 
 def debian_sources():
@@ -82,20 +125,19 @@ def inside(root, *argv, seconds=700):
 
 
 def left_behind(root):
-    with open("/proc/swaps") as swaps:
-        lines = [line for line in swaps if "loop" in line]
     loops = [line for line in run(["losetup", "--list", "--noheadings"]).stdout.splitlines()
              if "farswap-run" in line]
     processes = [pid for pid in os.listdir("/proc") if pid.isdigit() and
                  os.path.exists(f"/proc/{pid}/root") and
                  os.readlink(f"/proc/{pid}/root").startswith(root)]
-    return lines + loops + processes
+    return loops + processes
 
 
 def fresh_root():
     if os.geteuid() != 0:
         raise Skip("a chroot needs root")
     root = make_root()
+    runner.alone()
     at_exit(lambda: inside(root, "bash", "/farswap/scripts/run", "--stop", seconds=200))
     there = [name for name in ABSENT if any(os.path.exists(f"{root}{folder}/{name}") for folder in
                                             ("/usr/bin", "/bin", "/usr/sbin", "/sbin"))]
@@ -118,6 +160,18 @@ def fresh_root():
     took = re.search(r"([0-9.]+) s after the build", second.stderr)
     expect(took and float(took.group(1)) < 5, f"swap was slow to be on: {second.stderr}")
     expect(not left_behind(root), f"left behind: {left_behind(root)}")
+    in_guest(root)
+
+
+def in_guest(root):
+    result = DebianGuest(root).run(IN_GUEST, seconds=400)
+    print(result.output)
+    expect(result.status == 0, f"in the guest: {result.status}\n{result.dmesg[-2000:]}")
+    expect("front door: the kernel's nbd" in result.output, "not through the kernel's nbd")
+    for text in ("every page came back right", "swap stays on", "is kept on here since",
+                 "more RAM than there is", "everything stays up"):
+        expect(text in result.output, f"no '{text}' in what scripts/run said in the guest")
+    expect(not re.search("I/O error|-error on swap", result.dmesg), result.dmesg[-3000:])
 
 
 main(fresh_root)

@@ -5,6 +5,7 @@ nor the machine's. remains() lists what is left of all of them on the host: proc
 devices, cgroups, shared memory. It looks at the kernel, never at the script's own records.
 """
 
+import fcntl
 import glob
 import os
 import re
@@ -41,6 +42,7 @@ class Run:
 
     def __init__(self, *arguments, stdin=subprocess.DEVNULL):
         if Run._count == 0:
+            alone()
             os.mkdir(os.path.join(workdir(), "images"))
             os.mkdir(os.path.join(workdir(), "records"))
             at_exit(stop_quietly)
@@ -79,6 +81,14 @@ class Run:
         expect(status == wanted,
                f"scripts/run ended with {status}, not {wanted}: {self.said()[-3000:]}{output}")
         return output
+
+
+def alone():
+    """Until the test ends, no other test of another build swaps: the kernel would put its pages on
+    our device as well, and its cgroup would refuse to take them back at our swapoff."""
+    lock = open("/run/lock/farswap-swap-tests", "w")  # open for as long as the test runs
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    at_exit(lock.close)
 
 
 def note_images():
