@@ -147,11 +147,14 @@ int fsw_device_start(struct fsw_device *device, struct fsw_error *err)
         r = fsw_overflow_start(device);
     if (r == 0)
         r = fsw_keeper_start(device);
+    if (r == 0)
+        r = fsw_crew_start(&device->crew);
     return r < 0 ? fsw_error(err, r, "starting threads: %s", strerror(-r)) : 0;
 }
 
 static void stop(struct fsw_device *device)
 {
+    fsw_crew_stop(&device->crew);
     fsw_keeper_stop(device);
     fsw_overflow_stop(device);
     fsw_frames_stop(&device->pool.frames);
@@ -297,17 +300,7 @@ static int read_range(struct fsw_device *device, char *bytes, uint64_t offset, u
     return r < 0 ? r : fetch_rest(device, fetches, waiting);
 }
 
-int fsw_device_read(struct fsw_device *device, void *bytes, uint64_t offset, uint64_t length)
-{
-    int r = check_range(device, offset, length);
-
-    if (r == 0)
-        r = read_range(device, bytes, offset, length);
-    return ended(device, r, FSW_STAT_READS, FSW_STAT_READ_BYTES, FSW_STAT_FAILED_READS, length);
-}
-
-static int write_range(struct fsw_device *device, const char *bytes, uint64_t offset,
-                       uint64_t length)
+static int write_range(struct fsw_device *device, char *bytes, uint64_t offset, uint64_t length)
 {
     int r = 0;
 
@@ -323,12 +316,60 @@ static int write_range(struct fsw_device *device, const char *bytes, uint64_t of
     return r;
 }
 
+/* A request that the crew works on. */
+struct shared_request {
+    struct fsw_device *device;
+    char *bytes;
+    uint64_t offset, length;
+    int (*range)(struct fsw_device *device, char *bytes, uint64_t offset, uint64_t length);
+    _Atomic int result; /* the first error */
+};
+
+/* Parts end where the device's pages do: no page is in two. */
+static void run_part(void *arg, unsigned part)
+{
+    struct shared_request *request = arg;
+    uint64_t base = request->offset / FSW_PAGE_SIZE * FSW_PAGE_SIZE;
+    uint64_t from = part == 0 ? request->offset : base + (uint64_t)part * FSW_PART_BYTES;
+    uint64_t end = request->offset + request->length,
+             to = base + (uint64_t)(part + 1) * FSW_PART_BYTES;
+    int none = 0;
+    int r = request->range(request->device, request->bytes + (from - request->offset), from,
+                           (to < end ? to : end) - from);
+
+    if (r < 0)
+        atomic_compare_exchange_strong(&request->result, &none, r);
+}
+
+static int spread(struct fsw_device *device, char *bytes, uint64_t offset, uint64_t length,
+                  int (*range)(struct fsw_device *, char *, uint64_t, uint64_t))
+{
+    struct shared_request request = {
+        .device = device, .bytes = bytes, .offset = offset, .length = length, .range = range};
+
+    if (length < 2 * FSW_PART_BYTES)
+        return range(device, bytes, offset, length);
+    uint64_t span = offset % FSW_PAGE_SIZE + length;
+    fsw_crew_run(&device->crew, run_part, &request,
+                 (unsigned)((span + FSW_PART_BYTES - 1) / FSW_PART_BYTES));
+    return atomic_load(&request.result);
+}
+
+int fsw_device_read(struct fsw_device *device, void *bytes, uint64_t offset, uint64_t length)
+{
+    int r = check_range(device, offset, length);
+
+    if (r == 0)
+        r = spread(device, bytes, offset, length, read_range);
+    return ended(device, r, FSW_STAT_READS, FSW_STAT_READ_BYTES, FSW_STAT_FAILED_READS, length);
+}
+
 int fsw_device_write(struct fsw_device *device, const void *bytes, uint64_t offset, uint64_t length)
 {
     int r = check_range(device, offset, length);
 
     if (r == 0)
-        r = write_range(device, bytes, offset, length);
+        r = spread(device, (char *)(uintptr_t)bytes, offset, length, write_range);
     return ended(device, r, FSW_STAT_WRITES, FSW_STAT_WRITE_BYTES, FSW_STAT_FAILED_WRITES, length);
 }
 

@@ -7,6 +7,7 @@
  *      overflow.c  how: segments packed, put, entries flipped, rows dropped          (mechanism)
  *      fetch.c     pages read from the store
  *      compact.c   objects moved together, so that frames come free
+ *      crew.c      threads that help with large requests
  *      keeper.c    the thread that compacts, and follows what people ask for
  *
  * Lock order, outermost first (debug builds of the tests run it under TSan):
@@ -19,6 +20,7 @@
 #include <pthread.h>
 
 #include "core/context.h"
+#include "core/crew.h"
 #include "core/pool/pool.h"
 #include "core/rows.h"
 #include "core/table.h"
@@ -28,6 +30,9 @@
 #define FSW_DROPS_IN_FLIGHT 32u
 #define FSW_SEGMENT_OBJECTS (FSW_SEGMENT_BYTES / FSW_UNIT / FSW_OBJECT_UNITS_MIN)
 #define FSW_FETCH_BATCH 16u
+/* A request is cut into parts of 32 KiB for the crew: compressing one takes some 50 µs, waking a
+ * member about 5. */
+#define FSW_PART_BYTES (8 * FSW_PAGE_SIZE)
 
 /* Where tests can hold the overflow of a segment (design: rules a to c of the data path). */
 enum fsw_hook {
@@ -61,7 +66,7 @@ struct fsw_reclaim {
     struct fsw_pool_object objects[FSW_SLOTS_MAX]; /* of the zspage under the hand */
     unsigned count, next;
     uint8_t stamp;
-    uint32_t low, high;  /* watermarks, in free frames */
+    _Atomic uint32_t low, high;  /* watermarks, in free frames */
     uint64_t clamp_leaf; /* where the clamping sweep is */
     uint8_t clamped_to;
 };
@@ -117,6 +122,7 @@ struct fsw_device {
     struct fsw_reclaim reclaim;
     struct fsw_overflow overflow;
     struct fsw_keeper keeper;
+    struct fsw_crew crew;
 
     void (*hook)(enum fsw_hook at, void *opaque); /* tests only */
     void *hook_opaque;

@@ -2,7 +2,7 @@
  * keeper.c: the thread that keeps the pool dense, and follows what people ask for.
  *
  * Compaction begins by itself when a sixteenth of the pool's frames could come free, and goes on
- * down to a thirty-second, one zspage at a time with a pause between; it stops where a step moves
+ * down to a sixty-fourth, one zspage at a time with a pause between; it stops where a step moves
  * nothing, until more has died. `farswap compact` asks for all that can be had.
  *
  * Requests are words in the image's superblock (core/image.h): who may map the image may ask. They

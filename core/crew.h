@@ -1,0 +1,47 @@
+/*
+ * crew.h: large requests on all CPUs that are free.
+ *
+ * A request of many pages is cut into parts; the thread that got it works on them, and so does
+ * every idle member of the crew that wakes in time. Nobody waits for a member that is busy
+ * elsewhere: a host whose CPUs are all at work serves the request with one thread, as if there were
+ * no crew.
+ */
+#ifndef FSW_CREW_H
+#define FSW_CREW_H
+
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdatomic.h>
+
+#define FSW_CREW_MAX 15u
+
+struct fsw_crew_job {
+    void (*run)(void *arg, unsigned part);
+    void *arg;
+    unsigned parts;
+    _Atomic unsigned next; /* the first part that nobody has taken */
+    unsigned users;        /* members at work on it; under the crew's lock */
+    struct fsw_crew_job *later;
+};
+
+struct fsw_crew {
+    pthread_t threads[FSW_CREW_MAX];
+    unsigned count;
+    _Atomic unsigned idle;
+    pthread_mutex_t lock; /* the list, users, stop; held for a few instructions */
+    pthread_cond_t left;  /* a member left a job */
+    sem_t work;
+    struct fsw_crew_job *jobs;
+    int stop;
+};
+
+/* One member less than there are CPUs. After any fork. */
+int fsw_crew_start(struct fsw_crew *crew);
+void fsw_crew_stop(struct fsw_crew *crew);
+
+/* Calls run(arg, 0 .. parts-1), each once, on this thread and on idle members; returns when all
+ * have returned. Does not allocate. */
+void fsw_crew_run(struct fsw_crew *crew, void (*run)(void *arg, unsigned part), void *arg,
+                  unsigned parts);
+
+#endif
