@@ -426,7 +426,7 @@ int fsw_pool_read(const struct fsw_image *image, uint64_t location, void *object
     char *rest;
     const char *first = locate(image, location, bytes, &here, &rest);
 
-    if (first == NULL)
+    if (first == NULL || units < FSW_OBJECT_UNITS_MIN)
         return -EIO;
     memcpy(object, first, here);
     if (rest != NULL)
