@@ -245,6 +245,16 @@ fsw_entry *rig_entry(struct rig *rig, uint64_t page)
     return fsw_table_find(&rig->device->image, page);
 }
 
+void rig_compact(struct rig *rig)
+{
+    struct fsw_keeper *keeper = &rig->device->keeper;
+
+    atomic_fetch_add(&rig->device->image.super->compact_asked, 1);
+    pthread_mutex_lock(&keeper->lock);
+    pthread_cond_signal(&keeper->wake);
+    pthread_mutex_unlock(&keeper->lock);
+}
+
 uint64_t rig_resident(const struct fsw_image *image)
 {
     char line[512];
@@ -504,6 +514,7 @@ void rig_prove(struct rig *rig)
     struct fsw_device *device = rig->device;
     struct fsw_error err = {""};
 
+    fsw_keeper_stop(device); /* or it compacts what we look at */
     stand_still(rig);
     struct sums sums = {
         .live = calloc(device->image.super->rows_top + 1, sizeof(uint32_t)),
@@ -521,6 +532,8 @@ void rig_prove(struct rig *rig)
     if (r == 0)
         r = prove_counters(device, &sums, sums.text, sizeof sums.text);
     let_go(rig);
+    atomic_store(&device->keeper.stop, 0);
+    must(fsw_keeper_start(device), &err);
     free(sums.live);
     free(sums.seen);
     if (r < 0)

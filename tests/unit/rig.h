@@ -93,6 +93,9 @@ void rig_evict(struct rig *rig, int on);
 /* Evicts all and waits until no page is left in the pool. */
 void rig_evict_all(struct rig *rig);
 
+/* Asks the keeper to compact, now. */
+void rig_compact(struct rig *rig);
+
 /* Waits until nothing is on its way and proves that everything adds up: entries against pool, rows,
  * store, frames and counters. */
 void rig_prove(struct rig *rig);

@@ -122,6 +122,7 @@ static void one_step(struct model *model)
         expect_range(model, offset, length);
         break;
     case 5:
+        rig_compact(&model->rig);
         assert_int_equal(fsw_device_flush(model->rig.device), 0);
         break;
     default:

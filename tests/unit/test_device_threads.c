@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define WRITERS 4u
 #define OWNED 2048u
@@ -26,6 +27,7 @@ struct stress {
     uint64_t seed, steps;
     _Atomic uint32_t begun[OWNED], acknowledged[OWNED];
     _Atomic unsigned wrong;
+    _Atomic int ended;
     char first_wrong[200];
     pthread_mutex_t lock;
 };
@@ -226,12 +228,25 @@ static void *work(void *opaque)
     return NULL;
 }
 
+/* Objects move as fast as they can. */
+static void *stir(void *opaque)
+{
+    struct stress *stress = opaque;
+    const struct timespec pause = {.tv_nsec = 300 * 1000};
+
+    while (!atomic_load(&stress->ended)) {
+        rig_compact(&stress->rig);
+        nanosleep(&pause, NULL);
+    }
+    return NULL;
+}
+
 static void run(const struct rig_options *options, uint64_t steps, unsigned delay_us,
                 unsigned fail_in_thousand)
 {
     struct stress *stress = calloc(1, sizeof *stress);
     struct worker workers[WRITERS];
-    pthread_t threads[WRITERS];
+    pthread_t threads[WRITERS], stirrer;
 
     stress->seed = rig_seed();
     stress->steps = RIG_SLOW ? steps / 12 : steps;
@@ -245,8 +260,12 @@ static void run(const struct rig_options *options, uint64_t steps, unsigned dela
         workers[i] = (struct worker){.stress = stress, .number = i, .state = stress->seed + i};
         pthread_create(&threads[i], NULL, work, &workers[i]);
     }
+    pthread_create(&stirrer, NULL, stir, stress);
     for (unsigned i = 0; i < WRITERS; i++)
         pthread_join(threads[i], NULL);
+    atomic_store(&stress->ended, 1);
+    pthread_join(stirrer, NULL);
+    assert_true(rig_stat(&stress->rig, FSW_STAT_COMPACT_MOVED) > 0);
     for (uint64_t page = 0; page < OWNED && atomic_load(&stress->wrong) == 0; page++)
         check_owned(&workers[0], page);
     if (atomic_load(&stress->wrong) != 0)
