@@ -38,8 +38,8 @@ static void expect_eio_and_heal(struct rig *rig, int by_discard)
 
 static void open_rig(struct rig *rig, int with_store)
 {
-    rig_open(rig, &(struct rig_options){
-                      .size = 4 << 20, .memory = 4 << 20, .with_store = with_store});
+    rig_open(rig,
+             &(struct rig_options){.size = 4 << 20, .memory = 4 << 20, .with_store = with_store});
     for (uint64_t page = 0; page < 10; page++)
         assert_int_equal(rig_write_page(rig, page, RIG_TEXT, page), 0);
 }
@@ -122,8 +122,10 @@ static void entries_that_leave_their_segment(void **state)
         uint32_t row = fsw_entry_row(good);
         unsigned offset = fsw_entry_offset_units(good), units = fsw_entry_units(good);
         const uint64_t bad[] = {
-            fsw_entry_store(row, offset, FSW_LENGTH_MASK), fsw_entry_store(row, 4095, units),
-            fsw_entry_store(row, offset, 0),               fsw_entry_store(row + 1, offset, units),
+            fsw_entry_store(row, offset, FSW_LENGTH_MASK),
+            fsw_entry_store(row, 4095, units),
+            fsw_entry_store(row, offset, 0),
+            fsw_entry_store(row + 1, offset, units),
             fsw_entry_store(row, offset + 1, units),
         };
         *entry = bad[form];
