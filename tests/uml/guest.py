@@ -70,7 +70,7 @@ class Net:
             raise Skip("a network namespace needs root")
         Net._count += 1
         self.name = f"fsw-{os.getpid()}-{Net._count}"
-        self.prefix = ["ip", "netns", "exec", self.name]
+        self.prefix = ["nsenter", f"--net=/run/netns/{self.name}"]  # keeps PR_SET_PDEATHSIG, unlike ip
         self.taps = [f"tap{i}" for i in range(taps)]
         self._ip("netns", "add", self.name)
         at_exit(run, ["ip", "netns", "del", self.name])

@@ -6,6 +6,7 @@ A test is a script: it imports this, defines a function, and ends with `harness.
     it fails or is told to stop (TERM, INT, HUP). Processes are ended by pid, and a process whose
     test was killed with -9 is killed by the kernel (PR_SET_PDEATHSIG).
   - Every wait is for a state and has a deadline (`wait_for`).
+  - What even so was left (by a test killed with -9: its image) the next test sweeps away.
   - A skip says why and is an error where CI=true, since there the machine can do all of it.
   - FARSWAP_BUILD names the build directory. It leaves the servers to servers.py, page contents and
     models to content.py.
@@ -14,8 +15,10 @@ A test is a script: it imports this, defines a function, and ends with `harness.
 import atexit
 import contextlib
 import ctypes
+import glob
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -55,9 +58,27 @@ def workdir():
     """The test's own directory, removed when it ends. Short, since socket paths end at 107 bytes."""
     global _workdir
     if _workdir is None:
-        _workdir = tempfile.mkdtemp(prefix="fsw-", dir="/tmp")
+        sweep()
+        _workdir = tempfile.mkdtemp(prefix=f"fsw-{os.getpid()}-", dir="/tmp")
         at_exit(shutil.rmtree, _workdir, True)
     return _workdir
+
+
+def sweep():
+    """Removes what tests that were killed with -9 left: images, namespaces, directories. Their pid
+    is in the name, and their processes died with them."""
+    for path in glob.glob("/tmp/fsw-*-*") + glob.glob("/run/netns/fsw-*-*"):
+        owner = os.path.basename(path).split("-")[1]
+        if not owner.isdigit() or os.path.exists(f"/proc/{owner}"):
+            continue
+        for image in glob.glob(f"{path}/run/*.image"):
+            with open(image) as record:
+                for shmid in re.findall(r"^shmid=(\d+)$", record.read(), re.M):
+                    run(["ipcrm", "-m", shmid])
+        if path.startswith("/run/netns/"):
+            run(["ip", "netns", "del", os.path.basename(path)])
+        else:
+            shutil.rmtree(path, True)
 
 
 def expect(condition, text):
