@@ -36,16 +36,25 @@ static int set_codec(struct fsw_context *context, uint8_t codec_id, int level)
     return 0;
 }
 
+static unsigned wanted(const struct fsw_contexts *contexts, long cpus)
+{
+    unsigned count = cpus < 2 ? 4 : (unsigned)cpus * 2;
+    return count < contexts->room ? count : contexts->room;
+}
+
 int fsw_contexts_init(struct fsw_contexts *contexts, uint8_t codec_id, int level)
 {
-    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    long possible = sysconf(_SC_NPROCESSORS_CONF);
     int r = 0;
 
-    contexts->count = cpus < 2 ? 4 : (unsigned)cpus * 2;
-    contexts->all = aligned_alloc(64, contexts->count * sizeof contexts->all[0]);
+    contexts->codec_id = codec_id;
+    contexts->level = level;
+    contexts->room = possible < 2 ? 4 : (unsigned)possible * 2;
+    contexts->count = wanted(contexts, sysconf(_SC_NPROCESSORS_ONLN));
+    contexts->all = aligned_alloc(64, contexts->room * sizeof contexts->all[0]);
     if (contexts->all == NULL)
         return -ENOMEM;
-    memset(contexts->all, 0, contexts->count * sizeof contexts->all[0]);
+    memset(contexts->all, 0, contexts->room * sizeof contexts->all[0]);
     sem_init(&contexts->returned, 0, 0);
     for (unsigned i = 0; r == 0 && i < contexts->count; i++)
         r = set_codec(&contexts->all[i], codec_id, level);
@@ -54,10 +63,21 @@ int fsw_contexts_init(struct fsw_contexts *contexts, uint8_t codec_id, int level
 
 void fsw_contexts_deinit(struct fsw_contexts *contexts)
 {
-    for (unsigned i = 0; contexts->all != NULL && i < contexts->count; i++)
+    for (unsigned i = 0; contexts->all != NULL && i < contexts->room; i++)
         drop_state(&contexts->all[i]);
     free(contexts->all);
     contexts->all = NULL;
+}
+
+/* Whoever has it gives it back within a page. */
+static void seize(struct fsw_context *context)
+{
+    int idle = 0;
+
+    while (!atomic_compare_exchange_weak(&context->busy, &idle, 1)) {
+        idle = 0;
+        sched_yield();
+    }
 }
 
 int fsw_contexts_set_codec(struct fsw_contexts *contexts, uint8_t codec_id, int level)
@@ -65,30 +85,50 @@ int fsw_contexts_set_codec(struct fsw_contexts *contexts, uint8_t codec_id, int 
     int r = 0;
 
     for (unsigned i = 0; r == 0 && i < contexts->count; i++) {
-        struct fsw_context *context = &contexts->all[i];
-        int idle = 0;
-        while (!atomic_compare_exchange_weak(&context->busy, &idle, 1)) {
-            idle = 0;
-            sched_yield();
-        }
-        r = set_codec(context, codec_id, level);
-        fsw_context_return(contexts, context);
+        seize(&contexts->all[i]);
+        r = set_codec(&contexts->all[i], codec_id, level);
+        fsw_context_return(contexts, &contexts->all[i]);
+    }
+    if (r == 0) {
+        contexts->codec_id = codec_id;
+        contexts->level = level;
     }
     return r;
+}
+
+void fsw_contexts_follow_cpus(struct fsw_contexts *contexts, unsigned cpus_online)
+{
+    unsigned now = contexts->count, then = wanted(contexts, cpus_online);
+
+    for (; now < then; now++) { /* made before anybody can find it */
+        if (set_codec(&contexts->all[now], contexts->codec_id, contexts->level) < 0)
+            return;
+        atomic_store(&contexts->count, now + 1);
+    }
+    for (; now > then; now--) { /* out of sight before it goes */
+        atomic_store(&contexts->count, now - 1);
+        seize(&contexts->all[now - 1]);
+        drop_state(&contexts->all[now - 1]);
+        fsw_context_return(contexts, &contexts->all[now - 1]);
+    }
 }
 
 static struct fsw_context *try_borrow(struct fsw_contexts *contexts)
 {
     static _Thread_local unsigned hint;
+    unsigned count = atomic_load_explicit(&contexts->count, memory_order_relaxed);
 
-    for (unsigned tries = 0; tries < contexts->count; tries++) {
-        struct fsw_context *context = &contexts->all[(hint + tries) % contexts->count];
+    for (unsigned tries = 0; tries < count; tries++) {
+        struct fsw_context *context = &contexts->all[(hint + tries) % count];
         int idle = 0;
-        if (atomic_load_explicit(&context->busy, memory_order_relaxed) == 0 &&
-            atomic_compare_exchange_strong(&context->busy, &idle, 1)) {
+        if (atomic_load_explicit(&context->busy, memory_order_relaxed) != 0 ||
+            !atomic_compare_exchange_strong(&context->busy, &idle, 1))
+            continue;
+        if (context->state != NULL || context->codec->state_new == NULL) {
             hint += tries;
             return context;
         }
+        fsw_context_return(contexts, context); /* its CPU went while we looked */
     }
     return NULL;
 }

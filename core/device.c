@@ -426,3 +426,43 @@ int fsw_device_flush(struct fsw_device *device)
     fsw_stat_add(&device->image, FSW_STAT_FLUSHES, 1);
     return 0;
 }
+
+/* ---- batches ---- */
+
+struct batch {
+    struct fsw_device *device;
+    struct fsw_io *ios;
+};
+
+static void run_io(void *arg, unsigned part)
+{
+    struct batch *batch = arg;
+    struct fsw_io *io = &batch->ios[part];
+
+    switch (io->verb) {
+    case FSW_READ:
+        io->result = fsw_device_read(batch->device, io->bytes, io->offset, io->length);
+        break;
+    case FSW_WRITE:
+        io->result = fsw_device_write(batch->device, io->bytes, io->offset, io->length);
+        break;
+    case FSW_ZERO:
+        io->result = fsw_device_zero(batch->device, io->offset, io->length);
+        break;
+    case FSW_DISCARD:
+        io->result = fsw_device_discard(batch->device, io->offset, io->length);
+        break;
+    case FSW_FLUSH:
+        io->result = fsw_device_flush(batch->device);
+        break;
+    default:
+        io->result = -EINVAL;
+    }
+}
+
+void fsw_device_batch(struct fsw_device *device, struct fsw_io *ios, unsigned count)
+{
+    struct batch batch = {.device = device, .ios = ios};
+
+    fsw_crew_run(&device->crew, run_io, &batch, count);
+}

@@ -66,8 +66,8 @@ struct fsw_reclaim {
     struct fsw_pool_object objects[FSW_SLOTS_MAX]; /* of the zspage under the hand */
     unsigned count, next;
     uint8_t stamp;
-    _Atomic uint32_t low, high;  /* watermarks, in free frames */
-    uint64_t clamp_leaf; /* where the clamping sweep is */
+    _Atomic uint32_t low, high; /* watermarks, in free frames */
+    uint64_t clamp_leaf;        /* where the clamping sweep is */
     uint8_t clamped_to;
 };
 
@@ -96,7 +96,7 @@ struct fsw_keeper {
     _Atomic int stop;
     uint32_t codec;                                /* the word that the contexts have */
     struct fsw_pool_object objects[FSW_SLOTS_MAX]; /* of the zspage that is being packed */
-    unsigned next_class;
+    unsigned next_class, looks;
     uint32_t futile; /* frames that were freeable when compaction last moved nothing */
 };
 

@@ -9,6 +9,7 @@
  * are looked at ten times a second, so a request costs the data path nothing.
  */
 #include <errno.h>
+#include <unistd.h>
 
 #include "common/cleanup.h"
 #include "common/clock.h"
@@ -93,6 +94,13 @@ static void follow_codec(struct fsw_device *device)
     device->keeper.codec = word;
 }
 
+/* Once in ten looks: it reads a file of the kernel's. */
+static void follow_cpus(struct fsw_device *device)
+{
+    if (device->keeper.looks++ % 10 == 0)
+        fsw_contexts_follow_cpus(&device->contexts, (unsigned)sysconf(_SC_NPROCESSORS_ONLN));
+}
+
 static void *keeper_loop(void *opaque)
 {
     struct fsw_device *device = opaque;
@@ -101,6 +109,7 @@ static void *keeper_loop(void *opaque)
     while (!atomic_load(&keeper->stop)) {
         follow_memory(device);
         follow_codec(device);
+        follow_cpus(device);
         answer_compact(device);
         compact_if_sparse(device);
         FSW_LOCK_SCOPE(&keeper->lock);

@@ -45,10 +45,8 @@ unsigned fsw_object_pack(const void *page, const struct fsw_codec *codec, uint8_
 
     if (codec_id != FSW_CODEC_RAW)
         length = codec->compress(state, level, page, payload, FSW_HUGE_THRESHOLD);
-    if (length == 0) {
-        codec_id = FSW_CODEC_RAW;
-        length = fsw_codec_raw.compress(NULL, 0, page, payload, FSW_PAGE_SIZE);
-    }
+    if (length == 0) /* huge: the payload is the page itself, and is not copied twice */
+        return wrap(FSW_PAGE_SIZE, FSW_CODEC_RAW, object);
     return wrap(length, codec_id, object);
 }
 
@@ -66,6 +64,17 @@ void fsw_object_seal(uint64_t seed, uint32_t page_number, const void *page, void
     header.page = page_number;
     header.checksum = checksum(seed, &header, page);
     memcpy(object, &header, FSW_OBJECT_HEADER);
+}
+
+int fsw_object_open_huge(uint64_t seed, uint32_t page_number, const void *bytes, const void *page)
+{
+    struct fsw_object_header header;
+
+    memcpy(&header, bytes, FSW_OBJECT_HEADER);
+    if (header.page != page_number || header.length != FSW_PAGE_SIZE ||
+        header.codec != FSW_CODEC_RAW || header.dictionary != 0)
+        return -EIO;
+    return checksum(seed, &header, page) == header.checksum ? 0 : -EIO;
 }
 
 int fsw_object_open(uint64_t seed, uint32_t page_number, const void *object, unsigned units,

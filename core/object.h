@@ -43,7 +43,8 @@ uint64_t fsw_object_seed(const struct fsw_device_id *device);
  * known and its place can be found. Neither blocks nor allocates.
  *
  * pack: compresses with codec, or keeps the page raw where that does not pay. state: of the codec's
- * state_new. Returns the length in units. pack_same: for a page that is one 64-bit word. */
+ * state_new. Returns the length in units. FSW_OBJECT_UNITS_MAX means huge: then only the header is
+ * made, and the page itself is the payload. pack_same: for a page that is one 64-bit word. */
 unsigned fsw_object_pack(const void *page, const struct fsw_codec *codec, uint8_t codec_id,
                          int level, void *state, void *object);
 unsigned fsw_object_pack_same(const void *page, void *object);
@@ -55,5 +56,8 @@ void fsw_object_seal(uint64_t seed, uint32_t page_number, const void *page, void
  * hold anything. */
 int fsw_object_open(uint64_t seed, uint32_t page_number, const void *object, unsigned units,
                     void *page);
+
+/* The same for a huge object whose payload was read into the page already. */
+int fsw_object_open_huge(uint64_t seed, uint32_t page_number, const void *header, const void *page);
 
 #endif

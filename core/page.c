@@ -76,12 +76,16 @@ static int open_locked(struct fsw_device *device, fsw_entry *entry, uint64_t val
 {
     char object[FSW_OBJECT_MAX];
     unsigned units = fsw_entry_units(value);
-    int r = fsw_pool_read(&device->image, fsw_entry_location(value), object, units);
+    int huge = units == FSW_OBJECT_UNITS_MAX; /* goes straight to where it is wanted */
+    uint64_t location = fsw_entry_location(value);
+    int r = huge ? fsw_pool_read_huge(&device->image, location, object, page)
+                 : fsw_pool_read(&device->image, location, object, units);
     uint8_t now = atomic_load_explicit(&device->clock, memory_order_relaxed);
 
     fsw_entry_unlock(entry, fsw_entry_with_age(value, now));
     if (r == 0)
-        r = fsw_object_open(device->seed, (uint32_t)number, object, units, page);
+        r = huge ? fsw_object_open_huge(device->seed, (uint32_t)number, object, page)
+                 : fsw_object_open(device->seed, (uint32_t)number, object, units, page);
     if (r < 0)
         fsw_stat_add(&device->image, FSW_STAT_CORRUPT_PAGES, 1);
     return r;
@@ -144,7 +148,10 @@ static int place(struct fsw_device *device, uint64_t number, const void *page, u
         /* The slot's cache lines come while the checksum is worked out. */
         fsw_pool_prefetch(&device->pool, location, units);
         fsw_object_seal(device->seed, (uint32_t)number, page, context->object);
-        fsw_pool_write(&device->pool, location, context->object, units);
+        if (units == FSW_OBJECT_UNITS_MAX)
+            fsw_pool_write_huge(&device->pool, location, context->object, page);
+        else
+            fsw_pool_write(&device->pool, location, context->object, units);
     }
     fsw_context_return(&device->contexts, context);
     if (location == 0)

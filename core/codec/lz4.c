@@ -6,12 +6,16 @@
 
 #include <lz4.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "farswap/params.h"
 
 static void *state_new(int level)
 {
-    return calloc(1, sizeof(LZ4_stream_t));
+    void *state = malloc(sizeof(LZ4_stream_t));
+    if (state != NULL)
+        memset(state, 0, sizeof(LZ4_stream_t)); /* touched now, not by the first page */
+    return state;
 }
 
 static size_t compress(void *state, int level, const void *page, void *bytes, size_t capacity)

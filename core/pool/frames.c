@@ -317,6 +317,12 @@ static void *fill_loop(void *opaque)
         if (frames->stop)
             break;
         publish_gauges(frames);
+        pthread_mutex_unlock(&frames->lock);
+        if (frames->ahead != NULL)
+            frames->ahead(frames->ahead_opaque);
+        pthread_mutex_lock(&frames->lock);
+        if (frames->stop || get(frames->nready) < frames->target / 2)
+            continue;
         /* Also looks from time to time: the limit may have moved, the system may have memory again.
          */
         struct timespec until = fsw_timespec(fsw_now_ns() + 100 * FSW_NS_PER_MS);

@@ -53,6 +53,10 @@ struct fsw_frames {
     void *opaque;
     _Atomic uint32_t low;
 
+    /* called by the filler, without the lock, at each of its looks: metadata ahead of need */
+    void (*ahead)(void *opaque);
+    void *ahead_opaque;
+
     pthread_t filler;
     pthread_cond_t wake, filled;
     uint32_t filling; /* frames in the filler's hands: who finds none waits for these */

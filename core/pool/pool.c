@@ -16,44 +16,6 @@
 #define ZSPAGES_LOOKED_AT 256u
 #define SLOTS_TRIED 16u /* holes looked at for one that has its frames */
 
-static size_t zspages_bytes(const struct fsw_image *image)
-{
-    return image->super->zspages * sizeof(struct fsw_zspage);
-}
-
-int fsw_pool_init(struct fsw_pool *pool, struct fsw_image *image, uint64_t memory,
-                  const _Atomic uint8_t *clock)
-{
-    memset(pool, 0, sizeof *pool);
-    pool->image = image;
-    pool->table = fsw_class_table();
-    pool->clock = clock;
-    int r = fsw_frames_init(&pool->frames, image, memory);
-    if (r < 0)
-        return r;
-    pool->zspages = mmap(NULL, zspages_bytes(image), PROT_READ | PROT_WRITE,
-                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (pool->zspages == MAP_FAILED) {
-        pool->zspages = NULL;
-        return -ENOMEM;
-    }
-    madvise(pool->zspages, zspages_bytes(image), MADV_NOHUGEPAGE);
-    for (unsigned i = 0; i < FSW_CLASS_MAX; i++) {
-        pthread_mutex_init(&pool->classes[i].lock, NULL);
-        pool->classes[i].stats = &image->class_stats[i];
-    }
-    pthread_mutex_init(&pool->lru_lock, NULL);
-    return 0;
-}
-
-void fsw_pool_deinit(struct fsw_pool *pool)
-{
-    if (pool->zspages != NULL)
-        munmap(pool->zspages, zspages_bytes(pool->image));
-    pool->zspages = NULL;
-    fsw_frames_deinit(&pool->frames);
-}
-
 /* ---- fullness lists (the class's lock is held) ---- */
 
 static void list_add(struct fsw_pool *pool, struct fsw_class *class, uint32_t id, unsigned group)
@@ -146,8 +108,22 @@ static int grow_ids(struct fsw_pool *pool)
         fsw_frames_uncharge(&pool->frames, 1 + new_classes);
         return -ENOMEM;
     }
+    /* The private side of these ids as well: no request shall meet a page fault there. */
+    memset(&pool->zspages[from], 0, step * sizeof pool->zspages[0]);
     pool->zspages_ready = from + step;
     return 0;
+}
+
+/* From the filler: ids ahead of need. */
+static void grow_ahead(void *opaque)
+{
+    struct fsw_pool *pool = opaque;
+    FSW_LOCK_SCOPE(&pool->lru_lock);
+    uint32_t step = FSW_FRAME_SIZE / sizeof(struct fsw_zspage_frames);
+
+    if (atomic_load_explicit(&pool->image->super->zspages_top, relaxed) + step >
+        pool->zspages_ready)
+        grow_ids(pool);
 }
 
 /* A fresh id, or 0. lru_lock is held. */
@@ -354,86 +330,6 @@ int fsw_pool_free(struct fsw_pool *pool, uint64_t location)
     return 0;
 }
 
-/* ---- bytes ---- */
-
-/* Where an object's first byte is and how many bytes its first frame has of it; *ret_rest: the
- * rest. */
-static char *locate(const struct fsw_image *image, uint64_t location, size_t bytes,
-                    size_t *ret_here, char **ret_rest)
-{
-    uint64_t id = location >> FSW_ZSPAGE_UNIT_BITS;
-    unsigned at = (unsigned)location & UNIT_MASK, index = at / FRAME_UNITS;
-    size_t offset = at % FRAME_UNITS * FSW_UNIT, here = FSW_FRAME_SIZE - offset;
-
-    if (id == 0 || id >= atomic_load_explicit(&image->super->zspages_top, memory_order_acquire) ||
-        bytes > FSW_OBJECT_MAX)
-        return NULL;
-    uint32_t frame = atomic_load_explicit(&image->zspages[id].frame[index], memory_order_acquire);
-    if (frame == 0 || frame >= atomic_load_explicit(&image->super->frames_top, relaxed))
-        return NULL;
-    *ret_here = here < bytes ? here : bytes;
-    *ret_rest = NULL;
-    if (here < bytes) {
-        if (index + 1 >= FSW_ZSPAGE_FRAMES)
-            return NULL;
-        uint32_t next =
-            atomic_load_explicit(&image->zspages[id].frame[index + 1], memory_order_acquire);
-        if (next == 0 || next >= atomic_load_explicit(&image->super->frames_top, relaxed))
-            return NULL;
-        *ret_rest = fsw_image_frame(image, next);
-    }
-    return (char *)fsw_image_frame(image, frame) + offset;
-}
-
-static void prefetch_lines(const char *from, size_t bytes)
-{
-    for (size_t at = 0; at < bytes; at += 64)
-        __builtin_prefetch(from + at, 1);
-}
-
-void fsw_pool_prefetch(const struct fsw_pool *pool, uint64_t location, unsigned units)
-{
-    size_t bytes = units * FSW_UNIT, here;
-    char *rest, *first = locate(pool->image, location, bytes, &here, &rest);
-
-    if (first == NULL)
-        return;
-    prefetch_lines(first, here);
-    if (rest != NULL)
-        prefetch_lines(rest, bytes - here);
-}
-
-int fsw_pool_write(struct fsw_pool *pool, uint64_t location, const void *object, unsigned units)
-{
-    size_t bytes = units * FSW_UNIT, here;
-    char *rest, *first = locate(pool->image, location, bytes, &here, &rest);
-
-    if (first == NULL)
-        return -EIO;
-    /* The page number is what reclaim may look at meanwhile: one store. */
-    uint32_t page;
-    memcpy(&page, object, sizeof page);
-    __atomic_store_n((uint32_t *)(void *)first, page, __ATOMIC_RELAXED);
-    memcpy(first + sizeof page, (const char *)object + sizeof page, here - sizeof page);
-    if (rest != NULL)
-        memcpy(rest, (const char *)object + here, bytes - here);
-    return 0;
-}
-
-int fsw_pool_read(const struct fsw_image *image, uint64_t location, void *object, unsigned units)
-{
-    size_t bytes = units * FSW_UNIT, here;
-    char *rest;
-    const char *first = locate(image, location, bytes, &here, &rest);
-
-    if (first == NULL || units < FSW_OBJECT_UNITS_MIN)
-        return -EIO;
-    memcpy(object, first, here);
-    if (rest != NULL)
-        memcpy((char *)object + here, rest, bytes - here);
-    return 0;
-}
-
 /* ---- reclaim's view ---- */
 
 /* Page numbers from the headers of all set slots from one on. The class's lock is held, so frames
@@ -449,13 +345,8 @@ static unsigned collect(struct fsw_pool *pool, uint32_t id, unsigned from,
         if (!slot_is_set(zspage, slot))
             continue;
         uint64_t location = (uint64_t)id << FSW_ZSPAGE_UNIT_BITS | slot * shape->units;
-        size_t here;
-        char *rest, *header = locate(pool->image, location, sizeof(uint32_t), &here, &rest);
-        if (header == NULL)
-            continue;
-        /* May be half-written by its owner; whoever acts on it asks the page's entry first. */
-        objects[n].page = __atomic_load_n((uint32_t *)(void *)header, __ATOMIC_RELAXED);
-        objects[n++].location = location;
+        if (fsw_pool_peek(pool->image, location, &objects[n].page) == 0)
+            objects[n++].location = location;
     }
     return n;
 }
@@ -553,4 +444,46 @@ uint64_t fsw_pool_alloc_packed(struct fsw_pool *pool, uint32_t id, unsigned unit
         if (!slot_is_set(zspage, slot))
             return occupy(pool, class, shape, id, slot);
     return 0;
+}
+
+/* ---- life ---- */
+
+static size_t zspages_bytes(const struct fsw_image *image)
+{
+    return image->super->zspages * sizeof(struct fsw_zspage);
+}
+
+int fsw_pool_init(struct fsw_pool *pool, struct fsw_image *image, uint64_t memory,
+                  const _Atomic uint8_t *clock)
+{
+    memset(pool, 0, sizeof *pool);
+    pool->image = image;
+    pool->table = fsw_class_table();
+    pool->clock = clock;
+    int r = fsw_frames_init(&pool->frames, image, memory);
+    if (r < 0)
+        return r;
+    pool->zspages = mmap(NULL, zspages_bytes(image), PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (pool->zspages == MAP_FAILED) {
+        pool->zspages = NULL;
+        return -ENOMEM;
+    }
+    madvise(pool->zspages, zspages_bytes(image), MADV_NOHUGEPAGE);
+    for (unsigned i = 0; i < FSW_CLASS_MAX; i++) {
+        pthread_mutex_init(&pool->classes[i].lock, NULL);
+        pool->classes[i].stats = &image->class_stats[i];
+    }
+    pthread_mutex_init(&pool->lru_lock, NULL);
+    pool->frames.ahead = grow_ahead;
+    pool->frames.ahead_opaque = pool;
+    return 0;
+}
+
+void fsw_pool_deinit(struct fsw_pool *pool)
+{
+    if (pool->zspages != NULL)
+        munmap(pool->zspages, zspages_bytes(pool->image));
+    pool->zspages = NULL;
+    fsw_frames_deinit(&pool->frames);
 }

@@ -79,6 +79,15 @@ int fsw_pool_free(struct fsw_pool *pool, uint64_t location);
 int fsw_pool_write(struct fsw_pool *pool, uint64_t location, const void *object, unsigned units);
 int fsw_pool_read(const struct fsw_image *image, uint64_t location, void *object, unsigned units);
 
+/* The same for a huge object, whose header and page lie apart in the caller's memory. */
+int fsw_pool_write_huge(struct fsw_pool *pool, uint64_t location, const void *header,
+                        const void *page);
+int fsw_pool_read_huge(const struct fsw_image *image, uint64_t location, void *header, void *page);
+
+/* The page number in an object's header, which its owner may be about to write: whoever acts on it
+ * asks the page's entry first. The slot's frames must stay meanwhile. */
+int fsw_pool_peek(const struct fsw_image *image, uint64_t location, uint32_t *ret_page);
+
 /* ---- for compaction (core/compact.c) ---- */
 
 /* Frames of a class that come free when each of its zspages is packed. */

@@ -71,6 +71,18 @@ int fsw_device_discard(struct fsw_device *device, uint64_t offset, uint64_t leng
 /* A write is answered only when its page is in the image: there is nothing to wait for. */
 int fsw_device_flush(struct fsw_device *device);
 
+/* Many requests at once, for front doors that have read several: each is done as by the verbs
+ * above, in any order, on this thread and on idle ones of the device's. `result` is what the verb
+ * returned. Requests that overlap may take effect in either order. Returns when all are done. */
+enum fsw_verb { FSW_READ, FSW_WRITE, FSW_ZERO, FSW_DISCARD, FSW_FLUSH };
+struct fsw_io {
+    enum fsw_verb verb;
+    int result;
+    void *bytes; /* READ: where to; WRITE: what */
+    uint64_t offset, length;
+};
+void fsw_device_batch(struct fsw_device *device, struct fsw_io *ios, unsigned count);
+
 /* All values of fsw_stat_table now. */
 void fsw_device_stats(struct fsw_device *device, uint64_t values[FSW_STAT_COUNT]);
 
