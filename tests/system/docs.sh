@@ -18,9 +18,7 @@ PAGES=(docs/nbdkit-farswap-plugin.1 docs/farswap.1 docs/farswapd.1)
 TEXTS=(README.md CONTRIBUTING.md NEWS.md SECURITY.md docs/architecture.md docs/caveats.md
     docs/image-format.md docs/locking.md)
 
-for program in mandoc nbdkit; do
-    command -v $program >/dev/null || { echo "skipped: there is no $program" && exit 77; }
-done
+command -v mandoc >/dev/null || { echo 'skipped: there is no mandoc' && exit 77; }
 WORK=$(mktemp -d)
 trap 'rm -rf "$WORK"' EXIT
 trap 'exit 143' TERM INT HUP
@@ -36,7 +34,8 @@ learn() {
     "$FARSWAPD" --help >"$WORK/farswapd.help" || exit 1
     "$FARSWAP" --help >"$WORK/farswap.help" || exit 1
     "$ROOT/scripts/run" --help >"$WORK/run.help" || exit 1
-    nbdkit "$PLUGIN" --help >"$WORK/plugin.help" || exit 1
+    # What nbdkit's --help shows of it, from the file: nbdkit would need a sanitizer's runtime.
+    tr '\0' '\n' <"$PLUGIN" | grep -a '^[a-z-]*=[A-Zy+]' >"$WORK/plugin.help"
     sed -n 's/^  farswap \([a-z]*\) .*/\1/p' "$WORK/farswap.help" >"$WORK/commands"
     local command
     while read -r command; do
