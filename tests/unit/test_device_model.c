@@ -185,6 +185,12 @@ static void device_equals_array_with_fast_lz4(void **state)
         120000);
 }
 
+static void device_equals_array_with_zstd(void **state)
+{
+    run(&(struct rig_options){.size = MIB(4), .memory = MIB(2), .codec = "zstd", .with_store = 1},
+        15000);
+}
+
 static void device_equals_array_uncompressed(void **state)
 {
     run(&(struct rig_options){.size = MIB(4) + 3 * FSW_PAGE_SIZE,
@@ -216,6 +222,7 @@ static void device_equals_array_with_a_store_that_answers_at_once(void **state)
 
 RIG_MAIN(cmocka_unit_test(device_equals_array_without_store),
          cmocka_unit_test(device_equals_array_with_fast_lz4),
+         cmocka_unit_test(device_equals_array_with_zstd),
          cmocka_unit_test(device_equals_array_uncompressed),
          cmocka_unit_test(device_equals_array_with_store),
          cmocka_unit_test(device_equals_array_with_nearly_all_in_the_store),

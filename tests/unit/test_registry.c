@@ -1,0 +1,220 @@
+/* test_registry.c: names, images and who may serve them; parameters; the table of counters. */
+#include "rig.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/shm.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/registry.h"
+
+static struct fsw_params params_of(const char *name)
+{
+    struct fsw_params params;
+
+    fsw_params_init(&params);
+    snprintf(params.name, sizeof params.name, "%s", name);
+    params.size = 4 << 20;
+    params.memory = 3 << 20;
+    return params;
+}
+
+static void an_image_outlives_its_server_and_keeps_its_name(void **state)
+{
+    struct fsw_params params = params_of("alpha");
+    struct fsw_device *device, *second;
+    struct fsw_record record;
+    struct fsw_error err = {""};
+    struct fsw_image image;
+    char page[FSW_PAGE_SIZE], back[FSW_PAGE_SIZE];
+    int fd;
+
+    assert_int_equal(fsw_device_create(&params, NULL, &device, &err), 0);
+    assert_int_equal(fsw_device_start(device, &err), 0);
+    rig_fill(page, RIG_NOISE, 1);
+    assert_int_equal(fsw_device_write(device, page, 0, sizeof page), 0);
+    struct fsw_device_id id = *fsw_device_id(device);
+    uint64_t seed = fsw_object_seed(&id);
+    assert_int_equal(fsw_device_create(&params, NULL, &second, &err), -EBUSY);
+    assert_int_equal(fsw_registry_read("alpha", -1, &record, &err), 0);
+    assert_int_equal(record.served, 1);
+    fsw_device_close(device);
+
+    assert_int_equal(fsw_registry_read("alpha", -1, &record, &err), 0);
+    assert_int_equal(record.served, 0);
+    assert_memory_equal(&record.device, &id, sizeof id);
+    assert_int_equal(fsw_device_create(&params, NULL, &second, &err), -EEXIST);
+    assert_non_null(strstr(err.text, "farswap destroy alpha"));
+    assert_int_equal(fsw_image_attach(&image, record.shmid, 1, &err), 0);
+    uint64_t value = *fsw_table_find(&image, 0);
+    char object[FSW_OBJECT_MAX];
+    assert_int_equal(
+        fsw_pool_read(&image, fsw_entry_location(value), object, fsw_entry_units(value)), 0);
+    assert_int_equal(fsw_object_open(seed, 0, object, fsw_entry_units(value), back), 0);
+    assert_memory_equal(page, back, sizeof page);
+
+    assert_int_equal(fsw_registry_lock("alpha", &fd, &err), 0);
+    assert_int_equal(fsw_image_wipe(&image, &err), 0);
+    fsw_registry_remove("alpha");
+    close(fd);
+    struct shmid_ds gone;
+    assert_true(shmctl(record.shmid, IPC_STAT, &gone) < 0);
+    assert_int_equal(fsw_registry_read("alpha", -1, &record, &err), -ENOENT);
+    assert_int_equal(fsw_device_create(&params, NULL, &device, &err), 0);
+    fsw_device_discard_image(device);
+    assert_int_equal(fsw_registry_read("alpha", -1, &record, &err), -ENOENT);
+}
+
+static int count_record(const struct fsw_record *record, int orphan, void *opaque)
+{
+    int *counts = opaque;
+    counts[orphan] += strcmp(record->name, "orphan") == 0 || strcmp(record->name, "named") == 0;
+    return 0;
+}
+
+static void an_image_without_a_file_is_found(void **state)
+{
+    struct fsw_params a = params_of("named"), b = params_of("orphan");
+    struct fsw_device *named, *orphan;
+    struct fsw_error err;
+    char path[128];
+    int counts[2] = {0, 0};
+
+    assert_int_equal(fsw_device_create(&a, NULL, &named, &err), 0);
+    assert_int_equal(fsw_device_create(&b, NULL, &orphan, &err), 0);
+    snprintf(path, sizeof path, "%s/orphan.image", getenv("FARSWAP_RUNDIR"));
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(fsw_registry_list(count_record, counts, &err), 0);
+    fsw_device_discard_image(named);
+    fsw_device_discard_image(orphan);
+    assert_int_equal(counts[0], 1);
+    assert_int_equal(counts[1], 1);
+}
+
+static void a_damaged_superblock_is_refused(void **state)
+{
+    struct fsw_params params = params_of("damaged");
+    struct fsw_device *device;
+    struct fsw_image image;
+    struct fsw_error err = {""};
+
+    assert_int_equal(fsw_device_create(&params, NULL, &device, &err), 0);
+    struct fsw_superblock *super = device->image.super;
+    super->rows ^= 1;
+    assert_int_equal(fsw_image_attach(&image, device->image.shmid, 0, &err), -EINVAL);
+    super->rows ^= 1;
+    super->magic[2] ^= 1;
+    assert_int_equal(fsw_image_attach(&image, device->image.shmid, 0, &err), -EINVAL);
+    super->magic[2] ^= 1;
+    super->layout++;
+    assert_int_equal(fsw_image_attach(&image, device->image.shmid, 0, &err), -ENOTSUP);
+    super->layout--;
+    assert_int_equal(fsw_image_attach(&image, device->image.shmid, 0, &err), 0);
+    fsw_image_detach(&image);
+    int foreign = shmget(IPC_PRIVATE, 8 << 20, IPC_CREAT | 0600);
+    assert_int_equal(fsw_image_attach(&image, foreign, 0, &err), -EINVAL);
+    shmctl(foreign, IPC_RMID, NULL);
+    fsw_device_discard_image(device);
+}
+
+static void a_device_id_is_its_text(void **state)
+{
+    struct fsw_device_id id = {{0, 1, 255, 16}}, back;
+    char text[FSW_DEVICE_ID_TEXT];
+
+    fsw_device_id_format(&id, text);
+    assert_string_equal(text, "0001ff10000000000000000000000000");
+    assert_int_equal(fsw_device_id_parse(text, &back), 0);
+    assert_memory_equal(&id, &back, sizeof id);
+    assert_int_equal(fsw_device_id_parse("12", &back), -EINVAL);
+    text[31] = 'g';
+    assert_int_equal(fsw_device_id_parse(text, &back), -EINVAL);
+}
+
+/* ---- parameters ---- */
+
+static void wrong_parameters_say_what_is_allowed(void **state)
+{
+    static const char *const bad[][3] = {
+        {"size", "1000", "4096"},
+        {"size", "4097", "4096"},
+        {"size", "3M", "4M"},
+        {"size", "17T", "16T"},
+        {"size", "x", "size"},
+        {"memory", "0%", "100%"},
+        {"memory", "101%", "100%"},
+        {"memory", "lots", "memory"},
+        {"codec", "gzip", "lz4"},
+        {"name", "a/b", "A-Z"},
+        {"name", "", "A-Z"},
+        {"name", ".x", "A-Z"},
+        {"overflow-plaintext", "maybe", "yes or no"},
+        {"overflow-password", "secret", "+FILE"},
+    };
+    struct fsw_params params;
+    struct fsw_error err;
+
+    fsw_params_init(&params);
+    for (unsigned i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        err.text[0] = '\0';
+        assert_int_equal(fsw_params_set(&params, bad[i][0], bad[i][1], &err), -EINVAL);
+        assert_non_null(strstr(err.text, bad[i][2]));
+        assert_null(strchr(err.text, '\n'));
+    }
+    assert_int_equal(fsw_params_set(&params, "colour", "red", &err), -ENOENT);
+    for (unsigned i = 0; i < fsw_param_count; i++)
+        assert_non_null(strstr(err.text, fsw_param_table[i].name));
+    char name[FSW_NAME_MAX + 2];
+    memset(name, 'n', sizeof name);
+    name[FSW_NAME_MAX + 1] = '\0';
+    assert_int_equal(fsw_params_set(&params, "name", name, &err), -EINVAL);
+    name[FSW_NAME_MAX] = '\0';
+    assert_int_equal(fsw_params_set(&params, "name", name, &err), 0);
+}
+
+static void memory_must_hold_the_table_and_fit_the_host(void **state)
+{
+    struct fsw_params params;
+    struct fsw_error err;
+
+    fsw_params_init(&params);
+    assert_int_equal(fsw_params_check(&params, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "name="));
+    fsw_params_set(&params, "name", "x", &err);
+    assert_int_equal(fsw_params_check(&params, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "size="));
+    fsw_params_set(&params, "size", "1G", &err);
+    fsw_params_set(&params, "memory", "2M", &err);
+    assert_int_equal(fsw_params_check(&params, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "at least"));
+    fsw_params_set(&params, "memory", "64M", &err);
+    assert_int_equal(fsw_params_check(&params, &err), 0);
+    fsw_params_set(&params, "memory", "900T", &err);
+    assert_int_equal(fsw_params_check(&params, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "MemAvailable"));
+}
+
+/* ---- counters ---- */
+
+static void every_counter_has_a_name_of_its_own(void **state)
+{
+    for (unsigned i = 0; i < FSW_STAT_COUNT; i++) {
+        const struct fsw_stat_info *info = &fsw_stat_table[i];
+        assert_true(info->name[0] != '\0' && info->unit[0] != '\0' && info->meaning[0] != '\0');
+        assert_int_equal(strspn(info->name, "abcdefghijklmnopqrstuvwxyz_0123456789"),
+                         strlen(info->name));
+        for (unsigned j = 0; j < i; j++)
+            assert_string_not_equal(info->name, fsw_stat_table[j].name);
+    }
+}
+
+RIG_MAIN(cmocka_unit_test(an_image_outlives_its_server_and_keeps_its_name),
+         cmocka_unit_test(an_image_without_a_file_is_found),
+         cmocka_unit_test(a_damaged_superblock_is_refused),
+         cmocka_unit_test(a_device_id_is_its_text),
+         cmocka_unit_test(wrong_parameters_say_what_is_allowed),
+         cmocka_unit_test(memory_must_hold_the_table_and_fit_the_host),
+         cmocka_unit_test(every_counter_has_a_name_of_its_own))
