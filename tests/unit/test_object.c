@@ -17,6 +17,8 @@ static unsigned make(const char *name, uint64_t seed, uint32_t number, const voi
     void *state = codec->state_new != NULL ? codec->state_new(level) : NULL;
     unsigned units = fsw_object_pack(page, codec, id, level, state, object);
     fsw_object_seal(seed, number, page, object);
+    if (units == FSW_OBJECT_UNITS_MAX) /* huge: the page itself is the payload */
+        memcpy(object + FSW_OBJECT_HEADER, page, FSW_PAGE_SIZE);
     if (codec->state_free != NULL)
         codec->state_free(state);
     return units;
