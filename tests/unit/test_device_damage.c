@@ -66,6 +66,19 @@ static void each_byte_of_an_object_counts(void **state)
     }
 }
 
+/* A page that did not compress is read and checked another way. */
+static void each_byte_of_a_huge_object_counts(void **state)
+{
+    for (unsigned at = 0; at < FSW_OBJECT_HEADER + FSW_PAGE_SIZE; at += at < 40 ? 1 : 83) {
+        struct rig rig;
+        open_rig(&rig, 0);
+        assert_int_equal(rig_write_page(&rig, 5, RIG_NOISE, 5), 0);
+        *object_byte(&rig, at) ^= 0x40;
+        expect_eio_and_heal(&rig, at % 2);
+        rig_close(&rig);
+    }
+}
+
 static void a_page_number_of_another_page_is_no_content(void **state)
 {
     struct rig rig;
@@ -155,6 +168,7 @@ static void reclaim_passes_damaged_headers(void **state)
 }
 
 RIG_MAIN(cmocka_unit_test(each_byte_of_an_object_counts),
+         cmocka_unit_test(each_byte_of_a_huge_object_counts),
          cmocka_unit_test(a_page_number_of_another_page_is_no_content),
          cmocka_unit_test(entries_that_name_nothing),
          cmocka_unit_test(entries_that_leave_their_segment),
