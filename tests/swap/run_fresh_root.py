@@ -42,7 +42,7 @@ $run --size 512M --memory 64M --keep
 grep -q '^/dev/nbd0 ' /proc/swaps
 no $run -- true                                  # kept: refused, and told how to end it
 mkfifo /run/hold
-/farswap/build/tests/swap/hoard --size 230M --report /run/report --hold /run/hold &
+/farswap/build/tests/swap/hoard --size 200M --report /run/report --hold /run/hold &
 hoard=$!
 for i in $(seq 1200); do test -e /run/report && break; sleep 0.1; done
 no $run --stop                                   # more is swapped out than there is RAM
