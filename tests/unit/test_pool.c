@@ -11,6 +11,7 @@
 
 #include "common/clock.h"
 
+/* On the heap: its threads outlive a test that fails. */
 struct fixture {
     struct fsw_image image;
     struct fsw_pool pool;
@@ -38,6 +39,7 @@ static void close_pool(struct fixture *f)
     fsw_frames_stop(&f->pool.frames);
     fsw_pool_deinit(&f->pool);
     fsw_image_detach(&f->image);
+    free(f);
 }
 
 static void prove(struct fixture *f)
@@ -78,48 +80,48 @@ static unsigned any_units(uint64_t *state)
 static void churn(uint64_t memory, unsigned steps, int with_filler)
 {
     enum { MANY = 3000 };
-    struct fixture f;
+    struct fixture *f = malloc(sizeof *f);
     static struct object objects[MANY];
     uint64_t state = rig_seed(), words[FSW_OBJECT_MAX / 8];
     unsigned failed = 0;
 
     memset(objects, 0, sizeof objects);
-    open_pool(&f, 16 << 20, memory);
+    open_pool(f, 16 << 20, memory);
     if (with_filler)
-        assert_int_equal(fsw_frames_start(&f.pool.frames), 0);
+        assert_int_equal(fsw_frames_start(&f->pool.frames), 0);
     for (unsigned step = 0; step < steps; step++) {
         struct object *object = &objects[rig_below(&state, MANY)];
         if (object->location != 0) {
-            expect_object(&f, object);
-            assert_int_equal(fsw_pool_free(&f.pool, object->location), 0);
-            assert_int_equal(fsw_pool_free(&f.pool, object->location), -EIO); /* not twice */
+            expect_object(f, object);
+            assert_int_equal(fsw_pool_free(&f->pool, object->location), 0);
+            assert_int_equal(fsw_pool_free(&f->pool, object->location), -EIO); /* not twice */
             object->location = 0;
         } else {
             object->units = any_units(&state);
             object->seed = step;
-            object->location = fsw_pool_alloc(&f.pool, object->units);
+            object->location = fsw_pool_alloc(&f->pool, object->units);
             failed += object->location == 0;
             fill_object(words, object);
             if (object->location != 0)
-                assert_int_equal(fsw_pool_write(&f.pool, object->location, words, object->units),
+                assert_int_equal(fsw_pool_write(&f->pool, object->location, words, object->units),
                                  0);
         }
         if (step % (steps / 20) == 0) {
-            prove(&f);
-            assert_true(rig_resident(&f.image) <= memory);
+            prove(f);
+            assert_true(rig_resident(&f->image) <= memory);
         }
     }
     assert_true((failed > 0) == (memory < 8 << 20));
     for (unsigned i = 0; i < MANY; i++)
         if (objects[i].location != 0) {
-            expect_object(&f, &objects[i]);
-            assert_int_equal(fsw_pool_free(&f.pool, objects[i].location), 0);
+            expect_object(f, &objects[i]);
+            assert_int_equal(fsw_pool_free(&f->pool, objects[i].location), 0);
         }
-    prove(&f);
-    assert_int_equal(fsw_stat_get(&f.image, FSW_STAT_POOL_FRAMES), 0);
-    assert_int_equal(fsw_stat_get(&f.image, FSW_STAT_ZSPAGES), 0);
-    assert_int_equal(f.pool.oldest, 0);
-    close_pool(&f);
+    prove(f);
+    assert_int_equal(fsw_stat_get(&f->image, FSW_STAT_POOL_FRAMES), 0);
+    assert_int_equal(fsw_stat_get(&f->image, FSW_STAT_ZSPAGES), 0);
+    assert_int_equal(f->pool.oldest, 0);
+    close_pool(f);
 }
 
 static void objects_of_all_sizes_come_and_go(void **state)
@@ -134,25 +136,25 @@ static void an_allocation_that_fails_changes_nothing(void **state)
 
 static void the_hand_passes_every_object_once_a_lap(void **state)
 {
-    struct fixture f;
+    struct fixture *f = malloc(sizeof *f);
     static struct fsw_pool_object found[FSW_SLOTS_MAX];
     static uint8_t seen[1000];
     uint64_t words[FSW_OBJECT_MAX / 8] = {0}, chance = rig_seed();
     uint8_t stamp;
 
-    open_pool(&f, 16 << 20, 20 << 20);
-    assert_int_equal(fsw_pool_pass_oldest(&f.pool, found, &stamp), 0);
+    open_pool(f, 16 << 20, 20 << 20);
+    assert_int_equal(fsw_pool_pass_oldest(&f->pool, found, &stamp), 0);
     for (uint32_t page = 0; page < 1000; page++) {
         unsigned units = any_units(&chance);
-        uint64_t location = fsw_pool_alloc(&f.pool, units);
+        uint64_t location = fsw_pool_alloc(&f->pool, units);
         memcpy(words, &page, sizeof page);
-        fsw_pool_write(&f.pool, location, words, units);
+        fsw_pool_write(&f->pool, location, words, units);
     }
     for (unsigned lap = 1; lap < 4; lap++) {
-        uint64_t zspages = fsw_stat_get(&f.image, FSW_STAT_ZSPAGES);
-        f.clock = (uint8_t)lap;
+        uint64_t zspages = fsw_stat_get(&f->image, FSW_STAT_ZSPAGES);
+        f->clock = (uint8_t)lap;
         for (uint64_t z = 0; z < zspages; z++) {
-            unsigned n = fsw_pool_pass_oldest(&f.pool, found, &stamp);
+            unsigned n = fsw_pool_pass_oldest(&f->pool, found, &stamp);
             assert_int_equal(stamp, lap - 1);
             for (unsigned i = 0; i < n; i++)
                 seen[found[i].page]++;
@@ -160,8 +162,8 @@ static void the_hand_passes_every_object_once_a_lap(void **state)
         for (unsigned page = 0; page < 1000; page++)
             assert_int_equal(seen[page], lap);
     }
-    prove(&f);
-    close_pool(&f);
+    prove(f);
+    close_pool(f);
 }
 
 static void classes_hold_every_size_and_waste_little(void **state)
@@ -192,15 +194,15 @@ static void classes_hold_every_size_and_waste_little(void **state)
 
 static void frames_are_each_given_once_and_never_past_the_limit(void **state)
 {
-    struct fixture f;
+    struct fixture *f = malloc(sizeof *f);
     enum { MEMORY = 4 << 20 };
     static uint8_t taken[8192];
     static uint32_t mine[8192];
     uint64_t chance = rig_seed();
     uint32_t n = 0, most = 0;
 
-    open_pool(&f, 16 << 20, MEMORY);
-    struct fsw_frames *frames = &f.pool.frames;
+    open_pool(f, 16 << 20, MEMORY);
+    struct fsw_frames *frames = &f->pool.frames;
     assert_int_equal(fsw_frames_start(frames), 0);
     for (unsigned step = 0; step < 20000; step++) {
         int filling = step / 5000 % 2 == 0;
@@ -212,33 +214,33 @@ static void frames_are_each_given_once_and_never_past_the_limit(void **state)
             }
             assert_false(taken[frame]);
             taken[frame] = 1;
-            memset(fsw_image_frame(&f.image, frame), (int)frame, FSW_FRAME_SIZE);
+            memset(fsw_image_frame(&f->image, frame), (int)frame, FSW_FRAME_SIZE);
             mine[n++] = frame;
         } else if (n > 0) {
             uint32_t at = (uint32_t)rig_below(&chance, n), frame = mine[at];
-            assert_int_equal(*(uint8_t *)fsw_image_frame(&f.image, frame), (uint8_t)frame);
+            assert_int_equal(*(uint8_t *)fsw_image_frame(&f->image, frame), (uint8_t)frame);
             taken[frame] = 0;
             mine[at] = mine[--n];
             fsw_frames_give(frames, frame);
         }
         most = n > most ? n : most;
         if (step % 50 == 0)
-            assert_true(rig_resident(&f.image) <= MEMORY);
+            assert_true(rig_resident(&f->image) <= MEMORY);
     }
     /* All but the headroom; the metadata may have grown since. */
     assert_in_range(
         most, MEMORY / FSW_FRAME_SIZE - atomic_load(&frames->overhead) - FSW_HEADROOM_FRAMES,
-        MEMORY / FSW_FRAME_SIZE - f.image.super->rows_at / FSW_FRAME_SIZE - FSW_HEADROOM_FRAMES);
-    close_pool(&f);
+        MEMORY / FSW_FRAME_SIZE - f->image.super->rows_at / FSW_FRAME_SIZE - FSW_HEADROOM_FRAMES);
+    close_pool(f);
 }
 
 static void growth_takes_from_the_reserve_and_then_the_headroom(void **state)
 {
-    struct fixture f;
+    struct fixture *f = malloc(sizeof *f);
     uint32_t last = 0, frame;
 
-    open_pool(&f, 16 << 20, 2 << 20);
-    struct fsw_frames *frames = &f.pool.frames;
+    open_pool(f, 16 << 20, 2 << 20);
+    struct fsw_frames *frames = &f->pool.frames;
     while ((frame = fsw_frames_take(frames)) != 0)
         last = frame;
     for (unsigned i = 0; i < FSW_HEADROOM_FRAMES; i++)
@@ -251,7 +253,7 @@ static void growth_takes_from_the_reserve_and_then_the_headroom(void **state)
     fsw_frames_uncharge(frames, FSW_HEADROOM_FRAMES + 1);
     assert_int_not_equal(fsw_frames_take(frames), 0);
     assert_int_equal(fsw_frames_take(frames), 0);
-    close_pool(&f);
+    close_pool(f);
 }
 
 static void wait_until_small(struct fixture *f, uint64_t bound)
@@ -266,22 +268,22 @@ static void wait_until_small(struct fixture *f, uint64_t bound)
 
 static void surplus_goes_back_to_the_system(void **state)
 {
-    struct fixture f;
+    struct fixture *f = malloc(sizeof *f);
     static uint32_t mine[8192];
     uint32_t n = 0;
 
-    open_pool(&f, 32 << 20, 20 << 20);
-    assert_int_equal(fsw_frames_start(&f.pool.frames), 0);
-    while (n < 4000 && (mine[n] = fsw_frames_take(&f.pool.frames)) != 0)
+    open_pool(f, 32 << 20, 20 << 20);
+    assert_int_equal(fsw_frames_start(&f->pool.frames), 0);
+    while (n < 4000 && (mine[n] = fsw_frames_take(&f->pool.frames)) != 0)
         n++;
     assert_int_equal(n, 4000);
-    assert_true(rig_resident(&f.image) >= 4000 * 4096);
+    assert_true(rig_resident(&f->image) >= 4000 * 4096);
     while (n > 0)
-        fsw_frames_give(&f.pool.frames, mine[--n]);
-    struct fsw_frames *frames = &f.pool.frames;
-    wait_until_small(&f, (atomic_load(&frames->overhead) + frames->target * 3 / 2 + 8) *
-                             (uint64_t)FSW_FRAME_SIZE);
-    close_pool(&f);
+        fsw_frames_give(&f->pool.frames, mine[--n]);
+    struct fsw_frames *frames = &f->pool.frames;
+    wait_until_small(f, (atomic_load(&frames->overhead) + frames->target * 3 / 2 + 8) *
+                            (uint64_t)FSW_FRAME_SIZE);
+    close_pool(f);
 }
 
 RIG_MAIN(cmocka_unit_test(objects_of_all_sizes_come_and_go),
