@@ -191,6 +191,12 @@ int fsw_device_memory_locked(const struct fsw_device *device)
     return !device->unlocked;
 }
 
+int fsw_device_is_shared(const struct fsw_device *device)
+{
+    struct shmid_ds segment;
+    return shmctl(device->image.shmid, IPC_STAT, &segment) == 0 && segment.shm_nattch > 1;
+}
+
 int fsw_device_after_mlockall(struct fsw_device *device)
 {
     return munlock(device->image.super, device->image.bytes) < 0 ? -errno : 0;

@@ -142,9 +142,11 @@ static int set_password(struct fsw_params *params, const char *value, struct fsw
                 : copy_text(params->overflow_password, sizeof params->overflow_password,
                             "overflow-password", text, err);
     explicit_bzero(text, sizeof text);
+    /* Whoever reads it again may stand in another folder. */
+    FSW_CLEANUP_FREE char *path = r == 0 ? realpath(value + 1, NULL) : NULL;
     if (r == 0)
         r = copy_text(params->overflow_password_file, sizeof params->overflow_password_file,
-                      "overflow-password", value + 1, err);
+                      "overflow-password", path != NULL ? path : value + 1, err);
     return r;
 }
 

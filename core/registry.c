@@ -19,6 +19,9 @@
 #include "common/parse.h"
 
 #define RECORD_BYTES 2048
+/* The host's IPC namespace, the one that is never destroyed, has this number on every kernel
+ * (PROC_IPC_INIT_INO in its proc_ns.h), also where /proc/1 can't be looked at. */
+#define IPC_HOST_INODE 0xEFFFFFFFu
 
 static const char *run_dir(void)
 {
@@ -96,7 +99,7 @@ static int remove_ipc_applies(void)
 
 int fsw_registry_check_host(struct fsw_error *err)
 {
-    struct stat mine, first;
+    struct stat mine;
     long forced = 0;
 
     if (read_number("/proc/sys/kernel/shm_rmid_forced", &forced) && forced)
@@ -104,8 +107,7 @@ int fsw_registry_check_host(struct fsw_error *err)
             err, -EPERM,
             "kernel.shm_rmid_forced=1 makes this host destroy shared memory with its last "
             "process, and the swapped pages with it: set it to 0 (sysctl -w)");
-    if (stat("/proc/self/ns/ipc", &mine) == 0 && stat("/proc/1/ns/ipc", &first) == 0 &&
-        mine.st_ino != first.st_ino)
+    if (stat("/proc/self/ns/ipc", &mine) == 0 && mine.st_ino != IPC_HOST_INODE)
         return fsw_error(
             err, -EPERM,
             "this is a private IPC namespace: the image would vanish with it; run in the "
@@ -316,16 +318,25 @@ static int list_files(struct known *known, int (*each)(const struct fsw_record *
     return r;
 }
 
+/* Processes that have it mapped, but for ourselves. */
+static int in_use(int shmid)
+{
+    struct shmid_ds segment;
+    return shmctl(shmid, IPC_STAT, &segment) == 0 && segment.shm_nattch > 0;
+}
+
 /* Ours, private, big enough, with its first page resident (so that reading it touches nothing new).
  */
 static int orphan_at(int shmid, struct fsw_record *ret_record)
 {
     struct fsw_image image;
+    int used = in_use(shmid); /* a server that registered it in another folder */
 
     if (fsw_image_attach(&image, shmid, 0, NULL) < 0)
         return 0;
     memset(ret_record, 0, sizeof *ret_record);
     ret_record->shmid = shmid;
+    ret_record->served = used;
     ret_record->device = image.super->device;
     memcpy(ret_record->name, image.super->name, sizeof ret_record->name);
     memcpy(ret_record->overflow, image.super->overflow, sizeof ret_record->overflow);

@@ -27,6 +27,7 @@
 
 static struct fsw_params params;
 static struct fsw_device *device;
+static int started; /* the server runs, or ran: pages may be in the image */
 
 static void load(void)
 {
@@ -35,9 +36,19 @@ static void load(void)
 
 static void unload(void)
 {
-    if (device != NULL)
+    if (device != NULL && started) {
         fsw_device_close(device);
+        device = NULL;
+    }
     fsw_params_wipe(&params);
+}
+
+/* nbdkit gave up after get_ready (its socket was taken, say), where it calls exit() and no callback. Not
+ * so when it forked: then the child has the image as well. */
+static void __attribute__((destructor)) leave_nothing_behind(void)
+{
+    if (device != NULL && !started && !fsw_device_is_shared(device))
+        fsw_device_discard_image(device);
 }
 
 static int config(const char *key, const char *value)
@@ -133,6 +144,7 @@ static int after_fork(void)
         device = NULL;
         return -1;
     }
+    started = 1;
     return 0;
 }
 
@@ -222,13 +234,14 @@ static struct nbdkit_plugin plugin = {
     .unload = unload,
     .config = config,
     .config_complete = config_complete,
-    .config_help = "name=NAME              (required) name of the device and its image\n"
-                   "size=SIZE              (required) 4M to 16T, a multiple of 4096\n"
-                   "memory=SIZE|N%         most memory that the image may take (default 20%)\n"
-                   "codec=CODEC            lz4 (default), lz4:ACCELERATION, zstd, zstd:LEVEL or raw\n"
-                   "overflow=URI           resp://HOST[:PORT] or resp+unix:///PATH\n"
-                   "overflow-password=+FILE  file with the store's password\n"
-                   "overflow-plaintext=yes   allow a store that is not on this host, unencrypted",
+    .config_help =
+        "name=NAME              (required) name of the device and its image\n"
+        "size=SIZE              (required) 4M to 16T, a multiple of 4096\n"
+        "memory=SIZE|N%         most memory that the image may take (default 20%)\n"
+        "codec=CODEC            lz4 (default), lz4:ACCELERATION, zstd, zstd:LEVEL or raw\n"
+        "overflow=URI           resp://HOST[:PORT] or resp+unix:///PATH\n"
+        "overflow-password=+FILE  file with the store's password\n"
+        "overflow-plaintext=yes   allow a store that is not on this host, unencrypted",
     .thread_model = thread_model,
     .get_ready = get_ready,
     .after_fork = after_fork,

@@ -92,6 +92,14 @@ static int run(int argc, char **argv)
         return cli_usage(&cli_destroy, 0);
     if (cli_find(argv[1], &record, &orphan, &err) < 0)
         return cli_fail(&err);
+    if (orphan && record.served) {
+        fprintf(stderr,
+                "farswap: shared memory %d is in use: a server works on it whose FARSWAP_RUNDIR is "
+                "another. "
+                "swapoff and stop it first\n",
+                record.shmid);
+        return CLI_FAILED;
+    }
     if (!orphan && fsw_registry_lock(record.name, &lock, &err) < 0) {
         fprintf(stderr, "farswap: %s: swapoff and stop its server first\n", err.text);
         return CLI_FAILED;

@@ -70,22 +70,30 @@ static int find_place(const struct fsw_image *image, uint64_t location, unsigned
     return ret_place->first != NULL ? 0 : -EIO;
 }
 
+/* The library's memcpy. Where a compiler sees the size it puts `rep movs` in its place, which takes
+ * twice as long on memory that is not in the cache (gcc 12, 4 KiB, measured with bench/engine). */
+static void copy(void *to, const void *from, size_t bytes)
+{
+    __asm__("" : "+r"(bytes));
+    memcpy(to, from, bytes);
+}
+
 static void copy_in(const struct place *place, size_t at, const void *from, size_t bytes)
 {
     size_t here = at >= place->here ? 0 : place->here - at < bytes ? place->here - at : bytes;
 
-    memcpy(place->first + at, from, here);
+    copy(place->first + at, from, here);
     if (here < bytes)
-        memcpy(place->rest + (at + here - place->here), (const char *)from + here, bytes - here);
+        copy(place->rest + (at + here - place->here), (const char *)from + here, bytes - here);
 }
 
 static void copy_out(const struct place *place, size_t at, void *to, size_t bytes)
 {
     size_t here = at >= place->here ? 0 : place->here - at < bytes ? place->here - at : bytes;
 
-    memcpy(to, place->first + at, here);
+    copy(to, place->first + at, here);
     if (here < bytes)
-        memcpy((char *)to + here, place->rest + (at + here - place->here), bytes - here);
+        copy((char *)to + here, place->rest + (at + here - place->here), bytes - here);
 }
 
 /* The page number is what reclaim may look at meanwhile: one store. It is never cut in two. */

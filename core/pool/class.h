@@ -6,7 +6,7 @@
  * two frames, and never three, since no object is longer than a frame and a unit
  *
  * Frames are attached to a zspage only where an object lies, so a large zspage costs nothing while
- * it is sparse, and 64 frames leave almost nothing over at their end: 0.6 % for the worst class,
+ * it is sparse, and 64 frames leave almost nothing over at their end: 1.2 % for the worst class,
  * where zsmalloc's largest zspages leave up to 3 %. Sizes that would have equally many slots share
  * a class.
  */

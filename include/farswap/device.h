@@ -11,8 +11,9 @@
  * to the store within FSW_WRITE_WAIT_NS), -EINVAL (outside the device).
  * A write that fails leaves pages old or new, each whole.
  *
- * Verbs never allocate. read() may wait for the store as long as the store is away; the others wait
- * at most FSW_WRITE_WAIT_NS a page.
+ * Verbs never allocate (a reader of zstd objects makes a context where none is idle, a few times).
+ * read() may wait for the store as long as the store is away; the others wait at most
+ * FSW_WRITE_WAIT_NS a page.
  */
 #ifndef FARSWAP_DEVICE_H
 #define FARSWAP_DEVICE_H
@@ -46,6 +47,9 @@ void fsw_device_close(struct fsw_device *device);
 /* Removes the image of a device that was created and never served, and closes it: for a start that
  * failed later on. */
 void fsw_device_discard_image(struct fsw_device *device);
+
+/* 1 if another process has the image mapped, such as a forked child. */
+int fsw_device_is_shared(const struct fsw_device *device);
 
 /* Takes the image out of the process's mlockall, so that its memory can be given back while it
  * stays locked by SHM_LOCK. After every mlockall. */
