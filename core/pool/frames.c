@@ -317,11 +317,14 @@ static void *fill_loop(void *opaque)
         if (frames->stop)
             break;
         publish_gauges(frames);
+        uint32_t had = get(frames->nready);
         pthread_mutex_unlock(&frames->lock);
         if (frames->ahead != NULL)
             frames->ahead(frames->ahead_opaque);
         pthread_mutex_lock(&frames->lock);
-        if (frames->stop || get(frames->nready) < frames->target / 2)
+        /* Somebody took, and the signal may have been missed. Not "few are left": a full pool has
+         * none, and asking again at once would cost a CPU. */
+        if (frames->stop || get(frames->nready) < had)
             continue;
         /* Also looks from time to time: the limit may have moved, the system may have memory again.
          */

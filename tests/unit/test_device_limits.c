@@ -5,9 +5,11 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/shm.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/clock.h"
@@ -90,6 +92,35 @@ static void the_filler_refills_the_reserve(void **state)
             usleep(500);
         assert_true(atomic_load(&frames->nready) >= frames->target);
     }
+    rig_close(&rig);
+}
+
+/* CPU time that the filler has had. */
+static uint64_t filler_ns(struct rig *rig)
+{
+    struct timespec spent;
+    clockid_t clock;
+
+    assert_int_equal(pthread_getcpuclockid(rig->device->pool.frames.filler, &clock), 0);
+    assert_int_equal(clock_gettime(clock, &spent), 0);
+    return (uint64_t)spent.tv_sec * FSW_NS_PER_S + (uint64_t)spent.tv_nsec;
+}
+
+/* There is nothing to fill from, and trying again at once would cost a CPU. */
+static void the_filler_of_a_full_device_sleeps(void **state)
+{
+    struct rig rig;
+    uint64_t page = 0, end;
+
+    rig_open(&rig, &(struct rig_options){.size = MIB(32), .memory = MIB(4)});
+    while (rig_write_page(&rig, page, RIG_NOISE, page) == 0)
+        page++;
+    assert_int_equal(atomic_load(&rig.device->pool.frames.nready), 0);
+    uint64_t before = filler_ns(&rig);
+    end = fsw_now_ns() + 300 * FSW_NS_PER_MS;
+    while (fsw_now_ns() < end)
+        usleep(10000);
+    assert_in_range(filler_ns(&rig) - before, 0, 30 * FSW_NS_PER_MS);
     rig_close(&rig);
 }
 
@@ -241,6 +272,7 @@ static void memory_that_the_system_refuses_is_enospc_and_no_loss(void **state)
 RIG_MAIN(cmocka_unit_test(without_store_a_full_device_says_enospc_at_once),
          cmocka_unit_test(discarding_gives_memory_back),
          cmocka_unit_test(the_filler_refills_the_reserve),
+         cmocka_unit_test(the_filler_of_a_full_device_sleeps),
          cmocka_unit_test(memory_bounds_what_overflows),
          cmocka_unit_test(odd_sizes_work_to_the_last_byte),
          cmocka_unit_test(one_tebibyte_idle_costs_megabytes),
