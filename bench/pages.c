@@ -87,7 +87,8 @@ static void count(struct sizes *sizes, const char *page, uint8_t codec_id, int l
         return;
     }
     if (codec_id != FSW_CODEC_RAW)
-        length = codec->compress(state, level, page, bytes, FSW_HUGE_THRESHOLD);
+        length = codec->compress(state, level, page, fsw_without_tail(page), bytes,
+                                 FSW_HUGE_THRESHOLD);
     sizes->of[length == 0 ? PAGE : length]++;
 }
 

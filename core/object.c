@@ -37,17 +37,26 @@ static unsigned wrap(size_t length, uint8_t codec_id, void *object)
     return units;
 }
 
+/* Raw, without the zero tail if that saves a unit. */
+static unsigned pack_raw(const void *page, size_t length, void *object)
+{
+    char *payload = (char *)object + FSW_OBJECT_HEADER;
+
+    if (FSW_OBJECT_HEADER + length > FSW_OBJECT_MAX - FSW_UNIT) /* huge: not copied twice */
+        return wrap(FSW_PAGE_SIZE, FSW_CODEC_RAW, object);
+    return wrap(fsw_codec_raw.compress(NULL, 0, page, length, payload, length), FSW_CODEC_RAW,
+                object);
+}
+
 unsigned fsw_object_pack(const void *page, const struct fsw_codec *codec, uint8_t codec_id,
                          int level, void *state, void *object)
 {
     char *payload = (char *)object + FSW_OBJECT_HEADER;
-    size_t length = 0;
+    size_t length = fsw_without_tail(page), packed = 0;
 
-    if (codec_id != FSW_CODEC_RAW)
-        length = codec->compress(state, level, page, payload, FSW_HUGE_THRESHOLD);
-    if (length == 0) /* huge: the payload is the page itself, and is not copied twice */
-        return wrap(FSW_PAGE_SIZE, FSW_CODEC_RAW, object);
-    return wrap(length, codec_id, object);
+    if (codec_id != FSW_CODEC_RAW && !fsw_looks_random(page, length))
+        packed = codec->compress(state, level, page, length, payload, FSW_HUGE_THRESHOLD);
+    return packed != 0 ? wrap(packed, codec_id, object) : pack_raw(page, length, object);
 }
 
 unsigned fsw_object_pack_same(const void *page, void *object)

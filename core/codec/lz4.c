@@ -18,10 +18,10 @@ static void *state_new(int level)
     return state;
 }
 
-static size_t compress(void *state, int level, const void *page, void *bytes, size_t capacity)
+static size_t compress(void *state, int level, const void *page, size_t length, void *bytes,
+                       size_t capacity)
 {
-    int length = (int)fsw_without_tail(page);
-    int n = LZ4_compress_fast_extState(state, page, bytes, length, (int)capacity, level);
+    int n = LZ4_compress_fast_extState(state, page, bytes, (int)length, (int)capacity, level);
     return n > 0 ? (size_t)n : 0;
 }
 

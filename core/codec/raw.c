@@ -1,5 +1,6 @@
 /*
- * raw.c: the page as it is. codec=raw, and every page that another codec could not make smaller.
+ * raw.c: the page as it is, but for its zero tail. codec=raw, and every page that another codec
+ * could not make smaller.
  */
 #include "core/codec/codec.h"
 
@@ -8,20 +9,22 @@
 
 #include "farswap/params.h"
 
-static size_t compress(void *state, int level, const void *page, void *bytes, size_t capacity)
+static size_t compress(void *state, int level, const void *page, size_t length, void *bytes,
+                       size_t capacity)
 {
-    if (capacity < FSW_PAGE_SIZE)
+    if (capacity < length)
         return 0;
-    memcpy(bytes, page, FSW_PAGE_SIZE);
-    return FSW_PAGE_SIZE;
+    memcpy(bytes, page, length);
+    return length;
 }
 
 static int decompress(const void *bytes, size_t length, void *page)
 {
-    if (length != FSW_PAGE_SIZE)
-        return -EIO;
-    memcpy(page, bytes, FSW_PAGE_SIZE);
-    return 0;
+    int r = fsw_fill_tail(page, (long)length);
+
+    if (r == 0)
+        memcpy(page, bytes, length);
+    return r;
 }
 
 const struct fsw_codec fsw_codec_raw = {

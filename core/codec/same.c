@@ -37,7 +37,8 @@ void fsw_same_fill(void *page, uint64_t word)
         memcpy((char *)page + i * sizeof word, &word, sizeof word);
 }
 
-static size_t compress(void *state, int level, const void *page, void *bytes, size_t capacity)
+static size_t compress(void *state, int level, const void *page, size_t length, void *bytes,
+                       size_t capacity)
 {
     uint64_t word;
 

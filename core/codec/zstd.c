@@ -81,10 +81,11 @@ static void state_free(void *state)
     ZSTD_freeCCtx(state);
 }
 
-static size_t compress(void *state, int level, const void *page, void *bytes, size_t capacity)
+static size_t compress(void *state, int level, const void *page, size_t length, void *bytes,
+                       size_t capacity)
 {
     ZSTD_CCtx_setParameter(state, ZSTD_c_compressionLevel, level);
-    size_t n = ZSTD_compress2(state, bytes, capacity, page, fsw_without_tail(page));
+    size_t n = ZSTD_compress2(state, bytes, capacity, page, length);
     return ZSTD_isError(n) ? 0 : n;
 }
 
