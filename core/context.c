@@ -100,8 +100,11 @@ void fsw_contexts_follow_cpus(struct fsw_contexts *contexts, unsigned cpus_onlin
 {
     unsigned now = contexts->count, then = wanted(contexts, cpus_online);
 
-    for (; now < then; now++) { /* made before anybody can find it */
-        if (set_codec(&contexts->all[now], contexts->codec_id, contexts->level) < 0)
+    for (; now < then; now++) { /* made before anybody can find it, but who found it before */
+        seize(&contexts->all[now]);
+        int r = set_codec(&contexts->all[now], contexts->codec_id, contexts->level);
+        fsw_context_return(contexts, &contexts->all[now]);
+        if (r < 0)
             return;
         atomic_store(&contexts->count, now + 1);
     }
@@ -116,7 +119,7 @@ void fsw_contexts_follow_cpus(struct fsw_contexts *contexts, unsigned cpus_onlin
 static struct fsw_context *try_borrow(struct fsw_contexts *contexts)
 {
     static _Thread_local unsigned hint;
-    unsigned count = atomic_load_explicit(&contexts->count, memory_order_relaxed);
+    unsigned count = atomic_load_explicit(&contexts->count, memory_order_acquire);
 
     for (unsigned tries = 0; tries < count; tries++) {
         struct fsw_context *context = &contexts->all[(hint + tries) % count];

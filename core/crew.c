@@ -24,7 +24,7 @@ static struct fsw_crew_job *join_job(struct fsw_crew *crew)
 {
     FSW_LOCK_SCOPE(&crew->lock);
 
-    for (struct fsw_crew_job *job = crew->jobs; job != NULL; job = job->later)
+    for (struct fsw_crew_job *job = crew->jobs; job != NULL && !crew->stop; job = job->later)
         if (atomic_load(&job->next) < job->parts) {
             job->users++;
             return job;
