@@ -69,20 +69,31 @@ static int move(struct fsw_device *device, uint32_t zspage, const struct fsw_poo
     return 1;
 }
 
+/* Packs a zspage of the class. Returns how many objects moved. */
+static unsigned pack_one(struct fsw_device *device, unsigned class_number)
+{
+    struct fsw_pool_object *objects = device->keeper.objects;
+    unsigned count = 0, moved = 0;
+    uint32_t zspage = fsw_pool_sparse(&device->pool, class_number, objects, &count);
+
+    for (unsigned i = 0; i < count; i++)
+        moved += (unsigned)move(device, zspage, &objects[i]);
+    if (zspage != 0 && moved == 0)
+        fsw_pool_stuck(&device->pool, class_number, zspage);
+    return moved;
+}
+
 unsigned fsw_compact_step(struct fsw_device *device)
 {
     struct fsw_keeper *keeper = &device->keeper;
-    unsigned classes = device->pool.table->count, count = 0, moved = 0;
-    uint32_t zspage = 0;
+    unsigned classes = device->pool.table->count, moved = 0;
 
-    /* From class to class, so that none is forgotten. */
-    for (unsigned tries = 0; zspage == 0 && tries < classes; tries++) {
+    /* From class to class, so that none is forgotten, and none that is stuck keeps the others. */
+    for (unsigned tries = 0; moved == 0 && tries < classes; tries++) {
         keeper->next_class = keeper->next_class % (classes - 1) + 1;
         if (fsw_pool_freeable(&device->image, keeper->next_class) > 0)
-            zspage = fsw_pool_sparse(&device->pool, keeper->next_class, keeper->objects, &count);
+            moved = pack_one(device, keeper->next_class);
     }
-    for (unsigned i = 0; i < count; i++)
-        moved += (unsigned)move(device, zspage, &keeper->objects[i]);
     fsw_stat_add(&device->image, FSW_STAT_COMPACT_MOVED, moved);
     return moved;
 }

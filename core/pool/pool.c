@@ -282,6 +282,7 @@ static uint64_t occupy(struct fsw_pool *pool, struct fsw_class *class,
     }
     zspage->slots[slot / 64] |= 1ull << slot % 64;
     zspage->used++;
+    zspage->stuck = 0;
     count(&class->stats->objects, 1);
     list_update(pool, class, id);
     return (uint64_t)id << FSW_ZSPAGE_UNIT_BITS | at;
@@ -314,12 +315,13 @@ int fsw_pool_free(struct fsw_pool *pool, uint64_t location)
     const struct fsw_class_shape *shape = &pool->table->shape[class_number];
     struct fsw_class *class = &pool->classes[class_number];
     FSW_LOCK_SCOPE(&class->lock);
-    if (!fsw_pool_is_allocated(pool, location, 0))
-        return -EIO;
+    if (zspage->class != class_number || !fsw_pool_is_allocated(pool, location, 0))
+        return -EIO; /* not ours after all: a damaged entry named it */
 
     unsigned at = (unsigned)location & UNIT_MASK, slot = at / shape->units;
     zspage->slots[slot / 64] &= ~(1ull << slot % 64);
     zspage->used--;
+    zspage->stuck = 0;
     count(&class->stats->objects, -1);
     detach_unused(pool, (uint32_t)id, shape, at / FRAME_UNITS,
                   (at + shape->units - 1) / FRAME_UNITS);
@@ -410,7 +412,7 @@ static uint32_t most_wasteful(const struct fsw_pool *pool, const struct fsw_clas
              id = pool->zspages[id].next, looked++) {
             const struct fsw_zspage *zspage = &pool->zspages[id];
             uint64_t waste = zspage->attached - frames_for(zspage->used, units);
-            if (waste > most) {
+            if (waste > most && !zspage->stuck) {
                 most = waste;
                 best = id;
             }
@@ -429,6 +431,23 @@ uint32_t fsw_pool_sparse(struct fsw_pool *pool, unsigned class_number,
     return id;
 }
 
+/* A hole below the packed zspage's end: one that has its frames, else the first; `used`: none. */
+static unsigned packed_hole(const struct fsw_zspage *zspage, const struct fsw_zspage_frames *map,
+                            const struct fsw_class_shape *shape)
+{
+    unsigned first = zspage->used;
+
+    for (unsigned slot = 0; slot < zspage->used; slot++) {
+        unsigned at = slot * shape->units;
+        if (slot_is_set(zspage, slot))
+            continue;
+        if (frames_attached(map, at / FRAME_UNITS, (at + shape->units - 1) / FRAME_UNITS))
+            return slot;
+        first = slot < first ? slot : first;
+    }
+    return first;
+}
+
 uint64_t fsw_pool_alloc_packed(struct fsw_pool *pool, uint32_t id, unsigned units)
 {
     unsigned class_number = pool->table->of_units[units];
@@ -440,10 +459,16 @@ uint64_t fsw_pool_alloc_packed(struct fsw_pool *pool, uint32_t id, unsigned unit
     /* The object that is to move keeps the zspage alive, if it is that class's still. */
     if (atomic_load_explicit(&pool->image->classes[id], relaxed) != class_number)
         return 0;
-    for (unsigned slot = 0; slot < zspage->used && slot < shape->slots; slot++)
-        if (!slot_is_set(zspage, slot))
-            return occupy(pool, class, shape, id, slot);
-    return 0;
+    unsigned first = packed_hole(zspage, &pool->image->zspages[id], shape);
+    return first < zspage->used ? occupy(pool, class, shape, id, first) : 0;
+}
+
+void fsw_pool_stuck(struct fsw_pool *pool, unsigned class_number, uint32_t id)
+{
+    FSW_LOCK_SCOPE(&pool->classes[class_number].lock);
+
+    if (atomic_load_explicit(&pool->image->classes[id], relaxed) == class_number)
+        pool->zspages[id].stuck = 1;
 }
 
 /* ---- life ---- */

@@ -37,6 +37,7 @@ struct fsw_zspage {
     uint8_t group;    /* fullness; its list */
     uint8_t attached; /* frames */
     uint8_t stamp;    /* age clock when the reclaim hand last passed, or when it was made */
+    uint8_t stuck;    /* compaction could move nothing here, and nothing has changed since */
 };
 
 struct fsw_class {
@@ -98,8 +99,13 @@ uint32_t fsw_pool_freeable(const struct fsw_image *image, unsigned class_number)
 uint32_t fsw_pool_sparse(struct fsw_pool *pool, unsigned class_number,
                          struct fsw_pool_object *objects, unsigned *ret_count);
 
-/* A slot in the packed part of that zspage, or 0. */
+/* A slot in the packed part of that zspage, or 0. One that needs no new frame, if there is one: a
+ * pool that has no frame left can still be packed. */
 uint64_t fsw_pool_alloc_packed(struct fsw_pool *pool, uint32_t zspage, unsigned units);
+
+/* None of those objects could be moved: fsw_pool_sparse passes the zspage over until something is
+ * allocated or freed there. */
+void fsw_pool_stuck(struct fsw_pool *pool, unsigned class_number, uint32_t zspage);
 
 /* Asks for a slot's cache lines, to be written soon. */
 void fsw_pool_prefetch(const struct fsw_pool *pool, uint64_t location, unsigned units);
