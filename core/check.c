@@ -263,6 +263,11 @@ int fsw_image_check(const struct fsw_image *image, int served,
                           .rows_top = atomic_load(&super->rows_top)};
 
     memset(ret_report, 0, sizeof *ret_report);
+    if (check.frames_top > super->frames || check.zspages_top > super->zspages ||
+        check.rows_top > super->rows) {
+        say(&check, "the superblock's tops are past the image's ends");
+        return 0;
+    }
     if (served) { /* what grows meanwhile is not past the end */
         check.frames_top = (uint32_t)super->frames;
         check_table(&check);
@@ -275,11 +280,6 @@ int fsw_image_check(const struct fsw_image *image, int served,
         calloc(check.rows_top + 1, sizeof check.row_live[0]);
     if (frames == NULL || slots == NULL || rows == NULL)
         return -ENOMEM;
-    if (check.frames_top > super->frames || check.zspages_top > super->zspages ||
-        check.rows_top > super->rows) {
-        say(&check, "the superblock's tops are past the image's ends");
-        return 0;
-    }
     check_table(&check);
     check_zspages(&check);
     check_rows(&check);

@@ -21,10 +21,12 @@ static int refuse_existing(const struct fsw_record *record, struct fsw_error *er
 {
     struct fsw_image image;
 
-    if (fsw_image_attach(&image, record->shmid, 0, NULL) < 0)
+    int r = fsw_image_attach(&image, record->shmid, 0, NULL);
+    if (r < 0 && r != -EUCLEAN)
         return 0;
-    int same = memcmp(&image.super->device, &record->device, sizeof record->device) == 0;
-    fsw_image_detach(&image);
+    int same = r < 0 || memcmp(&image.super->device, &record->device, sizeof record->device) == 0;
+    if (r == 0)
+        fsw_image_detach(&image);
     if (!same)
         return 0;
     return fsw_error(

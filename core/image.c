@@ -212,9 +212,16 @@ static int check_super(const struct fsw_superblock *super, uint64_t bytes, struc
     if (super->checksum != super_checksum(super) || super->size < FSW_SIZE_MIN ||
         super->size > FSW_SIZE_MAX || plan.bytes != super->bytes || bytes < super->bytes ||
         plan.frames_at != super->frames_at)
-        return fsw_error(err, -EINVAL,
+        return fsw_error(err, -EUCLEAN,
                          "the image's superblock is damaged: nothing in it can be trusted; "
                          "`farswap destroy` removes it");
+    if (atomic_load(&super->rows_top) > super->rows ||
+        atomic_load(&super->zspages_top) > super->zspages ||
+        atomic_load(&super->frames_top) > super->frames)
+        return fsw_error(
+            err, -EUCLEAN,
+            "the image's superblock is damaged: it counts more rows, zspages or frames "
+            "than there can be; `farswap destroy` removes it");
     return 0;
 }
 
@@ -261,17 +268,32 @@ static void wipe_range(char *from, uint64_t bytes)
     }
 }
 
-int fsw_image_wipe(struct fsw_image *image, struct fsw_error *err)
+/* Ends the image whose memory is mapped at `base`. The superblock goes last. */
+static int wipe_all(int shmid, char *base, uint64_t bytes, struct fsw_error *err)
 {
-    struct fsw_superblock *super = image->super;
-    uint64_t used = super->frames_at + (uint64_t)atomic_load(&super->frames_top) * FSW_FRAME_SIZE;
-    int shmid = image->shmid;
-
-    /* The arrays between directory and frames are sparse as well; the superblock goes last. */
-    wipe_range((char *)super + FSW_FRAME_SIZE, used - FSW_FRAME_SIZE);
-    explicit_bzero(super, FSW_FRAME_SIZE);
-    fsw_image_detach(image);
+    wipe_range(base + FSW_FRAME_SIZE, bytes - FSW_FRAME_SIZE);
+    explicit_bzero(base, FSW_FRAME_SIZE);
+    shmdt(base);
     if (shmctl(shmid, IPC_RMID, NULL) < 0)
         return fsw_error(err, -errno, "removing shared memory %d: %s", shmid, strerror(errno));
     return 0;
+}
+
+int fsw_image_wipe(struct fsw_image *image, struct fsw_error *err)
+{
+    struct fsw_superblock *super = image->super;
+    uint64_t top = min_u64(atomic_load(&super->frames_top), super->frames);
+
+    image->super = NULL;
+    return wipe_all(image->shmid, (char *)super, super->frames_at + top * FSW_FRAME_SIZE, err);
+}
+
+int fsw_image_wipe_damaged(int shmid, struct fsw_error *err)
+{
+    struct shmid_ds segment;
+    char *base = shmctl(shmid, IPC_STAT, &segment) < 0 ? (void *)-1 : shmat(shmid, NULL, 0);
+
+    if (base == (void *)-1)
+        return fsw_error(err, -errno, "mapping shared memory %d: %s", shmid, strerror(errno));
+    return wipe_all(shmid, base, segment.shm_segsz, err);
 }

@@ -105,14 +105,17 @@ struct fsw_image {
 int fsw_image_create(struct fsw_image *image, const struct fsw_params *params, int *ret_unlocked,
                      struct fsw_error *err);
 
-/* Attaches an image and checks its superblock: -EINVAL (not an image, or damaged), -ENOTSUP
- * (another layout). writable 0 maps it for reading only. */
+/* Attaches an image and checks its superblock: -EINVAL (no such memory, or not an image), -EUCLEAN
+ * (an image, and damaged), -ENOTSUP (another layout). writable 0 maps it for reading only. */
 int fsw_image_attach(struct fsw_image *image, int shmid, int writable, struct fsw_error *err);
 
 void fsw_image_detach(struct fsw_image *image);
 
 /* Overwrites all that the image names or touched with zeroes, and removes it. */
 int fsw_image_wipe(struct fsw_image *image, struct fsw_error *err);
+
+/* The same for one that attach called damaged: all that is resident of it. */
+int fsw_image_wipe_damaged(int shmid, struct fsw_error *err);
 
 /* What an image of that device costs before it holds a page, and its table when full. */
 uint64_t fsw_image_base_bytes(uint64_t size);

@@ -104,7 +104,7 @@ static void a_damaged_superblock_is_refused(void **state)
     assert_int_equal(fsw_device_create(&params, NULL, &device, &err), 0);
     struct fsw_superblock *super = device->image.super;
     super->rows ^= 1;
-    assert_int_equal(fsw_image_attach(&image, device->image.shmid, 0, &err), -EINVAL);
+    assert_int_equal(fsw_image_attach(&image, device->image.shmid, 0, &err), -EUCLEAN);
     super->rows ^= 1;
     super->magic[2] ^= 1;
     assert_int_equal(fsw_image_attach(&image, device->image.shmid, 0, &err), -EINVAL);
