@@ -65,8 +65,8 @@ extern const struct fsw_codec fsw_codec_raw, fsw_codec_same, fsw_codec_lz4, fsw_
 size_t fsw_without_tail(const void *page);
 
 /* 1 if the first `length` bytes of a page look like noise (encrypted, compressed, media), which no
- * codec makes smaller: 256 bytes from 32 places have about as many different values as noise has,
- * 162 of 256. Most pages are told after 64 bytes. It sees 98 % of pages of noise, and took none of
+ * codec makes smaller: 128 bytes from 16 places have about as many different values as noise has,
+ * 101. Most pages are told after 32 bytes. It sees 99.8 % of pages of noise, and took none of
  * 191,000 pages of redis, python, java, node and gcc for noise that lz4 would have made smaller.
  * Takes 0.03 to 0.1 µs; spares 0.8 (lz4) or 7 (zstd). */
 int fsw_looks_random(const void *page, size_t length);

@@ -38,9 +38,12 @@ static char *locate(const struct fsw_image *image, uint64_t location, size_t byt
     return (char *)fsw_image_frame(image, frame) + offset;
 }
 
+/* As many lines as a core can have on their way; more would make it wait here. */
+#define PREFETCH_BYTES 768u
+
 static void prefetch_lines(const char *from, size_t bytes)
 {
-    for (size_t at = 0; at < bytes; at += 64)
+    for (size_t at = 0; at < bytes && at < PREFETCH_BYTES; at += 64)
         __builtin_prefetch(from + at, 1);
 }
 
