@@ -137,8 +137,8 @@ static void check_resting(struct check *check, uint64_t page, uint64_t value)
             check_object(check, page, value);
     } else if (fsw_entry_state(value) == FSW_STORE) {
         check_row_of(check, page, value);
-    } else if (fsw_entry_state(value) == FSW_EMPTY && (value & FSW_ENTRY_WHERE) != 0) {
-        say(check, "page %llu is empty and names something", (unsigned long long)page);
+    } else if (!fsw_entry_is_word(value & ~FSW_ENTRY_LOCK)) {
+        say(check, "page %llu: its entry is damaged", (unsigned long long)page);
     }
 }
 
@@ -149,8 +149,11 @@ static void check_moving(struct check *check, uint64_t page, fsw_entry *entry)
 
     for (int tries = 0; tries < LIVE_TRIES; tries++) {
         uint64_t value = fsw_entry_load(entry);
-        if (fsw_entry_state(value) != FSW_POOL)
+        if (fsw_entry_state(value) != FSW_POOL) {
+            if (fsw_entry_state(value) != FSW_STORE && !fsw_entry_is_word(value))
+                say(check, "page %llu: its entry is damaged", (unsigned long long)page);
             return;
+        }
         unsigned units = fsw_entry_units(value);
         if (fsw_pool_read(check->image, fsw_entry_location(value), object, units) == 0 &&
             fsw_object_open(check->seed, (uint32_t)page, object, units, content) == 0) {
@@ -175,7 +178,7 @@ static void check_entry(struct check *check, uint64_t page, fsw_entry *entry)
     check->report->pages_store += fsw_entry_state(value) == FSW_STORE;
     if (!check->served)
         check_resting(check, page, value);
-    else if (fsw_entry_state(value) == FSW_POOL)
+    else if (fsw_entry_state(value) != FSW_STORE)
         check_moving(check, page, entry);
 }
 
@@ -185,10 +188,13 @@ static void check_table(struct check *check)
     uint64_t pages = image->super->size / FSW_PAGE_SIZE;
 
     for (uint64_t leaf = 0; leaf < image->super->leaves; leaf++) {
-        uint32_t frame = atomic_load(&image->directory[leaf]);
+        uint64_t word = atomic_load(&image->directory[leaf]), first = leaf * FSW_LEAF_ENTRIES;
+        uint32_t frame = fsw_leaf_frame(image, leaf, word);
+        if (word != 0 && frame == 0)
+            say(check, "leaf %llu: its directory word is damaged, its pages can't be found",
+                (unsigned long long)leaf);
         if (frame == 0 || !claim_frame(check, frame, "leaf", leaf))
             continue;
-        uint64_t first = leaf * FSW_LEAF_ENTRIES;
         fsw_entry *entries = fsw_table_find(image, first);
         for (uint64_t i = 0; i < FSW_LEAF_ENTRIES; i++)
             if (first + i < pages)

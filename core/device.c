@@ -381,15 +381,21 @@ int fsw_device_write(struct fsw_device *device, const void *bytes, uint64_t offs
     return ended(device, r, FSW_STAT_WRITES, FSW_STAT_WRITE_BYTES, FSW_STAT_FAILED_WRITES, length);
 }
 
-/* Empties whole pages; where there is no leaf, 512 at a time. */
-static void empty_pages(struct fsw_device *device, uint64_t first, uint64_t end)
+/* Empties whole pages; where there is no leaf, 512 at a time. -EIO: some have a damaged leaf. */
+static int empty_pages(struct fsw_device *device, uint64_t first, uint64_t end)
 {
+    int r = 0;
+
     while (first < end) {
-        if (fsw_table_find(&device->image, first) != NULL)
+        if (fsw_table_find(&device->image, first) != NULL) {
             fsw_page_empty(device, first++);
-        else
-            first = (first / FSW_LEAF_ENTRIES + 1) * FSW_LEAF_ENTRIES;
+            continue;
+        }
+        if (fsw_table_is_damaged(&device->image, first))
+            r = -EIO;
+        first = (first / FSW_LEAF_ENTRIES + 1) * FSW_LEAF_ENTRIES;
     }
+    return r;
 }
 
 static int zero_range(struct fsw_device *device, uint64_t offset, uint64_t length)
@@ -401,8 +407,10 @@ static int zero_range(struct fsw_device *device, uint64_t offset, uint64_t lengt
 
     if (head.length < FSW_PAGE_SIZE && length > 0)
         r = fsw_page_write_part(device, head.number, head.offset, head.length, NULL);
-    if (first < last)
-        empty_pages(device, first, last);
+    if (first < last) {
+        int emptied = empty_pages(device, first, last);
+        r = r == 0 ? emptied : r;
+    }
     if (r == 0 && last >= first && end % FSW_PAGE_SIZE != 0 && last != head.number)
         r = fsw_page_write_part(device, last, 0, (unsigned)(end % FSW_PAGE_SIZE), NULL);
     return r;
@@ -423,8 +431,8 @@ int fsw_device_discard(struct fsw_device *device, uint64_t offset, uint64_t leng
     int r = check_range(device, offset, length);
 
     if (r == 0)
-        empty_pages(device, (offset + FSW_PAGE_SIZE - 1) / FSW_PAGE_SIZE,
-                    (offset + length) / FSW_PAGE_SIZE);
+        r = empty_pages(device, (offset + FSW_PAGE_SIZE - 1) / FSW_PAGE_SIZE,
+                        (offset + length) / FSW_PAGE_SIZE);
     return ended(device, r, FSW_STAT_DISCARDS, FSW_STAT_DISCARD_BYTES, FSW_STAT_FAILED_WRITES,
                  length);
 }

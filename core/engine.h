@@ -48,7 +48,7 @@ enum fsw_hook {
 struct fsw_put {
     struct fsw_store_request request;
     uint32_t row, count, units;
-    uint32_t pages[FSW_SEGMENT_OBJECTS];
+    fsw_entry *entries[FSW_SEGMENT_OBJECTS];
     uint64_t values[FSW_SEGMENT_OBJECTS]; /* the entries as they were, overflow bit set */
     struct fsw_put *next;
     struct fsw_device *device;

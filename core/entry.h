@@ -4,8 +4,8 @@
  *      63..62  61    60        59..52  51..0
  *      state   lock  overflow  age     where
  *
- *      EMPTY   where = 0: never written, discarded, or all zero
- *      SAME    where = the 32-bit word that fills the page
+ *      EMPTY   the whole value is 0: never written, discarded, or all zero
+ *      SAME    where = the 32-bit word that fills the page, 20 bits that check it; age 0
  *      POOL    where = location in the pool (40 bits, units of 16 bytes) and length (9 bits, same)
  *      STORE   where = row (31 bits), offset in the segment (12 bits), length (9 bits)
  *
@@ -57,9 +57,11 @@ static inline uint64_t fsw_entry_with_age(uint64_t value, uint8_t age)
     return (value & ~FSW_ENTRY_AGE) | (uint64_t)age << FSW_ENTRY_AGE_SHIFT;
 }
 
+/* No object's checksum proves the word, so the entry does: any one bit that falls over shows. */
 static inline uint64_t fsw_entry_same(uint32_t word)
 {
-    return (uint64_t)FSW_SAME << 62 | word;
+    uint64_t check = (word * 0x9e3779b1u ^ 0xa5a5a5a5u) >> 12;
+    return (uint64_t)FSW_SAME << 62 | check << 32 | word;
 }
 
 static inline uint64_t fsw_entry_pool(uint64_t location, unsigned units, uint8_t age)
@@ -98,6 +100,12 @@ static inline unsigned fsw_entry_offset_units(uint64_t value)
 static inline uint32_t fsw_entry_word(uint64_t value)
 {
     return (uint32_t)value;
+}
+
+/* 1 if the value is a whole EMPTY or SAME one; 0 if it is damaged (or says POOL or STORE). */
+static inline int fsw_entry_is_word(uint64_t value)
+{
+    return value == 0 || value == fsw_entry_same(fsw_entry_word(value));
 }
 
 /* Same place of the same kind, whatever the age: what a flip compares. */

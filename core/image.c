@@ -51,7 +51,7 @@ static void lay_out(struct fsw_superblock *super, uint64_t size)
     super->class_stats_at = at;
     at = round_up(at + FSW_CLASS_MAX * sizeof(struct fsw_class_stats), FSW_FRAME_SIZE);
     super->directory_at = at;
-    at = round_up(at + super->leaves * sizeof(uint32_t), FSW_FRAME_SIZE);
+    at = round_up(at + super->leaves * sizeof(uint64_t), FSW_FRAME_SIZE);
     super->rows_at = at;
     at = round_up(at + super->rows * sizeof(struct fsw_row), FSW_FRAME_SIZE);
     super->classes_at = at;

@@ -2,7 +2,7 @@
  * image.h: the shared memory that holds one device, and its layout.
  *
  *      superblock | counters | class stats | directory | rows | zspage classes | zspage frames |
- * frames 4 KiB      by stripe  16 B each     4 B each    32 B   2 B each         256 B each      4
+ * frames 4 KiB      by stripe  16 B each     8 B each    32 B   2 B each         256 B each      4
  * KiB
  *
  * SysV shared memory: it outlives every process. Sparse: sizes below are address space; a page of
@@ -90,7 +90,7 @@ struct fsw_image {
     struct fsw_superblock *super;
     _Atomic uint64_t (*counters)[FSW_STAT_COUNT]; /* [FSW_STAT_STRIPES] */
     struct fsw_class_stats *class_stats;          /* [FSW_CLASS_MAX] */
-    _Atomic uint32_t *directory;                  /* a leaf's frame, 0: none */
+    _Atomic uint64_t *directory;                  /* fsw_leaf_word, 0: no leaf */
     struct fsw_row *rows;
     _Atomic uint16_t *classes;
     struct fsw_zspage_frames *zspages;

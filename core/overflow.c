@@ -89,7 +89,7 @@ static int pack_one(struct fsw_device *device, struct fsw_put *put, const struct
         unmark(device, victim->entry, marked);
         return 0;
     }
-    put->pages[put->count] = victim->page;
+    put->entries[put->count] = victim->entry;
     put->values[put->count++] = marked;
     put->units += units;
     return 1;
@@ -156,7 +156,7 @@ static void put_succeeded(struct fsw_device *device, struct fsw_put *put)
     for (uint32_t i = 0; i < put->count; i++) {
         uint64_t marked = put->values[i];
         uint64_t stored = fsw_entry_store(put->row, offset, fsw_entry_units(marked));
-        if (flip(fsw_table_find(image, put->pages[i]), marked, stored)) {
+        if (flip(put->entries[i], marked, stored)) {
             fsw_page_count(device, stored, 1);
             fsw_page_count(device, marked, -1);
         } else {
@@ -182,7 +182,7 @@ static void put_failed(struct fsw_device *device, struct fsw_put *put)
     struct fsw_overflow *overflow = &device->overflow;
 
     for (uint32_t i = 0; i < put->count; i++)
-        unmark(device, fsw_table_find(&device->image, put->pages[i]), put->values[i]);
+        unmark(device, put->entries[i], put->values[i]);
     fsw_stat_add(&device->image, FSW_STAT_OVERFLOW_FAILED, 1);
     if (put->request.result == FSW_STORE_FULL)
         fsw_stat_add(&device->image, FSW_STAT_STORE_FULL, 1);

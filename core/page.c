@@ -68,6 +68,28 @@ static void retire(struct fsw_device *device, uint64_t value)
         fsw_stat_add(&device->image, FSW_STAT_CORRUPT_PAGES, 1);
 }
 
+/* What an entry that names no object fills its page with. -EIO: it is damaged. */
+static int fill_word(struct fsw_device *device, uint64_t value, void *page)
+{
+    uint64_t word = fsw_entry_word(value); /* EMPTY: 0 */
+
+    if (!fsw_entry_is_word(value)) {
+        fsw_stat_add(&device->image, FSW_STAT_CORRUPT_PAGES, 1);
+        return -EIO;
+    }
+    fsw_same_fill(page, word << 32 | word);
+    return 0;
+}
+
+/* The page has no entry: it is empty, or its leaf can't be found. */
+static int no_entry(struct fsw_device *device, uint64_t number)
+{
+    if (!fsw_table_is_damaged(&device->image, number))
+        return 0;
+    fsw_stat_add(&device->image, FSW_STAT_CORRUPT_PAGES, 1);
+    return -EIO;
+}
+
 /* ---- reading ---- */
 
 /* The object of a locked entry, opened after the lock bit is gone. */
@@ -97,6 +119,8 @@ int fsw_page_read_local(struct fsw_device *device, uint64_t number, void *page,
     fsw_entry *entry = fsw_table_find(&device->image, number);
     uint64_t value = entry != NULL ? fsw_entry_load(entry) : 0;
 
+    if (entry == NULL && no_entry(device, number) < 0)
+        return -EIO;
     if (fsw_entry_state(value) == FSW_POOL) {
         value = fsw_entry_lock(entry);
         if (fsw_entry_state(value) == FSW_POOL)
@@ -108,9 +132,7 @@ int fsw_page_read_local(struct fsw_device *device, uint64_t number, void *page,
         *ret_value = value;
         return 1;
     }
-    uint64_t word = fsw_entry_word(value); /* EMPTY: 0 */
-    fsw_same_fill(page, word << 32 | word);
-    return 0;
+    return fill_word(device, value, page);
 }
 
 int fsw_page_read(struct fsw_device *device, uint64_t number, void *page)
@@ -202,7 +224,7 @@ int fsw_page_write(struct fsw_device *device, uint64_t number, const void *page)
         return 0;
     }
     while ((entry = fsw_table_make(&device->table, number)) == NULL)
-        if ((r = wait_for_space(device, &deadline)) < 0) {
+        if ((r = no_entry(device, number)) < 0 || (r = wait_for_space(device, &deadline)) < 0) {
             if (fsw_entry_state(value) == FSW_POOL)
                 fsw_pool_free(&device->pool, fsw_entry_location(value));
             return r;
@@ -264,9 +286,10 @@ static int read_and_lock(struct fsw_device *device, uint64_t number, fsw_entry *
     }
     *ret_value = value;
     if (fsw_entry_state(value) != FSW_POOL) {
-        uint64_t word = fsw_entry_word(value);
-        fsw_same_fill(page, word << 32 | word);
-        return 0;
+        int filled = fill_word(device, value, page);
+        if (filled < 0)
+            fsw_entry_unlock(entry, value);
+        return filled;
     }
     char object[FSW_OBJECT_MAX];
     unsigned units = fsw_entry_units(value);
@@ -289,9 +312,9 @@ int fsw_page_write_part(struct fsw_device *device, uint64_t number, unsigned off
     int r;
 
     if (bytes == NULL && fsw_table_find(&device->image, number) == NULL)
-        return 0; /* zeroes into zeroes */
+        return no_entry(device, number); /* zeroes into zeroes */
     while ((entry = fsw_table_make(&device->table, number)) == NULL)
-        if ((r = wait_for_space(device, &deadline)) < 0)
+        if ((r = no_entry(device, number)) < 0 || (r = wait_for_space(device, &deadline)) < 0)
             return r;
     for (;;) {
         r = read_and_lock(device, number, entry, page, &old);

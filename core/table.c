@@ -21,23 +21,34 @@ static fsw_entry *entry_in(const struct fsw_image *image, uint32_t frame, uint64
 
 fsw_entry *fsw_table_find(const struct fsw_image *image, uint64_t page)
 {
-    uint32_t frame =
-        atomic_load_explicit(&image->directory[page / FSW_LEAF_ENTRIES], memory_order_acquire);
+    uint64_t leaf = page / FSW_LEAF_ENTRIES;
+    uint64_t word = atomic_load_explicit(&image->directory[leaf], memory_order_acquire);
+    uint32_t frame = fsw_leaf_frame(image, leaf, word);
+
     return frame != 0 ? entry_in(image, frame, page) : NULL;
+}
+
+int fsw_table_is_damaged(const struct fsw_image *image, uint64_t page)
+{
+    uint64_t leaf = page / FSW_LEAF_ENTRIES;
+    uint64_t word = atomic_load_explicit(&image->directory[leaf], memory_order_acquire);
+
+    return word != 0 && fsw_leaf_frame(image, leaf, word) == 0;
 }
 
 static uint32_t make_leaf(struct fsw_table *table, uint64_t leaf)
 {
     FSW_LOCK_SCOPE(&table->lock);
-    uint32_t frame = atomic_load_explicit(&table->image->directory[leaf], memory_order_acquire);
+    uint64_t word = atomic_load_explicit(&table->image->directory[leaf], memory_order_acquire);
 
-    if (frame != 0) /* somebody else was here first */
-        return frame;
-    frame = fsw_frames_take(table->frames);
+    if (word != 0) /* somebody else was here first */
+        return fsw_leaf_frame(table->image, leaf, word);
+    uint32_t frame = fsw_frames_take(table->frames);
     if (frame == 0)
         return 0;
     memset(fsw_image_frame(table->image, frame), 0, FSW_FRAME_SIZE);
-    atomic_store_explicit(&table->image->directory[leaf], frame, memory_order_release);
+    atomic_store_explicit(&table->image->directory[leaf], fsw_leaf_word(leaf, frame),
+                          memory_order_release);
     fsw_stat_add(table->image, FSW_STAT_TABLE_LEAVES, 1);
     return frame;
 }

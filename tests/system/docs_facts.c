@@ -99,14 +99,18 @@ static void bits(const char *name, uint64_t value)
 
 static void entry(void)
 {
-    uint64_t pool = fsw_entry_pool(0, 0, 0), store = fsw_entry_store(0, 0, 0);
+    uint64_t pool = fsw_entry_pool(0, 0, 0), store = fsw_entry_store(0, 0, 0), same_check = 0;
+
+    for (unsigned bit = 0; bit < 32; bit++)
+        same_check |= (fsw_entry_same(1u << bit) ^ fsw_entry_same(0)) & ~(uint64_t)UINT32_MAX;
 
     bits("state", pool | store);
     bits("lock", FSW_ENTRY_LOCK);
     bits("overflow", FSW_ENTRY_OVERFLOW);
     bits("age", FSW_ENTRY_AGE);
     bits("where", FSW_ENTRY_WHERE);
-    bits("same.word", fsw_entry_same(UINT32_MAX) ^ fsw_entry_same(0));
+    bits("same.word", (fsw_entry_same(UINT32_MAX) ^ fsw_entry_same(0)) & UINT32_MAX);
+    bits("same.check", same_check);
     bits("pool.location", fsw_entry_pool((1ull << 40) - 1, 0, 0) ^ pool);
     bits("pool.length", fsw_entry_pool(0, FSW_LENGTH_MASK, 0) ^ pool);
     bits("store.row", fsw_entry_store(INT32_MAX, 0, 0) ^ store);

@@ -394,7 +394,9 @@ static int prove_table(struct fsw_device *device, struct sums *sums)
         if (image->directory[leaf] == 0)
             continue;
         sums->leaves++;
-        if (prove_frame(device, image->directory[leaf], sums) < 0)
+        PROVE(sums, fsw_leaf_frame(image, leaf, image->directory[leaf]) != 0,
+              "leaf %llu: damaged directory word", (unsigned long long)leaf);
+        if (prove_frame(device, fsw_leaf_frame(image, leaf, image->directory[leaf]), sums) < 0)
             return -1;
         fsw_entry *entry = fsw_table_find(image, leaf * FSW_LEAF_ENTRIES);
         for (unsigned i = 0; i < FSW_LEAF_ENTRIES; i++)
