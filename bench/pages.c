@@ -1,17 +1,19 @@
 /*
  * pages.c: files of captured pages, counted by their compressed size, or put onto a device.
  *
- *      pages sizes CODEC FILE...                       one line a size: bytes of payload, pages
- *      pages write TARGET FILE                         the file's pages, in order, from offset 0
- *      pages stir TARGET SEED TIMES FINAL OTHER...     every page of the device is overwritten
- * TIMES times, in random order, by pages drawn from the OTHER files; FINAL gets what it then holds
- *      pages verify TARGET FILE                        every page compared
- *      pages discard TARGET SEED PERCENT               so many of its pages, one by one, at random
+ *      pages sizes CODEC FILE...                  one line a size: bytes of payload, pages
+ *      pages write TARGET FILE                    the file's pages, in order, from offset 0
+ *      pages stir TARGET SEED TIMES FINAL OTHER...
+ *                                                 every page of the device is overwritten TIMES
+ *                                                 times, in random order, by pages drawn from the
+ *                                                 OTHER files; FINAL gets what it then holds
+ *      pages verify TARGET FILE                   every page compared
+ *      pages discard TARGET SEED PERCENT          so many of its pages, one by one, at random
  *
  * TARGET: an NBD URI or a block device. The same seed makes the same sequence, so two devices can
  * be brought to the same contents by the same way.
  *
- * `sizes` uses the engine's codecs, so that its figures are those of the engine: zero pages are
+ * `sizes` packs each page as the engine does, so its figures are the engine's: zero pages are
  * listed as "zero", pages of one 32-bit word (which take no object) as "same".
  */
 #include <fcntl.h>
@@ -74,22 +76,19 @@ struct sizes {
 
 static void count(struct sizes *sizes, const char *page, uint8_t codec_id, int level, void *state)
 {
-    static char bytes[2 * PAGE];
-    const struct fsw_codec *codec = fsw_codec_by_id(codec_id);
+    static _Alignas(64) char object[2 * FSW_OBJECT_MAX];
+    struct fsw_object_header header;
     uint64_t word;
-    size_t length = 0;
 
-    if (fsw_same_filled(page, &word)) {
-        if (word >> 32 != (uint32_t)word)
-            sizes->of[sizeof word]++;
-        else
-            *(word == 0 ? &sizes->zero : &sizes->same) += 1;
-        return;
+    if (!fsw_same_filled(page, &word)) {
+        fsw_object_pack(page, fsw_codec_by_id(codec_id), codec_id, level, state, object);
+        memcpy(&header, object, FSW_OBJECT_HEADER);
+        sizes->of[header.length]++;
+    } else if (word >> 32 != (uint32_t)word) {
+        sizes->of[sizeof word]++;
+    } else {
+        *(word == 0 ? &sizes->zero : &sizes->same) += 1;
     }
-    if (codec_id != FSW_CODEC_RAW)
-        length = codec->compress(state, level, page, fsw_without_tail(page), bytes,
-                                 FSW_HUGE_THRESHOLD);
-    sizes->of[length == 0 ? PAGE : length]++;
 }
 
 static int run_sizes(int argc, char **argv)

@@ -1,6 +1,5 @@
 /*
- * target.h: what a bench writes to: an NBD server (by URI) or a block device (by path), the same
- * way.
+ * target.h: what a bench writes to, in one way: an NBD server (URI) or a block device (path).
  *
  * One request at a time, and answers are waited for: the order of writes is the order of the calls,
  * which a comparison of contents needs. Every call ends the program with a line on stderr when it
@@ -21,8 +20,7 @@ void target_close(struct target *target);
 
 uint64_t target_size(struct target *target);
 
-/* bytes must be aligned to a page (the block device is opened with O_DIRECT), as offset and length.
- */
+/* bytes, offset and length must be aligned to a page: the block device is opened with O_DIRECT. */
 void target_write(struct target *target, const void *bytes, uint64_t offset, size_t length);
 void target_read(struct target *target, void *bytes, uint64_t offset, size_t length);
 void target_discard(struct target *target, uint64_t offset, uint64_t length);

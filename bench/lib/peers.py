@@ -3,6 +3,7 @@
     devices = start(size, names)      {"lz4": device, "malloc -t 1": device, ...}
 """
 
+import glob
 import os
 import subprocess
 
@@ -31,6 +32,7 @@ class QemuNbd:
         kind = harness.run(["stat", "-f", "-c", "%T", "/dev/shm"]).stdout.strip()
         if kind != "tmpfs":
             raise harness.Skip("/dev/shm is no tmpfs")
+        self.sweep()
         harness.at_exit(self.remove)
         with open(self.file, "wb") as file:
             file.truncate(self.size)
@@ -41,6 +43,13 @@ class QemuNbd:
 
     def _answers(self):
         return subprocess.run(["nbdinfo", "--size", self.uri], capture_output=True).returncode == 0
+
+    @staticmethod
+    def sweep():
+        """Files of runs that were killed."""
+        for left in glob.glob("/dev/shm/fsw-*-*.raw"):
+            if not os.path.exists(f"/proc/{os.path.basename(left).split('-')[1]}"):
+                os.unlink(left)
 
     def stop(self):
         harness.end(self.process)

@@ -44,8 +44,8 @@ def machine():
 
 
 def folder(out, name):
-    """The folder to write to; a new one under the current directory when none is named."""
-    out = out or time.strftime(f"bench-{name}-%Y%m%d-%H%M%S")
+    """The folder to write to; a new one under bench/out when none is named."""
+    out = out or os.path.join(harness.SOURCE, "bench/out", time.strftime(f"{name}-%Y%m%d-%H%M%S"))
     os.makedirs(out, exist_ok=True)
     return out
 

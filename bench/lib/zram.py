@@ -42,6 +42,14 @@ def _remove(number):
     _write(f"{_CONTROL}/hot_remove", number)
 
 
+def swap_off(device):
+    """Harmless where it is not on."""
+    with open("/proc/swaps") as swaps:
+        if f"{device} " in swaps.read():
+            done = harness.run(["/usr/sbin/swapoff", device], seconds=300)
+            harness.expect(done.returncode == 0, f"swapoff {device}: {done.stderr}")
+
+
 def sweep():
     """Removes what runs before this one, that were killed, have left."""
     for note in glob.glob(f"{NOTES}/zram*"):
@@ -51,9 +59,7 @@ def sweep():
             continue
         block = f"/sys/block/zram{number}"
         if os.path.exists(block) and _read(f"{block}/diskseq") == sequence:
-            with open("/proc/swaps") as swaps:
-                if f"/dev/zram{number} " in swaps.read():
-                    continue  # its owner's swapoff did not happen: that takes a person
+            swap_off(f"/dev/zram{number}")
             _remove(number)
         os.unlink(note)
 

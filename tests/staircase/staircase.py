@@ -32,7 +32,7 @@ FOREIGN = {
     "zstd": ["core/codec/zstd.c"],
     "xxhash.h": ["common/checksum.c"],
     "fuse": ["client/fuse/"],
-    "libnbd.h": ["client/store/"],
+    "libnbd.h": ["client/store/", "bench/"],
     "netlink/": ["client/attach/"],
     "openssl/": ["client/store/"],
 }
