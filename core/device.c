@@ -21,14 +21,11 @@ static int refuse_existing(const struct fsw_record *record, struct fsw_error *er
 {
     struct fsw_image image;
 
-    int r = fsw_image_attach(&image, record->shmid, 0, NULL);
-    if (r < 0 && r != -EUCLEAN)
+    int r = fsw_registry_attach(record, 0, &image, NULL);
+    if (r == -ENOENT)
         return 0;
-    int same = r < 0 || memcmp(&image.super->device, &record->device, sizeof record->device) == 0;
     if (r == 0)
         fsw_image_detach(&image);
-    if (!same)
-        return 0;
     return fsw_error(
         err, -EEXIST,
         "device %s has an image already, with pages that somebody may need: `farswap destroy %s` "

@@ -121,13 +121,18 @@ int fsw_registry_check_host(struct fsw_error *err)
     return 0;
 }
 
+/* By errno. */
+static int cannot_open(const char *path, struct fsw_error *err)
+{
+    return fsw_error(err, -errno, "%s: %s%s", path, strerror(errno),
+                     errno == EACCES || errno == EPERM
+                         ? " (run as root, or set FARSWAP_RUNDIR and FARSWAP_STATEDIR)"
+                         : "");
+}
+
 static int make_dir(const char *path, mode_t mode, struct fsw_error *err)
 {
-    if (mkdir(path, mode) < 0 && errno != EEXIST)
-        return fsw_error(err, -errno,
-                         "%s: %s (run as root, or set FARSWAP_RUNDIR and FARSWAP_STATEDIR)", path,
-                         strerror(errno));
-    return 0;
+    return mkdir(path, mode) < 0 && errno != EEXIST ? cannot_open(path, err) : 0;
 }
 
 /* A `list` in passing tests a lock by taking it for a moment: try for 200 ms. */
@@ -158,7 +163,7 @@ int fsw_registry_lock(const char *name, int *ret_fd, struct fsw_error *err)
     for (;;) {
         int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
         if (fd < 0)
-            return fsw_error(err, -errno, "%s: %s", path, strerror(errno));
+            return cannot_open(path, err);
         if (lock_soon(fd) < 0) {
             int code = errno == EWOULDBLOCK ? -EBUSY : -errno;
             close(fd);
@@ -224,12 +229,26 @@ int fsw_registry_read(const char *name, int fd, struct fsw_record *ret_record,
         for (char *save, *line = strtok_r(text, "\n", &save); line;
              line = strtok_r(NULL, "\n", &save))
             read_line(ret_record, line);
-    if (n == -EACCES)
-        return fsw_error(err, -EACCES, "%s: permission denied (run as root)", path);
+    if (n == -EACCES) {
+        errno = EACCES;
+        return cannot_open(path, err);
+    }
     if (n <= 0 || ret_record->shmid < 0)
         return fsw_error(err, -ENOENT, "there is no device named %s (`farswap list` shows all)",
                          name);
     return 0;
+}
+
+int fsw_registry_attach(const struct fsw_record *record, int writable, struct fsw_image *ret_image,
+                        struct fsw_error *err)
+{
+    int r = fsw_image_attach(ret_image, record->shmid, writable, err);
+
+    if (r == 0 && memcmp(&ret_image->super->device, &record->device, sizeof record->device) != 0) {
+        fsw_image_detach(ret_image);
+        r = fsw_error(err, -EINVAL, "shared memory %d is another device's", record->shmid);
+    }
+    return r == -EINVAL || r == -EIDRM ? -ENOENT : r;
 }
 
 static int write_all(int fd, const char *text)
@@ -302,7 +321,7 @@ static int list_files(struct known *known, int (*each)(const struct fsw_record *
     int n = scandir(run_dir(), &files, NULL, alphasort), r = 0;
 
     if (n < 0)
-        return errno == ENOENT ? 0 : fsw_error(err, -errno, "%s: %s", run_dir(), strerror(errno));
+        return errno == ENOENT ? 0 : cannot_open(run_dir(), err);
     for (int i = 0; i < n; i++) {
         char name[FSW_NAME_MAX + 1];
         struct fsw_record record;

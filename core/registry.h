@@ -36,6 +36,11 @@ int fsw_registry_lock(const char *name, int *ret_fd, struct fsw_error *err);
 int fsw_registry_read(const char *name, int fd, struct fsw_record *ret_record,
                       struct fsw_error *err);
 
+/* Attaches the image that a record names. -ENOENT: its memory is gone, and the number perhaps
+ * another's by now; else as fsw_image_attach. */
+int fsw_registry_attach(const struct fsw_record *record, int writable, struct fsw_image *ret_image,
+                        struct fsw_error *err);
+
 /* Writes both files. The image's file first: an image must never be without a name. */
 int fsw_registry_write(int fd, const struct fsw_record *record, struct fsw_error *err);
 

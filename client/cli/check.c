@@ -58,7 +58,7 @@ static int run(int argc, char **argv)
     /* Nobody may start to serve it while its layout is being proven. */
     if (!record.served && !orphan && fsw_registry_lock(record.name, &lock, &err) < 0)
         record.served = 1;
-    if (fsw_image_attach(&image, record.shmid, 0, &err) < 0)
+    if (fsw_registry_attach(&record, 0, &image, &err) < 0)
         return cli_fail(&err);
     if (fsw_image_check(&image, record.served, problem, &lines, &report) < 0)
         return cli_fail(&(struct fsw_error){"no memory for the check"});

@@ -62,13 +62,13 @@ static int forget(const struct fsw_record *record)
 static int wipe(const struct fsw_record *record, int orphan, int lock, struct fsw_error *err)
 {
     struct fsw_image image;
-    int r = fsw_image_attach(&image, record->shmid, 1, err);
+    int r = fsw_registry_attach(record, 1, &image, err);
 
     if (r == 0)
         r = fsw_image_wipe(&image, err);
     else if (r == -EUCLEAN)
         r = fsw_image_wipe_damaged(record->shmid, err);
-    else if (r == -EINVAL || r == -EIDRM) { /* its memory is gone: the files go, too */
+    else if (r == -ENOENT) { /* the files go, too */
         printf("%s: its memory was gone already\n", record->name);
         r = 0;
     }

@@ -17,7 +17,7 @@ static int line(const struct fsw_record *record, int orphan, void *opaque)
     if ((*count)++ == 0)
         printf("%-16s %10s %10s %10s %10s  %-8s %s\n", "NAME", "SIZE", "STORED", "RAM", "MEMORY",
                "STATE", "OVERFLOW");
-    if (fsw_image_attach(&image, record->shmid, 0, &err) < 0) {
+    if (fsw_registry_attach(record, 0, &image, &err) < 0) {
         printf("%-16s %s\n", record->name, err.text);
         return 0;
     }

@@ -51,7 +51,7 @@ static int run(int argc, char **argv)
     if (argc > 2 || (argc > 1 && argv[1][0] == '-'))
         return cli_usage(&cli_stats, 0);
     if (cli_find(argc > 1 ? argv[1] : NULL, &record, &orphan, &err) < 0 ||
-        fsw_image_attach(&image, record.shmid, 0, &err) < 0)
+        fsw_registry_attach(&record, 0, &image, &err) < 0)
         return cli_fail(&err);
     fsw_image_stats(&image, values);
     if (classes)

@@ -31,7 +31,7 @@ static int open_served(const char *name, struct fsw_image *ret_image, struct fsw
     if (!ret_record->served)
         return fsw_error(err, -ESRCH, "no server works on %s: there is nobody to ask",
                          ret_record->name);
-    return fsw_image_attach(ret_image, ret_record->shmid, 1, err);
+    return fsw_registry_attach(ret_record, 1, ret_image, err);
 }
 
 /* ---- compact ---- */

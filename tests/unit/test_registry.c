@@ -120,6 +120,56 @@ static void a_damaged_superblock_is_refused(void **state)
     fsw_device_discard_image(device);
 }
 
+/* Numbers of shared memory come again: after a reboot, the first ones do. */
+static void a_file_whose_memory_is_another_devices_attaches_to_nothing(void **state)
+{
+    struct fsw_params params = params_of("newer");
+    struct fsw_device *device, *second;
+    struct fsw_record record;
+    struct fsw_image image;
+    struct fsw_error err = {""};
+    int fd;
+
+    assert_int_equal(fsw_device_create(&params, NULL, &device, &err), 0);
+    assert_int_equal(fsw_registry_read("newer", -1, &record, &err), 0);
+    assert_int_equal(fsw_registry_attach(&record, 0, &image, &err), 0);
+    fsw_image_detach(&image);
+
+    snprintf(record.name, sizeof record.name, "older");
+    record.device.bytes[0] ^= 1;
+    assert_int_equal(fsw_registry_attach(&record, 1, &image, &err), -ENOENT);
+    assert_non_null(strstr(err.text, "another device"));
+    assert_int_equal(fsw_registry_lock("older", &fd, &err), 0);
+    assert_int_equal(fsw_registry_write(fd, &record, &err), 0);
+    close(fd);
+    params = params_of("older"); /* such a name is free */
+    assert_int_equal(fsw_device_create(&params, NULL, &second, &err), 0);
+    fsw_device_discard_image(second);
+
+    fsw_device_discard_image(device);
+}
+
+static void an_image_of_another_version_keeps_its_name(void **state)
+{
+    struct fsw_params params = params_of("version");
+    struct fsw_device *device, *second;
+    struct fsw_record record;
+    struct fsw_image image;
+    struct fsw_error err = {""};
+
+    assert_int_equal(fsw_device_create(&params, NULL, &device, &err), 0);
+    assert_int_equal(fsw_device_start(device, &err), 0);
+    assert_int_equal(fsw_registry_read("version", -1, &record, &err), 0);
+    assert_int_equal(fsw_registry_attach(&record, 1, &image, &err), 0);
+    fsw_device_close(device);
+    image.super->layout++;
+    assert_int_equal(fsw_device_create(&params, NULL, &second, &err), -EEXIST);
+    image.super->layout--;
+    assert_int_equal(fsw_image_wipe(&image, &err), 0);
+    assert_int_equal(fsw_device_create(&params, NULL, &second, &err), 0); /* its memory is gone */
+    fsw_device_discard_image(second);
+}
+
 static void a_device_id_is_its_text(void **state)
 {
     struct fsw_device_id id = {{0, 1, 255, 16}}, back;
@@ -214,6 +264,8 @@ static void every_counter_has_a_name_of_its_own(void **state)
 RIG_MAIN(cmocka_unit_test(an_image_outlives_its_server_and_keeps_its_name),
          cmocka_unit_test(an_image_without_a_file_is_found),
          cmocka_unit_test(a_damaged_superblock_is_refused),
+         cmocka_unit_test(a_file_whose_memory_is_another_devices_attaches_to_nothing),
+         cmocka_unit_test(an_image_of_another_version_keeps_its_name),
          cmocka_unit_test(a_device_id_is_its_text),
          cmocka_unit_test(wrong_parameters_say_what_is_allowed),
          cmocka_unit_test(memory_must_hold_the_table_and_fit_the_host),
