@@ -16,7 +16,7 @@
 #define PR_GET_IO_FLUSHER 58
 #endif
 
-/* The lowest but the "never": the kernel may still end us when we are what leaks. */
+/* Never: with the server the kernel would end every process whose pages it holds. */
 #define OOM_SCORE "-1000"
 
 static int set_oom_score(const char *score)
