@@ -99,7 +99,7 @@ int fsw_row_pin(struct fsw_rows *rows, uint32_t number)
     _Atomic uint64_t *word = &rows->image->rows[number].word;
     uint64_t value = atomic_load(word);
 
-    while (state_of(value) == FSW_ROW_LIVE)
+    while (state_of(value) == FSW_ROW_LIVE && (value & PIN_MASK) != PIN_MASK)
         if (atomic_compare_exchange_weak(word, &value, value + PIN_ONE))
             return 1;
     return 0;

@@ -41,7 +41,7 @@ uint32_t fsw_row_take(struct fsw_rows *rows, uint64_t *ret_id);
 void fsw_row_live(struct fsw_rows *rows, uint32_t row, uint32_t bytes, uint32_t live,
                   uint32_t copies);
 
-/* 1 if the row is LIVE and now pinned. */
+/* 1 if the row is LIVE and now pinned. (No row has 16 million pins, unless its word is damaged.) */
 int fsw_row_pin(struct fsw_rows *rows, uint32_t row);
 
 /* These return 1 if the row is DROPPING now, and it is for the caller to have it dropped. Kill:
