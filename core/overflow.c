@@ -299,8 +299,10 @@ static void finish_drops(struct fsw_device *device, struct fsw_drop *drop)
 /* Free frames, with those that come free when the puts in flight end. The lock is held. */
 static int below_high(struct fsw_device *device)
 {
+    struct fsw_frames *frames = &device->pool.frames;
     uint32_t coming = device->overflow.units_out / (FSW_FRAME_SIZE / FSW_UNIT);
-    return fsw_frames_free(&device->pool.frames) + coming < device->reclaim.high;
+
+    return fsw_frames_free(frames) + coming < fsw_frames_debt(frames) + device->reclaim.high;
 }
 
 /* Packs and puts one segment if there is reason to. The lock is held, and let go while packing. */

@@ -82,6 +82,13 @@ uint32_t fsw_frames_free(struct fsw_frames *frames)
     return gone < limit ? limit - gone : 0;
 }
 
+uint32_t fsw_frames_debt(struct fsw_frames *frames)
+{
+    uint32_t gone = get(frames->used) + get(frames->overhead) + FSW_HEADROOM_FRAMES;
+    uint32_t limit = get(frames->limit);
+    return gone > limit ? gone - limit : 0;
+}
+
 /* The limit leaves room for so many frames (F2). The lock is held. */
 static int fits(struct fsw_frames *frames, uint32_t count)
 {
@@ -207,7 +214,7 @@ int fsw_frames_charge(struct fsw_frames *frames, uint32_t count)
 
     while (!may_touch(frames, count) && surrender(frames) == 0)
         ;
-    if (!fits(frames, count))
+    if (!fits(frames, count) && fsw_frames_debt(frames) <= FSW_HEADROOM_FRAMES)
         return -ENOSPC;
     atomic_fetch_add_explicit(&frames->overhead, count, memory_order_relaxed);
     fsw_stat_add(frames->image, FSW_STAT_MEM_USED_TOTAL, (uint64_t)count * FSW_FRAME_SIZE);

@@ -11,7 +11,8 @@
  *
  *   F1  A frame is in exactly one of these places. 0 is no frame.
  *   F2  resident (used + ready) + overhead <= limit, always: memory= bounds what the image takes;
- *       and <= limit - headroom when a frame is taken or touched for the reserve.
+ *       and <= limit - headroom when a frame is taken or touched for the reserve. But for a limit
+ *       that was lowered below it: until that debt is gone only charges grow.
  *   F3  Nobody but the filler asks the system for memory while the reserve lasts; who finds it
  * empty touches one frame itself, and that is counted (reserve_misses).
  *
@@ -80,7 +81,8 @@ void fsw_frames_give(struct fsw_frames *frames, uint32_t frame);
 void fsw_frames_set_limit(struct fsw_frames *frames, uint64_t memory);
 
 /* Accounts for `count` more frames of the image outside the frame area, before they are touched.
- * At the limit the reserve gives way, and then the headroom. -ENOSPC: neither is there. */
+ * At the limit the reserve gives way, and then the headroom. -ENOSPC: neither is there. In debt it
+ * is allowed: without a row nothing could leave, and a frame of rows lets thousands go. */
 int fsw_frames_charge(struct fsw_frames *frames, uint32_t count);
 
 /* Takes a charge back whose frames could not be touched. */
@@ -88,5 +90,8 @@ void fsw_frames_uncharge(struct fsw_frames *frames, uint32_t count);
 
 /* Frames that may still be taken before the limit. */
 uint32_t fsw_frames_free(struct fsw_frames *frames);
+
+/* Frames taken beyond the limit: it was lowered. They leave by reclaim. */
+uint32_t fsw_frames_debt(struct fsw_frames *frames);
 
 #endif

@@ -139,6 +139,30 @@ static void memory_bounds_what_overflows(void **state)
     rig_close(&rig);
 }
 
+static int is_within_the_limit(struct rig *rig, void *opaque)
+{
+    return rig_resident(&rig->device->image) <= *(uint64_t *)opaque;
+}
+
+/* Without a single write more, and with more segments than there were rows for. */
+static void lowered_memory_is_given_back(void **state)
+{
+    struct rig rig;
+    uint64_t lower[] = {MIB(20), MIB(3)};
+
+    rig_open(&rig, &(struct rig_options){.size = MIB(64), .memory = MIB(40), .with_store = 1});
+    for (uint64_t page = 0; page < MIB(64) / FSW_PAGE_SIZE; page++)
+        assert_int_equal(rig_write_page(&rig, page, RIG_NOISE, page), 0);
+    for (unsigned i = 0; i < 2; i++) {
+        atomic_store(&rig.device->image.super->memory_limit, lower[i]);
+        rig_wait(&rig, is_within_the_limit, &lower[i]);
+        assert_int_equal(rig_write_page(&rig, i, RIG_NOISE, i), 0);
+    }
+    for (uint64_t page = 0; page < MIB(64) / FSW_PAGE_SIZE; page += 61)
+        rig_expect_page(&rig, page, RIG_NOISE, page);
+    rig_close(&rig);
+}
+
 static void odd_sizes_work_to_the_last_byte(void **state)
 {
     static const uint64_t sizes[] = {MIB(4), MIB(4) + FSW_PAGE_SIZE, MIB(4) + 3 * FSW_PAGE_SIZE,
@@ -274,6 +298,7 @@ RIG_MAIN(cmocka_unit_test(without_store_a_full_device_says_enospc_at_once),
          cmocka_unit_test(the_filler_refills_the_reserve),
          cmocka_unit_test(the_filler_of_a_full_device_sleeps),
          cmocka_unit_test(memory_bounds_what_overflows),
+         cmocka_unit_test(lowered_memory_is_given_back),
          cmocka_unit_test(odd_sizes_work_to_the_last_byte),
          cmocka_unit_test(one_tebibyte_idle_costs_megabytes),
          cmocka_unit_test(sixteen_tebibytes_idle_cost_megabytes),
