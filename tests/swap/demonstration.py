@@ -20,17 +20,14 @@ def row(table, name):
 
 
 def demonstration():
-    started = time.monotonic()
     run = runner.Run()
     run.wait_said("swap on:")
     table = run.expect_status(0)
-    took = time.monotonic() - started
     print(run.said(), table, sep="\n")
 
     expect("every page came back right" in run.said(), "no verdict")
     swap_on = re.search(r"([0-9.]+) s after the build", run.said())
     expect(swap_on and float(swap_on.group(1)) < 5, f"swap took long to be on: {swap_on}")
-    expect(took < 90, f"the demonstration took {took:.0f} s")
     overflowed, fetched = map(int, row(table, "pages overflowed, fetched").split(", "))
     expect(overflowed > 1000 and fetched > 100, f"{overflowed} overflowed, {fetched} fetched")
     expect(int(row(table, "  of them remote")) > 1000, "few pages were remote at the end")
