@@ -76,10 +76,16 @@ static unsigned pack_one(struct fsw_device *device, unsigned class_number)
     unsigned count = 0, moved = 0;
     uint32_t zspage = fsw_pool_sparse(&device->pool, class_number, objects, &count);
 
+    if (zspage == 0)
+        return 0;
+    uint32_t before = fsw_pool_attached(&device->pool, class_number, zspage);
     for (unsigned i = 0; i < count; i++)
         moved += (unsigned)move(device, zspage, &objects[i]);
-    if (zspage != 0 && moved == 0)
+    uint32_t after = fsw_pool_attached(&device->pool, class_number, zspage);
+    if (moved == 0)
         fsw_pool_stuck(&device->pool, class_number, zspage);
+    else if (after < before)
+        fsw_stat_add(&device->image, FSW_STAT_PAGES_COMPACTED, before - after);
     return moved;
 }
 

@@ -5,7 +5,6 @@
 #include "core/crew.h"
 
 #include <errno.h>
-#include <unistd.h>
 
 #include "common/cleanup.h"
 
@@ -104,15 +103,12 @@ void fsw_crew_run(struct fsw_crew *crew, void (*run)(void *arg, unsigned part), 
         take_back(crew, &job);
 }
 
-int fsw_crew_start(struct fsw_crew *crew)
+int fsw_crew_start(struct fsw_crew *crew, unsigned members)
 {
-    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-    unsigned wanted = cpus > 1 ? (unsigned)cpus - 1 : 0;
-
     pthread_mutex_init(&crew->lock, NULL);
     pthread_cond_init(&crew->left, NULL);
     sem_init(&crew->work, 0, 0);
-    for (; crew->count < wanted && crew->count < FSW_CREW_MAX; crew->count++) {
+    for (; crew->count < members && crew->count < FSW_CREW_MAX; crew->count++) {
         int r = pthread_create(&crew->threads[crew->count], NULL, member, crew);
         if (r != 0)
             return -r;

@@ -35,8 +35,9 @@ struct fsw_crew {
     int stop;
 };
 
-/* One member less than there are CPUs. After any fork. */
-int fsw_crew_start(struct fsw_crew *crew);
+/* So many members, FSW_CREW_MAX at most. After any fork. */
+int fsw_crew_start(struct fsw_crew *crew, unsigned members);
+/* Those at work on a job finish it; whoever runs one goes on alone. */
 void fsw_crew_stop(struct fsw_crew *crew);
 
 /* Calls run(arg, 0 .. parts-1), each once, on this thread and on idle members; returns when all

@@ -146,8 +146,9 @@ int fsw_device_start(struct fsw_device *device, struct fsw_error *err)
         r = fsw_overflow_start(device);
     if (r == 0)
         r = fsw_keeper_start(device);
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN); /* the thread with the request has one of them */
     if (r == 0)
-        r = fsw_crew_start(&device->crew);
+        r = fsw_crew_start(&device->crew, cpus > 1 ? (unsigned)cpus - 1 : 0);
     return r < 0 ? fsw_error(err, r, "starting threads: %s", strerror(-r)) : 0;
 }
 

@@ -170,10 +170,12 @@ static int place(struct fsw_device *device, uint64_t number, const void *page, u
         /* The slot's cache lines come while the checksum is worked out. */
         fsw_pool_prefetch(&device->pool, location, units);
         fsw_object_seal(device->seed, (uint32_t)number, page, context->object);
-        if (units == FSW_OBJECT_UNITS_MAX)
+        if (units == FSW_OBJECT_UNITS_MAX) {
+            fsw_stat_add(&device->image, FSW_STAT_HUGE_PAGES_SINCE, 1);
             fsw_pool_write_huge(&device->pool, location, context->object, page);
-        else
+        } else {
             fsw_pool_write(&device->pool, location, context->object, units);
+        }
     }
     fsw_context_return(&device->contexts, context);
     if (location == 0)

@@ -399,24 +399,42 @@ uint32_t fsw_pool_freeable(const struct fsw_image *image, unsigned class_number)
     return frames > needed ? (uint32_t)(frames - needed) : 0;
 }
 
-/* The one that packing makes smallest, among so many that the lock is held for microseconds. */
-static uint32_t most_wasteful(const struct fsw_pool *pool, const struct fsw_class *class,
-                              unsigned units)
+/* The zspage after id in the class's lists of those that are not full; 0: after the last. */
+static uint32_t next_listed(const struct fsw_pool *pool, const struct fsw_class *class, uint32_t id)
 {
-    uint32_t best = 0;
-    uint64_t most = 0;
-    unsigned looked = 0;
+    unsigned group = id != 0 ? pool->zspages[id].group + 1u : 0;
 
-    for (unsigned group = 0; group < FSW_FULLNESS_GROUPS; group++)
-        for (uint32_t id = class->lists[group]; id != 0 && looked < ZSPAGES_LOOKED_AT;
-             id = pool->zspages[id].next, looked++) {
-            const struct fsw_zspage *zspage = &pool->zspages[id];
-            uint64_t waste = zspage->attached - frames_for(zspage->used, units);
-            if (waste > most && !zspage->stuck) {
-                most = waste;
-                best = id;
-            }
+    if (id != 0 && pool->zspages[id].next != 0)
+        return pool->zspages[id].next;
+    for (; group < FSW_FULLNESS_GROUPS; group++)
+        if (class->lists[group] != 0)
+            return class->lists[group];
+    return 0;
+}
+
+/* The one that packing makes smallest among the next few, from where the last look ended: so few
+ * that the lock is held for microseconds, and none is passed over for good. */
+static uint32_t most_wasteful(const struct fsw_pool *pool, struct fsw_class *class,
+                              unsigned class_number)
+{
+    unsigned units = pool->table->shape[class_number].units;
+    uint32_t best = 0, id = class->looked_at;
+    uint64_t most = 0;
+
+    if (id != 0 && (pool->zspages[id].class != class_number || pool->zspages[id].group == FULL))
+        id = 0; /* it went meanwhile */
+    for (unsigned looked = 0; looked < ZSPAGES_LOOKED_AT; looked++) {
+        id = next_listed(pool, class, id);
+        if (id == 0)
+            break;
+        const struct fsw_zspage *zspage = &pool->zspages[id];
+        uint64_t waste = zspage->attached - frames_for(zspage->used, units);
+        if (waste > most && !zspage->stuck) {
+            most = waste;
+            best = id;
         }
+    }
+    class->looked_at = id;
     return best;
 }
 
@@ -424,11 +442,19 @@ uint32_t fsw_pool_sparse(struct fsw_pool *pool, unsigned class_number,
                          struct fsw_pool_object *objects, unsigned *ret_count)
 {
     struct fsw_class *class = &pool->classes[class_number];
-    FSW_LOCK_SCOPE(&class->lock);
-    uint32_t id = most_wasteful(pool, class, pool->table->shape[class_number].units);
+    /* A lap of all, and the end of the one before; the lock is let go between the looks. */
+    unsigned looks = atomic_load_explicit(&class->stats->zspages, relaxed) / ZSPAGES_LOOKED_AT + 2;
 
-    *ret_count = id != 0 ? collect(pool, id, pool->zspages[id].used, objects) : 0;
-    return id;
+    while (looks-- > 0) {
+        FSW_LOCK_SCOPE(&class->lock);
+        uint32_t id = most_wasteful(pool, class, class_number);
+        if (id != 0) {
+            *ret_count = collect(pool, id, pool->zspages[id].used, objects);
+            return id;
+        }
+    }
+    *ret_count = 0;
+    return 0;
 }
 
 /* A hole below the packed zspage's end: one that has its frames, else the first; `used`: none. */
@@ -461,6 +487,14 @@ uint64_t fsw_pool_alloc_packed(struct fsw_pool *pool, uint32_t id, unsigned unit
         return 0;
     unsigned first = packed_hole(zspage, &pool->image->zspages[id], shape);
     return first < zspage->used ? occupy(pool, class, shape, id, first) : 0;
+}
+
+uint32_t fsw_pool_attached(struct fsw_pool *pool, unsigned class_number, uint32_t id)
+{
+    FSW_LOCK_SCOPE(&pool->classes[class_number].lock);
+    int is_that = atomic_load_explicit(&pool->image->classes[id], relaxed) == class_number;
+
+    return is_that ? pool->zspages[id].attached : 0;
 }
 
 void fsw_pool_stuck(struct fsw_pool *pool, unsigned class_number, uint32_t id)

@@ -43,6 +43,7 @@ struct fsw_zspage {
 struct fsw_class {
     pthread_mutex_t lock;
     uint32_t lists[FSW_FULLNESS_GROUPS + 1]; /* heads; the last one: full zspages */
+    uint32_t looked_at;                      /* where compaction's last look ended; may be gone */
     struct fsw_class_stats *stats;           /* in the image */
 } __attribute__((aligned(64)));
 
@@ -102,6 +103,9 @@ uint32_t fsw_pool_sparse(struct fsw_pool *pool, unsigned class_number,
 /* A slot in the packed part of that zspage, or 0. One that needs no new frame, if there is one: a
  * pool that has no frame left can still be packed. */
 uint64_t fsw_pool_alloc_packed(struct fsw_pool *pool, uint32_t zspage, unsigned units);
+
+/* Frames attached to that zspage; 0 if it is not of that class any more. */
+uint32_t fsw_pool_attached(struct fsw_pool *pool, unsigned class_number, uint32_t zspage);
 
 /* None of those objects could be moved: fsw_pool_sparse passes the zspage over until something is
  * allocated or freed there. */

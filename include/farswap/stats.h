@@ -31,6 +31,8 @@
       "pages filled with one 32-bit word, kept in the entry (zero pages take no entry)")           \
     X(PAGES_STORE, pages_store, GAUGE, "pages", "pages whose object is in the store (bd_count)")   \
     X(HUGE_PAGES, huge_pages, GAUGE, "pages", "pages in the pool that did not compress")           \
+    X(HUGE_PAGES_SINCE, huge_pages_since, COUNTER, "pages",                                        \
+      "page writes that did not compress (reject_compress_poor, but they are kept)")               \
     X(ORIG_DATA_SIZE, orig_data_size, GAUGE, "bytes", "pages_stored in bytes")                     \
     X(COMPR_DATA_SIZE, compr_data_size, GAUGE, "bytes",                                            \
       "objects in the pool, with header, in steps of 16 bytes")                                    \
@@ -53,6 +55,8 @@
     X(WRITE_STALL_NS, write_stall_ns, COUNTER, "ns", "time that page writes waited for reclaim")   \
     X(NO_SPACE, no_space, COUNTER, "pages", "page writes refused with ENOSPC (reject_alloc_fail)") \
     X(COMPACT_MOVED, objs_moved, COUNTER, "objects", "objects that compaction moved")              \
+    X(PAGES_COMPACTED, pages_compacted, COUNTER, "frames",                                         \
+      "frames that came free in zspages while compaction packed them")                             \
     X(CORRUPT_PAGES, corrupt_pages, COUNTER, "pages",                                              \
       "objects whose header or checksum did not fit, at each time they were read")                 \
     X(RECLAIM_SCANNED, reclaim_scanned, COUNTER, "pages", "objects that the reclaim hand passed")  \
