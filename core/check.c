@@ -3,8 +3,9 @@
  *
  *   C1  directory words and zspage frame slots name frames below frames_top, each at most once (I2)
  *   C2  an entry has a state, and where it says POOL: a slot of an existing zspage, long enough,
- * whose frames are attached, and that no other entry names C3  the object there is that page's, and
- * its checksum holds C4  an entry that says STORE names a LIVE row and a range inside its segment
+ *       whose frames are attached, and that no other entry names
+ *   C3  the object there is that page's, and its checksum holds
+ *   C4  an entry that says STORE names a LIVE row and a range inside its segment
  *   C5  a LIVE row's live count is the number of entries that name it, or more where a server was
  *       killed between changing an entry and counting
  *

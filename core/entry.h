@@ -16,8 +16,8 @@
  *   E1  Only the holder of the lock bit changes a locked entry; every other change is one
  *       compare-and-swap of an unlocked value.
  *   E2  Who replaces an entry retires what it named, once: unless the overflow bit was set; then
- * the evictor that set it frees the object when its put ends. E3  While the overflow bit is set, or
- * the lock bit is held, the object stays where it is.
+ *       the evictor that set it frees the object when its put ends.
+ *   E3  While the overflow bit is set, or the lock bit is held, the object stays where it is.
  */
 #ifndef FSW_ENTRY_H
 #define FSW_ENTRY_H

@@ -1,20 +1,25 @@
 /*
  * image.h: the shared memory that holds one device, and its layout.
  *
- *      superblock | counters | class stats | directory | rows | zspage classes | zspage frames |
- * frames 4 KiB      by stripe  16 B each     8 B each    32 B   2 B each         256 B each      4
- * KiB
+ *      superblock      4 KiB
+ *      counters        by stripe
+ *      class stats     16 bytes each
+ *      directory       8 bytes a leaf
+ *      rows            32 bytes each
+ *      zspage classes  2 bytes each
+ *      zspage frames   256 bytes each
+ *      frames          4 KiB each
  *
  * SysV shared memory: it outlives every process. Sparse: sizes below are address space; a page of
  * it costs memory from its first touch on, and *reading an untouched page touches it*. Therefore:
  *
  *   I1  Of the arrays, only what lies below its `top` (rows_top, zspages_top, frames_top; the whole
- *       directory) may be read or written. Tops only grow, and grow only after the memory behind
- *       them was touched.
+ *       directory) may be read or written. Tops only grow; those of rows and zspages after the
+ *       memory behind them was touched. A frame is named only when it was.
  *   I2  A frame is named by at most one of: a directory word (a leaf), a zspage's frame slot.
  *       Nothing reads a frame that nobody names. Frame and zspage 0 are never used: 0 is "none".
  *   I3  Truth is the directory with its leaves, the rows' ids and states, zspage classes and
- * frames, and the superblock. Everything else is derived, kept outside, and rebuilt.
+ *       frames, and the superblock. Everything else is derived, kept outside, and rebuilt.
  */
 #ifndef FSW_IMAGE_H
 #define FSW_IMAGE_H

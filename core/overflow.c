@@ -3,11 +3,12 @@
  *
  *   1  a row with a new id, PENDING
  *   2  reclaim names victims; each entry gets its overflow bit (so its object stays, E3), the
- * object is copied into the segment as it is, never decompressed 3  the segment is put; up to
- * FSW_PUTS_IN_FLIGHT at once 4  acknowledged: the row is LIVE, and every entry that still names the
- * object now names the row. Those that changed meanwhile are subtracted. Failed: the overflow bits
- * go away again. 5  either way the object, pinned until here, is freed by us if its entry no longer
- * names it (E2)
+ *      object is copied into the segment as it is, never decompressed
+ *   3  the segment is put; up to FSW_PUTS_IN_FLIGHT at once
+ *   4  acknowledged: the row is LIVE, and every entry that still names the object now names the
+ *      row; those that changed meanwhile are subtracted. Failed: the overflow bits go away again
+ *   5  either way the object, pinned until here, is freed by us if its entry no longer names it
+ *      (E2)
  *
  * A row that nothing lives in and nobody reads is DROPPING; the drop is asked here as well.
  * The store's thread only moves finished requests to a list and wakes us.

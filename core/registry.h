@@ -1,9 +1,9 @@
 /*
  * registry.h: from a device's name to its image, and who may serve it.
  *
- *      /run/farswap/NAME.image       its shared memory id and device id; its flock is the right to
- * serve /var/lib/farswap/NAME         device id and stores, which survive a reboot that the image
- * does not
+ *      /run/farswap/NAME.image    its shared memory id and device id; its flock is the right to
+ *                                 serve
+ *      /var/lib/farswap/NAME      device id and stores, which survive a reboot; the image does not
  *
  * FARSWAP_RUNDIR and FARSWAP_STATEDIR name other folders (tests; a user without /run). A flock ends
  * when the last thread of its last process is gone: unlike a pid file it can't lie.

@@ -8,10 +8,10 @@
  * compare-and-swap and none can be missed by another:
  *
  *   R1  Entries that name a row are counted in `live`; the put's own hold, and every get in flight,
- * in `pins`. A pin is only given while the row is LIVE. R2  A row is dropped only at live 0 and
- * pins 0, by whoever took the last of either away. R3  A row is free, and its number used again,
- * only after the store answered the drop. R4  A segment's id is taken by advancing the superblock's
- * counter before the row says PENDING.
+ *       in `pins`. A pin is only given while the row is LIVE.
+ *   R2  A row is dropped only at live 0 and pins 0, by whoever took the last of either away.
+ *   R3  A row is free, and its number used again, only after the store answered the drop.
+ *   R4  A segment's id is taken by advancing the superblock's counter before the row says PENDING.
  */
 #ifndef FSW_ROWS_H
 #define FSW_ROWS_H

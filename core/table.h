@@ -4,10 +4,10 @@
  *      directory[page / 512] ──> frame, check ──> entry[page % 512]
  *
  *   T1  A directory word goes from 0 to a frame once, after the frame was zeroed, and stays:
- * whoever has found an entry may keep its address as long as the image is mapped. T2  No leaf means
- * 512 empty pages; looking never makes one.
+ *       whoever has found an entry may keep its address as long as the image is mapped.
+ *   T2  No leaf means 512 empty pages; looking never makes one.
  *   T3  A directory word proves itself: its upper half is a check of leaf number and frame. A leaf
- * of empty pages has no other proof, and any other frame would be taken for one.
+ *       of empty pages has no other proof, and any other frame would be taken for one.
  */
 #ifndef FSW_TABLE_H
 #define FSW_TABLE_H

@@ -5,7 +5,8 @@
  *   load        parameters get their defaults
  *   config      one key=value
  *   get_ready   before nbdkit forks, where messages are still seen: checks, store probed, image
- * made after_fork  memory locked, threads started
+ *               made
+ *   after_fork  memory locked, threads started
  *
  * nbdkit before 1.33.11 aborts when a client drops with requests in flight ("sock >= 0" in
  * raw_send_socket), unless it serves one request a connection. It does so here; parallelism comes
@@ -43,8 +44,8 @@ static void unload(void)
     fsw_params_wipe(&params);
 }
 
-/* nbdkit gave up after get_ready (its socket was taken, say), where it calls exit() and no callback. Not
- * so when it forked: then the child has the image as well. */
+/* nbdkit gave up after get_ready (its socket was taken, say), where it calls exit() and no
+ * callback. Not so when it forked: then the child has the image as well. */
 static void __attribute__((destructor)) leave_nothing_behind(void)
 {
     if (device != NULL && !started && !fsw_device_is_shared(device))

@@ -9,8 +9,8 @@
  *      position   0                                                  2^48
  *      now        |       |       |  a    |  b  c |       |  d    |
  *      next       |   |   |   |   |  a|   |...
- *                                         ^ frontier: left of it `next` has the keys, right of it
- * `now`
+ *                                         ^ frontier: left of it `next` has the keys,
+ *                                           right of it `now`
  *
  * While it is resized, each set and del moves the piece right of the frontier over. A lookup looks
  * into one bucket of one table. And a scan's cursor is just a position: what is left of it has been
@@ -18,7 +18,7 @@
  *
  * Invariants:
  *  1. an entry is in the bucket that its position names, of `next` left of the frontier, else of
- * `now`;
+ *     `now`;
  *  2. the frontier is 0 when `next` is not there, and otherwise a multiple of the wider cut;
  *  3. entries, entry_bytes and table_bytes are the sums of what is there;
  *  4. bytes never pass the limit through a set: a set that would is refused, a table that would

@@ -3,7 +3,7 @@
  *
  *   class    all objects of up to `units` units of 16 bytes
  *   zspage   `frames` frames, `slots` slots of `units` each, laid end to end: a slot may straddle
- * two frames, and never three, since no object is longer than a frame and a unit
+ *            two frames, and never three, since no object is longer than a frame and a unit
  *
  * Frames are attached to a zspage only where an object lies, so a large zspage costs nothing while
  * it is sparse, and 64 frames leave almost nothing over at their end: 1.2 % for the worst class,

@@ -14,7 +14,7 @@
  *       and <= limit - headroom when a frame is taken or touched for the reserve. But for a limit
  *       that was lowered below it: until that debt is gone only charges grow.
  *   F3  Nobody but the filler asks the system for memory while the reserve lasts; who finds it
- * empty touches one frame itself, and that is counted (reserve_misses).
+ *       empty touches one frame itself, and that is counted (reserve_misses).
  *
  * Derived state, private to the server: lost with it and rebuilt. Its lock is the last one taken.
  */

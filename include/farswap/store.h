@@ -12,13 +12,15 @@
  * that a submitter holds.
  *
  * What a result means to the engine:
- *   FSW_STORE_OK           done; for PUT, `copies` says which copies were acknowledged (bit 0 =
- * first) FSW_STORE_GONE         GET only: the store answered, still shows this device's sentinel,
- * and does not have that segment. The page is lost to that store. FSW_STORE_FULL         PUT only:
- * no room now. Nothing was stored. FSW_STORE_UNREACHABLE  no answer until the deadline. A PUT may
- * or may not have landed: its id is burnt, drop it. A GET may be tried again. FSW_STORE_CORRUPT the
- * answer does not fit the request (length, type). FSW_STORE_REFUSED      the store answered an
- * error that trying again will not mend (rights).
+ *   FSW_STORE_OK           done; for PUT, `copies` says which copies were acknowledged (bit 0: the
+ *                          first)
+ *   FSW_STORE_GONE         GET only: the store answered, still shows this device's sentinel, and
+ *                          does not have that segment. The page is lost to that store.
+ *   FSW_STORE_FULL         PUT only: no room now. Nothing was stored.
+ *   FSW_STORE_UNREACHABLE  no answer until the deadline. A PUT may or may not have landed: its id
+ *                          is burnt, drop it. A GET may be tried again.
+ *   FSW_STORE_CORRUPT      the answer does not fit the request (length, type).
+ *   FSW_STORE_REFUSED      the store answered an error that trying again will not mend (rights).
  */
 #ifndef FARSWAP_STORE_H
 #define FARSWAP_STORE_H
