@@ -5,7 +5,6 @@ its RAM with overflow to farswapd, verified to the last byte, and its table."""
 import os
 import re
 import sys
-import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
 
