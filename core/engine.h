@@ -94,7 +94,7 @@ struct fsw_keeper {
     pthread_cond_t wake;
     int running;
     _Atomic int stop;
-    uint32_t codec;                                /* the word that the contexts have */
+    _Atomic uint32_t codec;                        /* the word that the contexts have */
     struct fsw_pool_object objects[FSW_SLOTS_MAX]; /* of the zspage that is being packed */
     unsigned next_class, looks;
     uint32_t futile; /* frames that were freeable when compaction last moved nothing */

@@ -15,7 +15,7 @@ PLUGIN=$BUILD/nbdkit-plugin/nbdkit-farswap-plugin.so
 FARSWAP=$BUILD/client/cli/farswap
 FARSWAPD=$BUILD/server/farswapd
 PAGES=(docs/nbdkit-farswap-plugin.1 docs/farswap.1 docs/farswapd.1)
-TEXTS=(README.md CONTRIBUTING.md NEWS.md SECURITY.md docs/architecture.md docs/caveats.md
+TEXTS=(README.md CONTRIBUTING.md NEWS.md SECURITY.md docs/architecture.md docs/caveats.md docs/counters.md
     docs/image-format.md docs/locking.md)
 
 command -v mandoc >/dev/null || { echo 'skipped: there is no mandoc' && exit 77; }
