@@ -18,6 +18,7 @@ WRONG = {
     ("--memory", "12parsec"): "--memory 12parsec is not a size",
     ("--memory", "0%"): "--memory 0% is not a size",
     ("--limit", "-1", "--", "true"): "--limit -1 is not a size",
+    ("--limit", "30M"): "--limit is for a COMMAND",
     ("--memory", "1G", "--size", "2G"): "--size must be at least",
     ("--",): "no command after --",
     ("--size", "64M", "--memory", "24M", "--codec", "gif", "--", "true"): "codec",
