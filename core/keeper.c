@@ -1,7 +1,7 @@
 /*
  * keeper.c: the thread that keeps the pool dense, and follows what people ask for.
  *
- * Compaction begins by itself when a sixteenth of the pool's frames could come free, and goes on
+ * Compaction begins by itself when a thirty-second of the pool's frames could come free, and goes on
  * down to a sixty-fourth, one zspage at a time with a pause between; it stops where a step moves
  * nothing, until more has died. `farswap compact` asks for all that can be had.
  *
@@ -16,7 +16,7 @@
 #include "core/engine.h"
 
 #define LOOK_EVERY_NS (100 * FSW_NS_PER_MS)
-#define BEGIN_PART 16u
+#define BEGIN_PART 32u
 #define END_PART 64u
 #define STUCK_MAX 64u /* steps that free nothing, because others work there */
 #define WORTH_IT 64u  /* frames: below a quarter of a MiB nobody minds */
