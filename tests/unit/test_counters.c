@@ -219,7 +219,7 @@ static void laws_hold_with_a_store_that_fails_at_times(void **state)
         FSW_STAT_COMPACT_MOVED,   FSW_STAT_RECLAIM_SCANNED, FSW_STAT_COUNT};
 
     run(&(struct rig_options){.size = MIB(12), .memory = MIB(6), .with_store = 1},
-        RIG_SLOW ? 2400 : 12000, expected);
+        RIG_SLOW ? 2400 : 6000, expected);
 }
 
 static void laws_hold_when_memory_runs_out(void **state)
@@ -228,7 +228,7 @@ static void laws_hold_when_memory_runs_out(void **state)
                                              FSW_STAT_HUGE_PAGES,    FSW_STAT_PAGES_POOL,
                                              FSW_STAT_FAILED_WRITES, FSW_STAT_COUNT};
 
-    run(&(struct rig_options){.size = MIB(12), .memory = MIB(3)}, RIG_SLOW ? 2400 : 12000,
+    run(&(struct rig_options){.size = MIB(12), .memory = MIB(3)}, RIG_SLOW ? 2400 : 6000,
         expected);
 }
 
@@ -237,7 +237,7 @@ static void laws_hold_when_there_is_room(void **state)
     static const enum fsw_stat expected[] = {FSW_STAT_COMPACT_MOVED, FSW_STAT_PAGES_COMPACTED,
                                              FSW_STAT_HUGE_PAGES, FSW_STAT_COUNT};
 
-    run(&(struct rig_options){.size = MIB(12), .memory = MIB(20)}, RIG_SLOW ? 2400 : 12000,
+    run(&(struct rig_options){.size = MIB(12), .memory = MIB(20)}, RIG_SLOW ? 2400 : 6000,
         expected);
 }
 

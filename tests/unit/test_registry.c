@@ -261,9 +261,33 @@ static void every_counter_has_a_name_of_its_own(void **state)
     }
 }
 
+/* Its pages are lost, its memory is not: it is refused, not forgotten, until somebody removes it. */
+static void a_damaged_image_is_not_forgotten(void **state)
+{
+    struct fsw_params params = params_of("spoilt");
+    struct fsw_device *device;
+    struct fsw_record record;
+    struct fsw_image image;
+    struct fsw_error err = {""};
+
+    assert_int_equal(fsw_device_create(&params, NULL, &device, &err), 0);
+    int shmid = device->image.shmid;
+    device->image.super->size ^= 1 << 22;
+    fsw_device_close(device);
+    assert_int_equal(fsw_device_create(&params, NULL, &device, &err), -EEXIST);
+    assert_int_equal(fsw_image_attach(&image, shmid, 0, &err), -EUCLEAN);
+    assert_int_equal(fsw_image_wipe_damaged(shmid, &err), 0);
+    assert_int_equal(fsw_image_attach(&image, shmid, 0, &err), -EINVAL);
+    assert_int_equal(fsw_device_create(&params, NULL, &device, &err), 0);
+    assert_int_equal(fsw_registry_read("spoilt", -1, &record, NULL), 0);
+    assert_int_not_equal(record.shmid, shmid);
+    fsw_device_discard_image(device);
+}
+
 RIG_MAIN(cmocka_unit_test(an_image_outlives_its_server_and_keeps_its_name),
          cmocka_unit_test(an_image_without_a_file_is_found),
          cmocka_unit_test(a_damaged_superblock_is_refused),
+         cmocka_unit_test(a_damaged_image_is_not_forgotten),
          cmocka_unit_test(a_file_whose_memory_is_another_devices_attaches_to_nothing),
          cmocka_unit_test(an_image_of_another_version_keeps_its_name),
          cmocka_unit_test(a_device_id_is_its_text),

@@ -164,7 +164,7 @@ static void memory_goes_down_and_up_while_a_store_takes_pages(void **state)
     static const uint64_t limits[] = {MIB(4), MIB(12), MIB(3), MIB(6)};
 
     let_work(load);
-    wait_written(load, RIG_SLOW ? 1500 : 8000);
+    wait_written(load, RIG_SLOW ? 1500 : 4000);
     for (unsigned i = 0; i < sizeof limits / sizeof limits[0]; i++) {
         uint64_t memory = limits[i], most = memory * 2 / 3;
         set_memory(&load->rig, memory);
@@ -242,7 +242,7 @@ static void the_codec_changes_under_load(void **state)
         assert_int_equal(fsw_codec_parse(names[i], &id, &level, NULL), 0);
         atomic_store(&load->rig.device->image.super->codec, fsw_codec_word(id, level));
         rig_wait(&load->rig, codec_followed, NULL);
-        wait_written(load, RIG_SLOW ? 100 : 1000);
+        wait_written(load, RIG_SLOW ? 100 : 300);
     }
     /* Words that nobody sets: the last codec stays, or pages are kept raw. */
     static const uint32_t nonsense[] = {3,
@@ -280,7 +280,7 @@ static void cpus_come_and_go_under_load(void **state)
     fsw_contexts_follow_cpus(contexts, 2);
     assert_int_equal(contexts->count, 4);
     let_work(load);
-    for (unsigned round = 0; round < (RIG_SLOW ? 200 : 1500); round++) {
+    for (unsigned round = 0; round < (RIG_SLOW ? 200 : 600); round++) {
         fsw_contexts_follow_cpus(contexts, 1 + (unsigned)rig_below(&chance, 20));
         assert_in_range(contexts->count, 4, 32);
         if (round % 8 == 0)
