@@ -38,11 +38,15 @@ export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
 run="bash /farswap/scripts/run"
 no() { if "$@"; then echo "should have failed: $*"; exit 1; fi; }
 $run --size 512M --memory 16M
-$run --size 512M --memory 64M --keep
+$run --size 256M --memory 112M --keep
 grep -q '^/dev/nbd0 ' /proc/swaps
 no $run -- true                                  # kept: refused, and told how to end it
 mkfifo /run/hold
-/farswap/build/tests/swap/hoard --size 200M --report /run/report --hold /run/hold &
+echo +memory >/sys/fs/cgroup/cgroup.subtree_control
+mkdir /sys/fs/cgroup/outsider                    # owns more on the swap than there is RAM for
+echo 24M >/sys/fs/cgroup/outsider/memory.max
+sh -c 'echo $$ >/sys/fs/cgroup/outsider/cgroup.procs
+       exec /farswap/build/tests/swap/hoard --size 190M --report /run/report --hold /run/hold' &
 hoard=$!
 for i in $(seq 1200); do test -e /run/report && break; sleep 0.1; done
 no $run --stop                                   # more is swapped out than there is RAM
