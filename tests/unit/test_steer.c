@@ -291,8 +291,10 @@ static void cpus_come_and_go_under_load(void **state)
             wait_written(load, 3);
     }
     stop_work(load);
-    for (unsigned i = 0; i < contexts->room;
-         i++) /* what is gone is freed, what is there is whole */
+    fsw_contexts_follow_cpus(contexts, 12);
+    fsw_contexts_follow_cpus(contexts, 3);
+    /* what is gone is freed, what is there is whole */
+    for (unsigned i = 0; i < contexts->room; i++)
         assert_int_equal(contexts->all[i].state != NULL, i < contexts->count);
     end_load(load);
 }
