@@ -228,8 +228,7 @@ static void laws_hold_when_memory_runs_out(void **state)
                                              FSW_STAT_HUGE_PAGES,    FSW_STAT_PAGES_POOL,
                                              FSW_STAT_FAILED_WRITES, FSW_STAT_COUNT};
 
-    run(&(struct rig_options){.size = MIB(12), .memory = MIB(3)}, RIG_SLOW ? 2400 : 6000,
-        expected);
+    run(&(struct rig_options){.size = MIB(12), .memory = MIB(3)}, RIG_SLOW ? 2400 : 6000, expected);
 }
 
 static void laws_hold_when_there_is_room(void **state)

@@ -103,7 +103,8 @@ static void a_crew_that_ends_under_load_leaves_no_part(void **state)
 
 /* ---- large requests ---- */
 
-#define REGION (700 * 1024ull) /* not a multiple of a page: two callers share one at each border   \
+#define REGION                                                                                     \
+    (700 * 1024ull) /* not a multiple of a page: two callers share one at each border   \
                                 */
 #define LONGEST (400 * 1024ull)
 
