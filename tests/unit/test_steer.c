@@ -141,9 +141,12 @@ static void wake_keeper(struct rig *rig)
 
 /* ---- memory= ---- */
 
+/* Once the server has followed: before, it may be within by chance, and grow. */
 static int is_within(struct rig *rig, void *opaque)
 {
-    return rig_resident(&rig->device->image) <= *(uint64_t *)opaque;
+    uint64_t memory = *(uint64_t *)opaque;
+    return atomic_load(&rig->device->pool.frames.limit) == memory / FSW_FRAME_SIZE &&
+           rig_resident(&rig->device->image) <= memory;
 }
 
 static int has_grown(struct rig *rig, void *opaque)
