@@ -1,6 +1,6 @@
 /*
- * context.c: the set of contexts. The semaphore says that one is idle; a scan from where this
- * thread found one last finds which.
+ * context.c: the set of contexts. A scan from where this thread found one last; the semaphore is
+ * only for the thread that finds all of them busy.
  */
 #include "core/context.h"
 
