@@ -39,6 +39,14 @@ run="bash /farswap/scripts/run"
 no() { if "$@"; then echo "should have failed: $*"; exit 1; fi; }
 $run --size 512M --memory 16M
 $run --size 256M --memory 112M --keep
+for stat in /proc/[0-9]*/stat; do                # every right is there: the server took them
+    read -r pid name state parent group session tty foreground flags rest <"$stat" || continue
+    test "$name" = '(nbdkit)' || continue
+    test "$(cat "/proc/$pid/oom_score_adj")" = -1000
+    test $((flags & 0x80000)) != 0               # PF_MEMALLOC_NOIO: PR_SET_IO_FLUSHER
+    grep -q '^VmLck:[^0-9]*[1-9]' "/proc/$pid/status"
+    echo rights taken
+done
 grep -q '^/dev/nbd0 ' /proc/swaps
 no $run -- true                                  # kept: refused, and told how to end it
 mkfifo /run/hold
@@ -172,7 +180,7 @@ def in_guest(root):
     print(result.output)
     expect(result.status == 0, f"in the guest: {result.status}\n{result.dmesg[-2000:]}")
     expect("front door: the kernel's nbd" in result.output, "not through the kernel's nbd")
-    for text in ("every page came back right", "swap stays on", "is kept on here since",
+    for text in ("every page came back right", "rights taken", "swap stays on", "is kept on here since",
                  "more RAM than there is", "everything stays up"):
         expect(text in result.output, f"no '{text}' in what scripts/run said in the guest")
     expect(not re.search("I/O error|-error on swap", result.dmesg), result.dmesg[-3000:])
