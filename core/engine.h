@@ -1,7 +1,8 @@
 /*
  * engine.h: the device as its own files see it. What each does:
  *
- *      device.c    opening, starting, closing; the verbs over ranges
+ *      life.c      opening, starting, closing
+ *      device.c    the verbs over ranges
  *      page.c      one page: read, write, empty; retiring what an entry named
  *      reclaim.c   who leaves: the second-chance hand, the age clock, watermarks     (policy)
  *      overflow.c  how: segments packed, put, entries flipped, rows dropped          (mechanism)
