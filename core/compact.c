@@ -17,6 +17,7 @@
  */
 #include <string.h>
 
+#include "core/crash.h"
 #include "core/engine.h"
 
 uint32_t fsw_compact_freeable(const struct fsw_device *device)
@@ -43,8 +44,10 @@ static uint64_t copy_object(struct fsw_device *device, uint32_t zspage, uint32_t
     if (named != page)
         return 0;
     uint64_t location = fsw_pool_alloc_packed(&device->pool, zspage, units);
-    if (location != 0)
+    if (location != 0) {
+        fsw_crash_point("compact: slot taken, not copied");
         fsw_pool_write(&device->pool, location, object, units);
+    }
     return location;
 }
 
@@ -57,6 +60,7 @@ static int move(struct fsw_device *device, uint32_t zspage, const struct fsw_poo
     if (entry == NULL)
         return 0;
     uint64_t value = fsw_entry_lock(entry), location = 0;
+    fsw_crash_point("compact: entry locked");
     if (fsw_entry_state(value) == FSW_POOL && !(value & FSW_ENTRY_OVERFLOW) &&
         fsw_entry_location(value) == object->location)
         location = copy_object(device, zspage, object->page, value);
@@ -64,8 +68,11 @@ static int move(struct fsw_device *device, uint32_t zspage, const struct fsw_poo
         fsw_entry_unlock(entry, value);
         return 0;
     }
+    fsw_crash_point("compact: copied, not published");
     fsw_entry_unlock(entry, fsw_entry_pool(location, fsw_entry_units(value), fsw_entry_age(value)));
+    fsw_crash_point("compact: published, old slot not freed");
     fsw_pool_free(&device->pool, object->location);
+    fsw_crash_point("compact: moved");
     return 1;
 }
 

@@ -11,6 +11,7 @@
 #include <sched.h>
 #include <semaphore.h>
 
+#include "core/crash.h"
 #include "core/engine.h"
 
 #define PIN_TRIES 100
@@ -142,9 +143,11 @@ void fsw_fetch(struct fsw_device *device, struct fsw_fetch *fetches, unsigned co
     sem_init(&batch.answered, 0, 0);
     atomic_store(&batch.left, n);
     fsw_hook(device, FSW_HOOK_FETCH_PINNED);
+    fsw_crash_point("fetch: pinned, not asked for");
     device->store->ops->submit(device->store, requests, n);
     while (sem_wait(&batch.answered) < 0) /* EINTR */
         ;
+    fsw_crash_point("fetch: answered, still pinned");
     for (unsigned i = 0; i < n; i++)
         finish(device, &gets[i]);
     sem_destroy(&batch.answered);

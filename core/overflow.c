@@ -20,6 +20,7 @@
 
 #include "common/cleanup.h"
 #include "common/clock.h"
+#include "core/crash.h"
 #include "core/engine.h"
 
 #define PUT_DEADLINE_NS (5 * FSW_NS_PER_S)
@@ -83,6 +84,7 @@ static int pack_one(struct fsw_device *device, struct fsw_put *put, const struct
 
     if (!atomic_compare_exchange_strong(victim->entry, &seen, marked))
         return 0;
+    fsw_crash_point("overflow: entry marked");
     int r = fsw_pool_read(&device->image, fsw_entry_location(seen), to, units);
     memcpy(&page, to, sizeof page);
     if (r < 0 || page != victim->page) { /* damaged: it stays, and its reader is told */
@@ -137,7 +139,9 @@ static int put_one(struct fsw_device *device, struct fsw_put *put)
         .owner = put,
     };
     struct fsw_store_request *request = &put->request;
+    fsw_crash_point("overflow: packed, not put");
     device->store->ops->submit(device->store, &request, 1);
+    fsw_crash_point("overflow: put asked for");
     return 1;
 }
 
@@ -149,20 +153,24 @@ static void put_succeeded(struct fsw_device *device, struct fsw_put *put)
     uint32_t bytes = put->units * FSW_UNIT, raced = 0;
     unsigned offset = 0;
 
+    fsw_crash_point("overflow: put answered, not LIVE");
     fsw_hook(device, FSW_HOOK_ANSWERED);
     fsw_row_live(&device->rows, put->row, bytes, put->count, put->request.copies);
     fsw_stat_add(image, FSW_STAT_SEGMENTS, 1);
     fsw_stat_add(image, FSW_STAT_STORE_BYTES, bytes);
+    fsw_crash_point("overflow: LIVE, nothing flipped");
     fsw_hook(device, FSW_HOOK_LIVE);
     for (uint32_t i = 0; i < put->count; i++) {
         uint64_t marked = put->values[i];
         uint64_t stored = fsw_entry_store(put->row, offset, fsw_entry_units(marked));
         if (flip(put->entries[i], marked, stored)) {
+            fsw_crash_point("overflow: flipped, not counted");
             fsw_page_count(device, stored, 1);
             fsw_page_count(device, marked, -1);
         } else {
             raced++;
         }
+        fsw_crash_point("overflow: flipped, object not freed");
         fsw_hook(device, FSW_HOOK_FLIPPED);
         fsw_pool_free(&device->pool, fsw_entry_location(marked));
         offset += fsw_entry_units(marked);
@@ -171,8 +179,10 @@ static void put_succeeded(struct fsw_device *device, struct fsw_put *put)
     fsw_stat_add(image, FSW_STAT_OVERFLOW_RACED, raced);
     fsw_stat_add(image, FSW_STAT_OVERFLOW_BYTES, bytes);
     fsw_stat_add(image, FSW_STAT_OVERFLOW_SEGMENTS, 1);
+    fsw_crash_point("overflow: all flipped, changed ones not subtracted");
     if (raced > 0)
         fsw_row_kill(&device->rows, put->row, raced); /* our pin keeps it */
+    fsw_crash_point("overflow: all flipped, the put's pin is there");
     if (fsw_row_unpin(&device->rows, put->row))
         fsw_overflow_drop(device, put->row);
     device->overflow.pause = 0;
@@ -182,14 +192,18 @@ static void put_failed(struct fsw_device *device, struct fsw_put *put)
 {
     struct fsw_overflow *overflow = &device->overflow;
 
+    fsw_crash_point("overflow: put failed, entries marked");
     for (uint32_t i = 0; i < put->count; i++)
         unmark(device, put->entries[i], put->values[i]);
     fsw_stat_add(&device->image, FSW_STAT_OVERFLOW_FAILED, 1);
     if (put->request.result == FSW_STORE_FULL)
         fsw_stat_add(&device->image, FSW_STAT_STORE_FULL, 1);
+    fsw_crash_point("overflow: put failed, no entry marked");
     /* It may have landed: the id is burnt, and the drop makes sure. */
-    if (fsw_row_abandon(&device->rows, put->row))
+    if (fsw_row_abandon(&device->rows, put->row)) {
+        fsw_crash_point("row: abandoned, nobody asks for its drop");
         fsw_overflow_drop(device, put->row);
+    }
     overflow->pause = overflow->pause == 0 ? PAUSE_MIN_NS : overflow->pause * 2;
     if (overflow->pause > PAUSE_MAX_NS)
         overflow->pause = PAUSE_MAX_NS;
@@ -264,7 +278,9 @@ static void ask_drops(struct fsw_device *device)
         return;
     overflow->drops_out += n;
     pthread_mutex_unlock(&overflow->lock);
+    fsw_crash_point("drop: about to be asked for");
     device->store->ops->submit(device->store, requests, n);
+    fsw_crash_point("drop: asked for");
     pthread_mutex_lock(&overflow->lock);
 }
 
@@ -276,6 +292,7 @@ static void finish_drops(struct fsw_device *device, struct fsw_drop *drop)
     while (drop != NULL) {
         struct fsw_drop *next = drop->next;
         uint32_t bytes = atomic_load(&image->rows[drop->row].bytes);
+        fsw_crash_point("drop: answered");
         if (drop->request.result != FSW_STORE_OK) {
             fsw_overflow_drop(device, drop->row); /* again, later */
             overflow->drop_after = fsw_now_ns() + DROP_PAUSE_NS;

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "core/crash.h"
 #include "core/engine.h"
 
 void fsw_page_count(struct fsw_device *device, uint64_t value, int64_t sign)
@@ -62,10 +63,12 @@ static void retire(struct fsw_device *device, uint64_t value)
         r = fsw_pool_free(&device->pool, fsw_entry_location(value));
     else if (fsw_entry_state(value) == FSW_STORE)
         r = fsw_row_kill(&device->rows, fsw_entry_row(value), 1);
-    if (r > 0)
+    if (r > 0) {
+        fsw_crash_point("row: its last page has gone, nobody asks for its drop");
         fsw_overflow_drop(device, fsw_entry_row(value));
-    else if (r < 0) /* the entry was damaged: it named nothing that could be freed */
+    } else if (r < 0) { /* the entry was damaged: it named nothing that could be freed */
         fsw_stat_add(&device->image, FSW_STAT_CORRUPT_PAGES, 1);
+    }
 }
 
 /* What an entry that names no object fills its page with. -EIO: it is damaged. */
@@ -104,7 +107,9 @@ static int open_locked(struct fsw_device *device, fsw_entry *entry, uint64_t val
                  : fsw_pool_read(&device->image, location, object, units);
     uint8_t now = atomic_load_explicit(&device->clock, memory_order_relaxed);
 
+    fsw_crash_point("page: locked by a reader");
     fsw_entry_unlock(entry, fsw_entry_with_age(value, now));
+    fsw_crash_point("page: read, younger");
     if (r == 0)
         r = huge ? fsw_object_open_huge(device->seed, (uint32_t)number, object, page)
                  : fsw_object_open(device->seed, (uint32_t)number, object, units, page);
@@ -166,6 +171,7 @@ static int place(struct fsw_device *device, uint64_t number, const void *page, u
                           : fsw_object_pack(page, context->codec, context->codec_id, context->level,
                                             context->state, context->object);
     uint64_t location = fsw_pool_alloc(&device->pool, units);
+    fsw_crash_point("page: slot taken, nothing written");
     if (location != 0) {
         /* The slot's cache lines come while the checksum is worked out. */
         fsw_pool_prefetch(&device->pool, location, units);
@@ -236,10 +242,14 @@ int fsw_page_write(struct fsw_device *device, uint64_t number, const void *page)
             fsw_pool_free(&device->pool, fsw_entry_location(value));
         return 0;
     }
+    fsw_crash_point("page: object written, not published");
     uint64_t old = fsw_entry_exchange(entry, value);
+    fsw_crash_point("page: published, not counted");
     count_replaced(device, old, value);
+    fsw_crash_point("page: published, what it named before not retired");
     retire(device, old);
     fsw_reclaim_tick(device);
+    fsw_crash_point("page: written, not acknowledged");
     return 0;
 }
 
@@ -249,9 +259,12 @@ void fsw_page_empty(struct fsw_device *device, uint64_t number)
 
     if (entry == NULL || atomic_load_explicit(entry, memory_order_acquire) == 0)
         return;
+    fsw_crash_point("page: about to be emptied");
     uint64_t old = fsw_entry_exchange(entry, 0);
+    fsw_crash_point("page: emptied, what it named not retired");
     count_replaced(device, old, 0);
     retire(device, old);
+    fsw_crash_point("page: emptied, not acknowledged");
 }
 
 /* The old content of a page of which part is to be written, with its entry locked on success (0);
@@ -274,6 +287,7 @@ static int read_and_lock(struct fsw_device *device, uint64_t number, fsw_entry *
         if (fetch.result < 0)
             return fetch.result;
         fsw_hook(device, FSW_HOOK_FETCHED);
+        fsw_crash_point("page: fetched for a part, its row pinned");
         *ret_value = fsw_entry_lock(entry);
         int same = fsw_entry_same_place(*ret_value, value);
         if (!same)
@@ -328,6 +342,7 @@ int fsw_page_write_part(struct fsw_device *device, uint64_t number, unsigned off
             memcpy(page + offset, bytes, length);
         else
             memset(page + offset, 0, length);
+        fsw_crash_point("page: locked for a part");
         r = place(device, number, page, &value);
         if (r == 0)
             break;
@@ -335,8 +350,11 @@ int fsw_page_write_part(struct fsw_device *device, uint64_t number, unsigned off
         if ((r = wait_for_space(device, &deadline)) < 0)
             return r;
     }
+    fsw_crash_point("page: locked for a part, new object written");
     fsw_entry_unlock(entry, value);
+    fsw_crash_point("page: part published, not counted");
     count_replaced(device, old, value);
+    fsw_crash_point("page: part published, old object not retired");
     retire(device, old);
     fsw_reclaim_tick(device);
     return 0;

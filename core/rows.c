@@ -7,6 +7,7 @@
 #include <errno.h>
 
 #include "common/cleanup.h"
+#include "core/crash.h"
 
 #define LIVE_ONE 1ull
 #define LIVE_MASK 0xffffffffull
@@ -36,6 +37,7 @@ static int grow(struct fsw_rows *rows)
         return -1;
     }
     rows->ready = from + step;
+    fsw_crash_point("rows: a frame of them touched");
     return 0;
 }
 
@@ -64,6 +66,7 @@ static uint32_t take_number(struct fsw_rows *rows)
         row >= rows->ready)
         return 0;
     atomic_store(top, row + 1);
+    fsw_crash_point("rows: top raised");
     return row;
 }
 
@@ -74,10 +77,14 @@ uint32_t fsw_row_take(struct fsw_rows *rows, uint64_t *ret_id)
         return 0;
 
     struct fsw_row *row = &rows->image->rows[number];
+    fsw_crash_point("row: number taken, no id");
     *ret_id = atomic_fetch_add(&rows->image->super->next_segment, 1);
+    fsw_crash_point("row: id taken, not written");
     atomic_store(&row->bytes, 0);
     atomic_store(&row->id, *ret_id);
+    fsw_crash_point("row: id written, not PENDING");
     atomic_store(&row->word, word_of(FSW_ROW_PENDING, 0, 0));
+    fsw_crash_point("row: PENDING");
     return number;
 }
 
@@ -88,8 +95,11 @@ void fsw_row_live(struct fsw_rows *rows, uint32_t number, uint32_t bytes, uint32
 
     assert(state_of(atomic_load(&row->word)) == FSW_ROW_PENDING);
     atomic_store(&row->bytes, bytes);
+    fsw_crash_point("row: length written, not copies");
     atomic_store(&row->copies, copies);
+    fsw_crash_point("row: length and copies written, not LIVE");
     atomic_store(&row->word, word_of(FSW_ROW_LIVE, 1, live));
+    fsw_crash_point("row: LIVE");
 }
 
 int fsw_row_pin(struct fsw_rows *rows, uint32_t number)
@@ -100,8 +110,10 @@ int fsw_row_pin(struct fsw_rows *rows, uint32_t number)
     uint64_t value = atomic_load(word);
 
     while (state_of(value) == FSW_ROW_LIVE && (value & PIN_MASK) != PIN_MASK)
-        if (atomic_compare_exchange_weak(word, &value, value + PIN_ONE))
+        if (atomic_compare_exchange_weak(word, &value, value + PIN_ONE)) {
+            fsw_crash_point("row: pinned");
             return 1;
+        }
     return 0;
 }
 
@@ -120,6 +132,7 @@ int fsw_row_unpin(struct fsw_rows *rows, uint32_t number)
     do
         assert((value & PIN_MASK) != 0);
     while (!atomic_compare_exchange_weak(word, &value, without(value, PIN_ONE)));
+    fsw_crash_point("row: unpinned");
     return state_of(without(value, PIN_ONE)) == FSW_ROW_DROPPING;
 }
 
@@ -134,6 +147,7 @@ int fsw_row_kill(struct fsw_rows *rows, uint32_t number, uint32_t objects)
         if (state_of(value) != FSW_ROW_LIVE || (value & LIVE_MASK) < objects)
             return -EIO;
     while (!atomic_compare_exchange_weak(word, &value, without(value, what)));
+    fsw_crash_point("row: fewer objects live there");
     return state_of(without(value, what)) == FSW_ROW_DROPPING;
 }
 
@@ -148,7 +162,9 @@ void fsw_row_free(struct fsw_rows *rows, uint32_t number)
 {
     struct fsw_row *row = &rows->image->rows[number];
 
+    fsw_crash_point("row: about to be FREE");
     atomic_store(&row->word, word_of(FSW_ROW_FREE, 0, 0));
+    fsw_crash_point("row: FREE, in no list");
     FSW_LOCK_SCOPE(&rows->lock);
     row->spare = rows->free;
     rows->free = number;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/cleanup.h"
+#include "core/crash.h"
 
 void fsw_table_init(struct fsw_table *table, struct fsw_image *image, struct fsw_frames *frames)
 {
@@ -46,9 +47,12 @@ static uint32_t make_leaf(struct fsw_table *table, uint64_t leaf)
     uint32_t frame = fsw_frames_take(table->frames);
     if (frame == 0)
         return 0;
+    fsw_crash_point("leaf: frame taken, not zeroed");
     memset(fsw_image_frame(table->image, frame), 0, FSW_FRAME_SIZE);
+    fsw_crash_point("leaf: zeroed, not published");
     atomic_store_explicit(&table->image->directory[leaf], fsw_leaf_word(leaf, frame),
                           memory_order_release);
+    fsw_crash_point("leaf: published, not counted");
     fsw_stat_add(table->image, FSW_STAT_TABLE_LEAVES, 1);
     return frame;
 }

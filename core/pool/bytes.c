@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "core/crash.h"
 #include "core/pool/zspage.h"
 
 #define relaxed memory_order_relaxed
@@ -84,10 +85,16 @@ static void copy(void *to, const void *from, size_t bytes)
 static void copy_in(const struct place *place, size_t at, const void *from, size_t bytes)
 {
     size_t here = at >= place->here ? 0 : place->here - at < bytes ? place->here - at : bytes;
+    size_t half = fsw_crash_half(here);
 
-    copy(place->first + at, from, here);
-    if (here < bytes)
+    if (half > 0)
+        copy(place->first + at, from, half);
+    fsw_crash_point("object: half written");
+    copy(place->first + at + half, (const char *)from + half, here - half);
+    if (here < bytes) {
+        fsw_crash_point("object: its first frame is written, not its second");
         copy(place->rest + (at + here - place->here), (const char *)from + here, bytes - here);
+    }
 }
 
 static void copy_out(const struct place *place, size_t at, void *to, size_t bytes)
@@ -106,6 +113,7 @@ static void copy_page_number(const struct place *place, const void *object)
 
     memcpy(&page, object, sizeof page);
     __atomic_store_n((uint32_t *)(void *)place->first, page, __ATOMIC_RELAXED);
+    fsw_crash_point("object: only its page number is written");
 }
 
 int fsw_pool_write(struct fsw_pool *pool, uint64_t location, const void *object, unsigned units)

@@ -14,6 +14,7 @@
 
 #include "common/clock.h"
 #include "common/cleanup.h"
+#include "core/crash.h"
 
 #define BATCH 64u
 
@@ -120,6 +121,7 @@ static uint32_t pick_untouched(struct fsw_frames *frames)
         return 0;
     /* Raised before the touch: what lies below top may be untouched, as long as nobody names it. */
     atomic_store_explicit(&super->frames_top, top + 1, memory_order_release);
+    fsw_crash_point("frames: top raised, not touched");
     return top;
 }
 
@@ -136,6 +138,7 @@ static int give_back(struct fsw_frames *frames, uint32_t frame)
 {
     if (madvise(fsw_image_frame(frames->image, frame), FSW_FRAME_SIZE, MADV_REMOVE) < 0)
         return -errno;
+    fsw_crash_point("frames: one given back to the system");
     put_untouched(frames, frame);
     return 0;
 }
@@ -242,12 +245,14 @@ static int fill(struct fsw_frames *frames)
     }
     if (n == 0)
         return 0;
+    fsw_crash_point("frames: a batch to be touched");
     frames->filling = n;
     atomic_fetch_add_explicit(&frames->used, n, memory_order_relaxed);
     pthread_mutex_unlock(&frames->lock);
     while (touched < n &&
            fsw_image_touch(fsw_image_frame(frames->image, batch[touched]), FSW_FRAME_SIZE) == 0)
         touched++;
+    fsw_crash_point("frames: a batch touched");
     pthread_mutex_lock(&frames->lock);
     for (uint32_t i = 0; i < n; i++)
         if (i < touched)

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 
 #include "common/cleanup.h"
+#include "core/crash.h"
 #include "core/pool/zspage.h"
 
 #define relaxed memory_order_relaxed
@@ -111,6 +112,7 @@ static int grow_ids(struct fsw_pool *pool)
     /* The private side of these ids as well: no request shall meet a page fault there. */
     memset(&pool->zspages[from], 0, step * sizeof pool->zspages[0]);
     pool->zspages_ready = from + step;
+    fsw_crash_point("zspages: a frame of them touched");
     return 0;
 }
 
@@ -142,6 +144,7 @@ static uint32_t take_id(struct fsw_pool *pool)
     if (id >= pool->zspages_ready && grow_ids(pool) < 0)
         return 0;
     atomic_store_explicit(top, id + 1, memory_order_release);
+    fsw_crash_point("zspages: top raised");
     return id;
 }
 
@@ -158,7 +161,9 @@ static uint32_t make_zspage(struct fsw_pool *pool, struct fsw_class *class, unsi
         pool->zspages[id].stamp = atomic_load_explicit(pool->clock, relaxed);
         age_append(pool, id);
     }
+    fsw_crash_point("zspage: id taken, no class");
     atomic_store_explicit(&pool->image->classes[id], (uint16_t)class_number, memory_order_release);
+    fsw_crash_point("zspage: has a class and nothing in it");
     list_add(pool, class, id, 0);
     count(&class->stats->zspages, 1);
     fsw_stat_add(pool->image, FSW_STAT_ZSPAGES, 1);
@@ -169,7 +174,9 @@ static void unmake_zspage(struct fsw_pool *pool, struct fsw_class *class, uint32
 {
     list_remove(pool, class, id);
     count(&class->stats->zspages, -1);
+    fsw_crash_point("zspage: empty, with a class");
     atomic_store_explicit(&pool->image->classes[id], 0, memory_order_release);
+    fsw_crash_point("zspage: without a class");
     fsw_stat_sub(pool->image, FSW_STAT_ZSPAGES, 1);
 
     FSW_LOCK_SCOPE(&pool->lru_lock);
@@ -190,7 +197,9 @@ static void detach_unused(struct fsw_pool *pool, uint32_t id, const struct fsw_c
         uint32_t frame = atomic_load_explicit(&map->frame[i], relaxed);
         if (frame == 0 || frame_in_use(&pool->zspages[id], shape, i))
             continue;
+        fsw_crash_point("zspage: a frame that nothing lies in");
         atomic_store_explicit(&map->frame[i], 0, memory_order_release);
+        fsw_crash_point("zspage: a frame detached, not given");
         fsw_stat_sub(pool->image, FSW_STAT_POOL_FRAMES, 1);
         pool->zspages[id].attached--;
         count(&pool->classes[pool->zspages[id].class].stats->frames, -1);
@@ -208,7 +217,9 @@ static int attach_frames(struct fsw_pool *pool, uint32_t id, unsigned first, uns
         uint32_t frame = fsw_frames_take(&pool->frames);
         if (frame == 0)
             return -ENOSPC;
+        fsw_crash_point("zspage: a frame taken, not attached");
         atomic_store_explicit(&map->frame[i], frame, memory_order_release);
+        fsw_crash_point("zspage: a frame attached");
         fsw_stat_add(pool->image, FSW_STAT_POOL_FRAMES, 1);
         pool->zspages[id].attached++;
         count(&pool->classes[pool->zspages[id].class].stats->frames, 1);
@@ -319,6 +330,7 @@ int fsw_pool_free(struct fsw_pool *pool, uint64_t location)
         return -EIO; /* not ours after all: a damaged entry named it */
 
     unsigned at = (unsigned)location & UNIT_MASK, slot = at / shape->units;
+    fsw_crash_point("pool: about to free a slot");
     zspage->slots[slot / 64] &= ~(1ull << slot % 64);
     zspage->used--;
     zspage->stuck = 0;
