@@ -1,6 +1,7 @@
 /*
- * crew.c: jobs live on their caller's stack. The list holds those that still have parts to take; a
- * caller leaves only when no member uses its job any more.
+ * crew.c: jobs live where their owner put them: on the stack of one who waits, inside the request of
+ * one who does not. The list holds those that have not ended. Everybody at work on a job is counted
+ * in it, under the lock; the last to leave when no part is left has ended it.
  */
 #include "core/crew.h"
 
@@ -31,12 +32,42 @@ static struct fsw_crew_job *join_job(struct fsw_crew *crew)
     return NULL;
 }
 
-static void leave_job(struct fsw_crew *crew, struct fsw_crew_job *job)
+static void unlink_job(struct fsw_crew *crew, struct fsw_crew_job *job)
+{
+    struct fsw_crew_job **link = &crew->jobs;
+
+    while (*link != job)
+        link = &(*link)->later;
+    *link = job->later;
+    if (crew->last == &job->later)
+        crew->last = link;
+    job->listed = 0;
+}
+
+/* 1 if that ended a job that nobody waits for. */
+static int leave_locked(struct fsw_crew *crew, struct fsw_crew_job *job)
 {
     FSW_LOCK_SCOPE(&crew->lock);
 
-    if (--job->users == 0)
+    if (--job->users > 0)
+        return 0;
+    if (job->done == NULL) {
         pthread_cond_broadcast(&crew->left);
+        return 0;
+    }
+    if (!job->listed || atomic_load(&job->next) < job->parts)
+        return 0;
+    unlink_job(crew, job);
+    return 1;
+}
+
+static void leave_job(struct fsw_crew *crew, struct fsw_crew_job *job)
+{
+    void (*done)(void *arg) = job->done;
+    void *arg = job->arg;
+
+    if (leave_locked(crew, job))
+        done(arg);
 }
 
 static int is_stopped(struct fsw_crew *crew)
@@ -67,11 +98,13 @@ static void *member(void *opaque)
 
 static void post(struct fsw_crew *crew, struct fsw_crew_job *job)
 {
-    unsigned idle = atomic_load(&crew->idle), wanted = job->parts - 1;
+    unsigned idle = atomic_load(&crew->idle), wanted = job->parts - (job->done == NULL);
     FSW_LOCK_SCOPE(&crew->lock);
 
-    job->later = crew->jobs;
-    crew->jobs = job;
+    job->later = NULL;
+    job->listed = 1;
+    *crew->last = job;
+    crew->last = &job->later;
     for (unsigned i = 0; i < idle && i < wanted; i++)
         sem_post(&crew->work);
 }
@@ -80,11 +113,8 @@ static void post(struct fsw_crew *crew, struct fsw_crew_job *job)
 static void take_back(struct fsw_crew *crew, struct fsw_crew_job *job)
 {
     FSW_LOCK_SCOPE(&crew->lock);
-    struct fsw_crew_job **link = &crew->jobs;
 
-    while (*link != job)
-        link = &(*link)->later;
-    *link = job->later;
+    unlink_job(crew, job);
     while (job->users > 0)
         pthread_cond_wait(&crew->left, &crew->lock);
 }
@@ -103,8 +133,35 @@ void fsw_crew_run(struct fsw_crew *crew, void (*run)(void *arg, unsigned part), 
         take_back(crew, &job);
 }
 
+void fsw_crew_begin(struct fsw_crew *crew, struct fsw_crew_job *job)
+{
+    post(crew, job);
+}
+
+/* A user of it, unless it has ended or nothing is left to take. */
+static int join_this(struct fsw_crew *crew, struct fsw_crew_job *job)
+{
+    FSW_LOCK_SCOPE(&crew->lock);
+
+    if (!job->listed || atomic_load(&job->next) >= job->parts)
+        return 0;
+    job->users++;
+    return 1;
+}
+
+int fsw_crew_help(struct fsw_crew *crew, struct fsw_crew_job *job)
+{
+    if (!join_this(crew, job))
+        return 0;
+    while (run_one(job))
+        ;
+    leave_job(crew, job);
+    return 1;
+}
+
 int fsw_crew_start(struct fsw_crew *crew, unsigned members)
 {
+    crew->last = &crew->jobs;
     pthread_mutex_init(&crew->lock, NULL);
     pthread_cond_init(&crew->left, NULL);
     sem_init(&crew->work, 0, 0);

@@ -5,6 +5,9 @@
  * every idle member of the crew that wakes in time. Nobody waits for a member that is busy
  * elsewhere: a host whose CPUs are all at work serves the request with one thread, as if there were
  * no crew.
+ *
+ * A job is waited for (run), or begun and left: then its `done` is called by the thread that ends
+ * it, and who began it can do other things, and help when he has nothing else to do.
  */
 #ifndef FSW_CREW_H
 #define FSW_CREW_H
@@ -17,10 +20,12 @@
 
 struct fsw_crew_job {
     void (*run)(void *arg, unsigned part);
+    void (*done)(void *arg); /* NULL: who posted it waits */
     void *arg;
     unsigned parts;
     _Atomic unsigned next; /* the first part that nobody has taken */
-    unsigned users;        /* members at work on it; under the crew's lock */
+    unsigned users;        /* threads at work on it, but who waits for it; under the crew's lock */
+    int listed;            /* not ended; under the crew's lock */
     struct fsw_crew_job *later;
 };
 
@@ -31,7 +36,7 @@ struct fsw_crew {
     pthread_mutex_t lock; /* the list, users, stop; held for a few instructions */
     pthread_cond_t left;  /* a member left a job */
     sem_t work;
-    struct fsw_crew_job *jobs;
+    struct fsw_crew_job *jobs, **last; /* in the order they came */
     int stop;
 };
 
@@ -44,5 +49,14 @@ void fsw_crew_stop(struct fsw_crew *crew);
  * have returned. Does not allocate. */
 void fsw_crew_run(struct fsw_crew *crew, void (*run)(void *arg, unsigned part), void *arg,
                   unsigned parts);
+
+/* Leaves run(arg, 0 .. parts-1) to idle members and returns; the thread that ends it calls
+ * done(arg), after which nobody touches the job. parts > 0; the job stays where it is until then.
+ */
+void fsw_crew_begin(struct fsw_crew *crew, struct fsw_crew_job *job);
+
+/* Works on a job that was begun while it has parts to take. 0: it had none, or has ended (its
+ * memory must still be a job's). */
+int fsw_crew_help(struct fsw_crew *crew, struct fsw_crew_job *job);
 
 #endif

@@ -1,236 +1,146 @@
 /*
- * device.c: the verbs over ranges of a device. What happens to one page is page.c's.
+ * device.c: the verbs: checked, counted, and done on this thread or on several. What a verb does to
+ * the pages of its range is range.c's.
  */
-#include <errno.h>
-#include <string.h>
-
 #include "core/engine.h"
 
-/* ---- ranges ---- */
+#include <errno.h>
 
-/* The part of a request that lies in one page. */
-struct part {
-    uint64_t number;
-    unsigned offset, length;
-};
+/* ---- one request ---- */
 
-static struct part part_at(uint64_t offset, uint64_t length)
+static int check_range(const struct fsw_device *device, const struct fsw_io *io)
 {
-    struct part part = {.number = offset / FSW_PAGE_SIZE,
-                        .offset = (unsigned)(offset % FSW_PAGE_SIZE)};
-    uint64_t room = FSW_PAGE_SIZE - part.offset;
-
-    part.length = (unsigned)(length < room ? length : room);
-    return part;
+    return io->length <= device->size && io->offset <= device->size - io->length ? 0 : -EINVAL;
 }
 
-static int check_range(const struct fsw_device *device, uint64_t offset, uint64_t length)
+void fsw_device_count(struct fsw_device *device, const struct fsw_io *io)
 {
-    return length <= device->size && offset <= device->size - length ? 0 : -EINVAL;
-}
+    static const struct {
+        enum fsw_stat requests, bytes, failed;
+    } stats[] = {
+        [FSW_READ] = {FSW_STAT_READS, FSW_STAT_READ_BYTES, FSW_STAT_FAILED_READS},
+        [FSW_WRITE] = {FSW_STAT_WRITES, FSW_STAT_WRITE_BYTES, FSW_STAT_FAILED_WRITES},
+        [FSW_ZERO] = {FSW_STAT_ZEROES, FSW_STAT_DISCARD_BYTES, FSW_STAT_FAILED_WRITES},
+        [FSW_DISCARD] = {FSW_STAT_DISCARDS, FSW_STAT_DISCARD_BYTES, FSW_STAT_FAILED_WRITES},
+    };
 
-/* Counts a request that ended, and its bytes. */
-static int ended(struct fsw_device *device, int r, enum fsw_stat requests, enum fsw_stat bytes,
-                 enum fsw_stat failed, uint64_t length)
-{
-    fsw_stat_add(&device->image, requests, 1);
-    if (r < 0)
-        fsw_stat_add(&device->image, failed, 1);
+    if (io->verb == FSW_FLUSH)
+        fsw_stat_add(&device->image, FSW_STAT_FLUSHES, 1);
+    if (io->verb >= FSW_FLUSH)
+        return;
+    fsw_stat_add(&device->image, stats[io->verb].requests, 1);
+    if (io->result < 0)
+        fsw_stat_add(&device->image, stats[io->verb].failed, 1);
     else
-        fsw_stat_add(&device->image, bytes, length);
-    return r;
+        fsw_stat_add(&device->image, stats[io->verb].bytes, io->length);
 }
 
-/* Fetches what a read found to be in the store, in one batch; what changed meanwhile is read again.
- */
-static int fetch_rest(struct fsw_device *device, struct fsw_fetch *fetches, unsigned count)
+static void ended(struct fsw_device *device, struct fsw_io *io, int r)
 {
-    int r = 0;
-
-    if (count > 0)
-        fsw_fetch(device, fetches, count);
-    for (unsigned i = 0; i < count; i++) {
-        int one = fetches[i].result;
-        if (one == -EAGAIN)
-            one = fsw_page_read(device, fetches[i].number, fetches[i].page);
-        if (one < 0 && r == 0)
-            r = one;
-    }
-    return r;
+    io->result = r;
+    if (r != -EAGAIN)
+        fsw_device_count(device, io);
 }
 
-static int read_part(struct fsw_device *device, const struct part *part, char *bytes)
+/* ---- large requests, cut into parts ---- */
+
+/* Emptying a page costs a hundredth of compressing one: a part of that is a leaf. */
+static uint64_t part_bytes(const struct fsw_io *io)
 {
-    char page[FSW_PAGE_SIZE];
-    int r = fsw_page_read(device, part->number, page);
-
-    if (r == 0)
-        memcpy(bytes, page + part->offset, part->length);
-    return r;
+    return io->verb == FSW_ZERO || io->verb == FSW_DISCARD ? FSW_LEAF_ENTRIES * FSW_PAGE_SIZE
+                                                           : FSW_PART_BYTES;
 }
 
-static int read_range(struct fsw_device *device, char *bytes, uint64_t offset, uint64_t length)
+int fsw_device_is_large(const struct fsw_io *io)
 {
-    struct fsw_fetch fetches[FSW_FETCH_BATCH];
-    unsigned waiting = 0;
-    int r = 0;
-
-    while (length > 0 && r >= 0) {
-        struct part part = part_at(offset, length);
-        struct fsw_fetch *fetch = &fetches[waiting];
-        if (part.length < FSW_PAGE_SIZE) {
-            r = read_part(device, &part, bytes);
-        } else {
-            *fetch = (struct fsw_fetch){.number = part.number, .page = bytes};
-            r = fsw_page_read_local(device, part.number, bytes, &fetch->entry, &fetch->value);
-            if (r == 1 && ++waiting == FSW_FETCH_BATCH) {
-                r = fetch_rest(device, fetches, waiting);
-                waiting = 0;
-            }
-        }
-        bytes += part.length;
-        offset += part.length;
-        length -= part.length;
-    }
-    return r < 0 ? r : fetch_rest(device, fetches, waiting);
+    return io->length >= 2 * part_bytes(io);
 }
 
-static int write_range(struct fsw_device *device, char *bytes, uint64_t offset, uint64_t length)
+static unsigned parts_of(const struct fsw_io *io)
 {
-    int r = 0;
+    uint64_t span = io->offset % FSW_PAGE_SIZE + io->length, bytes = part_bytes(io);
 
-    while (length > 0 && r == 0) {
-        struct part part = part_at(offset, length);
-        r = part.length == FSW_PAGE_SIZE
-                ? fsw_page_write(device, part.number, bytes)
-                : fsw_page_write_part(device, part.number, part.offset, part.length, bytes);
-        bytes += part.length;
-        offset += part.length;
-        length -= part.length;
-    }
-    return r;
+    return (unsigned)((span + bytes - 1) / bytes);
 }
 
-/* A request that the crew works on. */
-struct shared_request {
+struct cut_request {
     struct fsw_device *device;
-    char *bytes;
-    uint64_t offset, length;
-    int (*range)(struct fsw_device *device, char *bytes, uint64_t offset, uint64_t length);
+    const struct fsw_io *io;
     _Atomic int result; /* the first error */
 };
 
 /* Parts end where the device's pages do: no page is in two. */
 static void run_part(void *arg, unsigned part)
 {
-    struct shared_request *request = arg;
-    uint64_t base = request->offset / FSW_PAGE_SIZE * FSW_PAGE_SIZE;
-    uint64_t from = part == 0 ? request->offset : base + (uint64_t)part * FSW_PART_BYTES;
-    uint64_t end = request->offset + request->length,
-             to = base + (uint64_t)(part + 1) * FSW_PART_BYTES;
+    struct cut_request *request = arg;
+    struct fsw_io io = *request->io;
+    uint64_t bytes = part_bytes(&io), base = io.offset / FSW_PAGE_SIZE * FSW_PAGE_SIZE;
+    uint64_t from = part == 0 ? io.offset : base + part * bytes;
+    uint64_t to = base + (part + 1) * bytes, end = io.offset + io.length;
     int none = 0;
-    int r = request->range(request->device, request->bytes + (from - request->offset), from,
-                           (to < end ? to : end) - from);
 
+    if (atomic_load_explicit(&request->result, memory_order_relaxed) != 0)
+        return;
+    if (io.bytes != NULL)
+        io.bytes = (char *)io.bytes + (from - io.offset);
+    io.offset = from;
+    io.length = (to < end ? to : end) - from;
+    int r = fsw_range_do(request->device, &io);
     if (r < 0)
         atomic_compare_exchange_strong(&request->result, &none, r);
 }
 
-static int spread(struct fsw_device *device, char *bytes, uint64_t offset, uint64_t length,
-                  int (*range)(struct fsw_device *, char *, uint64_t, uint64_t))
+void fsw_device_do(struct fsw_device *device, struct fsw_io *io)
 {
-    struct shared_request request = {
-        .device = device, .bytes = bytes, .offset = offset, .length = length, .range = range};
+    struct cut_request request = {.device = device, .io = io};
+    int r = check_range(device, io);
 
-    if (length < 2 * FSW_PART_BYTES)
-        return range(device, bytes, offset, length);
-    uint64_t span = offset % FSW_PAGE_SIZE + length;
-    fsw_crew_run(&device->crew, run_part, &request,
-                 (unsigned)((span + FSW_PART_BYTES - 1) / FSW_PART_BYTES));
-    return atomic_load(&request.result);
+    if (r == 0 && !fsw_device_is_large(io)) {
+        r = fsw_range_do(device, io);
+    } else if (r == 0) {
+        fsw_crew_run(&device->crew, run_part, &request, parts_of(io));
+        r = atomic_load(&request.result);
+    }
+    ended(device, io, r);
+}
+
+/* ---- the verbs as calls ---- */
+
+static int do_verb(struct fsw_device *device, enum fsw_verb verb, void *bytes, uint64_t offset,
+                   uint64_t length)
+{
+    struct fsw_io io = {.verb = verb, .bytes = bytes, .offset = offset, .length = length};
+
+    fsw_device_do(device, &io);
+    return io.result;
 }
 
 int fsw_device_read(struct fsw_device *device, void *bytes, uint64_t offset, uint64_t length)
 {
-    int r = check_range(device, offset, length);
-
-    if (r == 0)
-        r = spread(device, bytes, offset, length, read_range);
-    return ended(device, r, FSW_STAT_READS, FSW_STAT_READ_BYTES, FSW_STAT_FAILED_READS, length);
+    return do_verb(device, FSW_READ, bytes, offset, length);
 }
 
 int fsw_device_write(struct fsw_device *device, const void *bytes, uint64_t offset, uint64_t length)
 {
-    int r = check_range(device, offset, length);
-
-    if (r == 0)
-        r = spread(device, (char *)(uintptr_t)bytes, offset, length, write_range);
-    return ended(device, r, FSW_STAT_WRITES, FSW_STAT_WRITE_BYTES, FSW_STAT_FAILED_WRITES, length);
-}
-
-/* Empties whole pages; where there is no leaf, 512 at a time. -EIO: some have a damaged leaf. */
-static int empty_pages(struct fsw_device *device, uint64_t first, uint64_t end)
-{
-    int r = 0;
-
-    while (first < end) {
-        if (fsw_table_find(&device->image, first) != NULL) {
-            fsw_page_empty(device, first++);
-            continue;
-        }
-        if (fsw_table_is_damaged(&device->image, first))
-            r = -EIO;
-        first = (first / FSW_LEAF_ENTRIES + 1) * FSW_LEAF_ENTRIES;
-    }
-    return r;
-}
-
-static int zero_range(struct fsw_device *device, uint64_t offset, uint64_t length)
-{
-    uint64_t end = offset + length;
-    uint64_t first = (offset + FSW_PAGE_SIZE - 1) / FSW_PAGE_SIZE, last = end / FSW_PAGE_SIZE;
-    struct part head = part_at(offset, length);
-    int r = 0;
-
-    if (head.length < FSW_PAGE_SIZE && length > 0)
-        r = fsw_page_write_part(device, head.number, head.offset, head.length, NULL);
-    if (first < last) {
-        int emptied = empty_pages(device, first, last);
-        r = r == 0 ? emptied : r;
-    }
-    if (r == 0 && last >= first && end % FSW_PAGE_SIZE != 0 && last != head.number)
-        r = fsw_page_write_part(device, last, 0, (unsigned)(end % FSW_PAGE_SIZE), NULL);
-    return r;
+    return do_verb(device, FSW_WRITE, (void *)(uintptr_t)bytes, offset, length);
 }
 
 int fsw_device_zero(struct fsw_device *device, uint64_t offset, uint64_t length)
 {
-    int r = check_range(device, offset, length);
-
-    if (r == 0)
-        r = zero_range(device, offset, length);
-    return ended(device, r, FSW_STAT_ZEROES, FSW_STAT_DISCARD_BYTES, FSW_STAT_FAILED_WRITES,
-                 length);
+    return do_verb(device, FSW_ZERO, NULL, offset, length);
 }
 
 int fsw_device_discard(struct fsw_device *device, uint64_t offset, uint64_t length)
 {
-    int r = check_range(device, offset, length);
-
-    if (r == 0)
-        r = empty_pages(device, (offset + FSW_PAGE_SIZE - 1) / FSW_PAGE_SIZE,
-                        (offset + length) / FSW_PAGE_SIZE);
-    return ended(device, r, FSW_STAT_DISCARDS, FSW_STAT_DISCARD_BYTES, FSW_STAT_FAILED_WRITES,
-                 length);
+    return do_verb(device, FSW_DISCARD, NULL, offset, length);
 }
 
 int fsw_device_flush(struct fsw_device *device)
 {
-    fsw_stat_add(&device->image, FSW_STAT_FLUSHES, 1);
-    return 0;
+    return do_verb(device, FSW_FLUSH, NULL, 0, 0);
 }
 
-/* ---- batches ---- */
+/* ---- many requests ---- */
 
 struct batch {
     struct fsw_device *device;
@@ -240,27 +150,8 @@ struct batch {
 static void run_io(void *arg, unsigned part)
 {
     struct batch *batch = arg;
-    struct fsw_io *io = &batch->ios[part];
 
-    switch (io->verb) {
-    case FSW_READ:
-        io->result = fsw_device_read(batch->device, io->bytes, io->offset, io->length);
-        break;
-    case FSW_WRITE:
-        io->result = fsw_device_write(batch->device, io->bytes, io->offset, io->length);
-        break;
-    case FSW_ZERO:
-        io->result = fsw_device_zero(batch->device, io->offset, io->length);
-        break;
-    case FSW_DISCARD:
-        io->result = fsw_device_discard(batch->device, io->offset, io->length);
-        break;
-    case FSW_FLUSH:
-        io->result = fsw_device_flush(batch->device);
-        break;
-    default:
-        io->result = -EINVAL;
-    }
+    fsw_device_do(batch->device, &batch->ios[part]);
 }
 
 void fsw_device_batch(struct fsw_device *device, struct fsw_io *ios, unsigned count)
@@ -268,4 +159,53 @@ void fsw_device_batch(struct fsw_device *device, struct fsw_io *ios, unsigned co
     struct batch batch = {.device = device, .ios = ios};
 
     fsw_crew_run(&device->crew, run_io, &batch, count);
+}
+
+/* ---- requests that are begun, and end by themselves ---- */
+
+/* What io->work holds. */
+struct begun {
+    struct fsw_crew_job job;
+    struct cut_request request;
+};
+_Static_assert(sizeof(struct begun) <= sizeof((struct fsw_io *)NULL)->work, "work[] is too small");
+
+static struct begun *begun_of(struct fsw_io *io)
+{
+    return (struct begun *)io->work;
+}
+
+static void run_begun(void *arg, unsigned part)
+{
+    run_part(&begun_of(arg)->request, part);
+}
+
+static void begun_ended(void *arg)
+{
+    struct fsw_io *io = arg;
+    struct begun *begun = begun_of(io);
+
+    ended(begun->request.device, io, atomic_load(&begun->request.result));
+    io->done(io);
+}
+
+void fsw_device_begin(struct fsw_device *device, struct fsw_io *io)
+{
+    struct begun *begun = begun_of(io);
+    int r = check_range(device, io);
+
+    *begun = (struct begun){.request = {.device = device, .io = io}};
+    if (r == 0 && parts_of(io) > 0) {
+        begun->job = (struct fsw_crew_job){
+            .run = run_begun, .done = begun_ended, .arg = io, .parts = parts_of(io)};
+        fsw_crew_begin(&device->crew, &begun->job);
+        return;
+    }
+    atomic_store(&begun->request.result, r);
+    begun_ended(io);
+}
+
+int fsw_device_help(struct fsw_device *device, struct fsw_io *io)
+{
+    return fsw_crew_help(&device->crew, &begun_of(io)->job);
 }

@@ -2,7 +2,9 @@
  * engine.h: the device as its own files see it. What each does:
  *
  *      life.c      opening, starting, closing
- *      device.c    the verbs over ranges
+ *      recover.c   an image that was there before: what derives from it, made again
+ *      device.c    the verbs: counted, alone or many, on this thread or on the crew's
+ *      range.c     what a verb does to each page of its range
  *      page.c      one page: read, write, empty; retiring what an entry named
  *      reclaim.c   who leaves: the second-chance hand, the age clock, watermarks     (policy)
  *      overflow.c  how: segments packed, put, entries flipped, rows dropped          (mechanism)
@@ -30,7 +32,6 @@
 #define FSW_PUTS_IN_FLIGHT 8u
 #define FSW_DROPS_IN_FLIGHT 32u
 #define FSW_SEGMENT_OBJECTS (FSW_SEGMENT_BYTES / FSW_UNIT / FSW_OBJECT_UNITS_MIN)
-#define FSW_FETCH_BATCH 16u
 /* A request is cut into parts of 32 KiB for the crew: compressing one takes some 50 µs, waking a
  * member about 5. */
 #define FSW_PART_BYTES (8 * FSW_PAGE_SIZE)
@@ -46,6 +47,8 @@ enum fsw_hook {
 };
 
 /* One segment on its way out. */
+    FSW_HOOK_PUBLISH,      /* a mutation whose peer is known is ready to publish, nothing locked */
+    FSW_HOOK_LOCKED,       /* the same, entry locked; the look at the peer comes next */
 struct fsw_put {
     struct fsw_store_request request;
     uint32_t row, count, units;
@@ -144,10 +147,26 @@ int fsw_page_read(struct fsw_device *device, uint64_t number, void *page);
 int fsw_page_read_local(struct fsw_device *device, uint64_t number, void *page,
                         fsw_entry **ret_entry, uint64_t *ret_value);
 
-int fsw_page_write(struct fsw_device *device, uint64_t number, const void *page);
-int fsw_page_write_part(struct fsw_device *device, uint64_t number, unsigned offset,
-                        unsigned length, const void *bytes); /* NULL bytes: zeroes */
-void fsw_page_empty(struct fsw_device *device, uint64_t number);
+/* Mutations: -EAGAIN (it would have to wait, and may not), -ECANCELED (who asked is gone; the page
+ * stays as it was). */
+int fsw_page_write(struct fsw_device *device, const struct fsw_how *how, uint64_t number,
+                   const void *page);
+int fsw_page_write_part(struct fsw_device *device, const struct fsw_how *how,
+                        const struct fsw_part *part, const void *bytes); /* NULL bytes: zeroes */
+int fsw_page_empty(struct fsw_device *device, const struct fsw_how *how, uint64_t number);
+/* Of a verb, what its pages must know: may it wait, until when, and who asks. */
+struct fsw_how {
+    unsigned flags;        /* of struct fsw_io */
+    uint64_t deadline;     /* 0: FSW_WRITE_WAIT_NS from when it begins to wait, each page anew */
+    struct fsw_peer *peer; /* NULL: nobody who could be gone */
+};
+
+/* The part of a request that lies in one page. */
+struct fsw_part {
+    uint64_t number;
+    unsigned offset, length;
+};
+
 
 /* Counts an entry's value in (or out of) the gauges. */
 void fsw_page_count(struct fsw_device *device, uint64_t value, int64_t sign);
@@ -163,6 +182,12 @@ struct fsw_victim {
 /* Watermarks and clock follow memory=: at init, and when it changed. */
 void fsw_reclaim_set_limit(struct fsw_device *device);
 /* The next page that should leave; 0: there is none. */
+/* ---- range.c ---- */
+
+/* Does a verb to each page of a range that lies in the device; uses all of `io` but its result,
+ * which it returns. Counts no request. */
+int fsw_range_do(struct fsw_device *device, const struct fsw_io *io);
+
 int fsw_reclaim_next(struct fsw_device *device, struct fsw_victim *ret_victim);
 /* The last victim does not fit now: it comes next. */
 void fsw_reclaim_unget(struct fsw_device *device);
@@ -218,3 +243,4 @@ void fsw_fetch(struct fsw_device *device, struct fsw_fetch *fetches, unsigned co
 void fsw_fetch_unpin(struct fsw_device *device, uint64_t value);
 
 #endif
+    int fresh;         /* 1: the page must still be the one that the entry names when it is there */

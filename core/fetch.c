@@ -114,7 +114,7 @@ static void finish(struct fsw_device *device, struct get *get)
     } else {
         fetch->result = -EIO;
     }
-    if (fetch->result < 0 && !unchanged(fetch)) {
+    if ((fetch->result < 0 || fetch->fresh) && !unchanged(fetch)) {
         fetch->result = -EAGAIN; /* rewritten meanwhile: the loss is nobody's */
         fsw_stat_add(image, FSW_STAT_FETCH_RETRIES, 1);
     } else if (get->request.result == FSW_STORE_GONE) {

@@ -7,6 +7,10 @@
  * and opens it without. A write of part of a page holds the lock bit from reading the old content
  * to publishing the new. So a page is old or new, never torn, and a failed write leaves the old
  * one.
+ *
+ * A mutation whose peer is known looks, with the entry's lock bit held, whether that peer is still
+ * there: a write that a client gave up and sent again on another connection must not undo a newer
+ * one. The lock bit is held until the value is in its place, so that no stall fits in between.
  */
 #include <errno.h>
 #include <string.h>
@@ -192,12 +196,13 @@ static int place(struct fsw_device *device, uint64_t number, const void *page, u
 }
 
 /* Waits for space, the first time setting the deadline. */
-static int wait_for_space(struct fsw_device *device, uint64_t *deadline)
+static int wait_for_space(struct fsw_device *device, const struct fsw_how *how, uint64_t *deadline)
 {
+    if (how->flags & FSW_IO_NOWAIT)
+        return -EAGAIN;
     uint64_t start = fsw_now_ns();
-
     if (*deadline == 0) {
-        *deadline = start + FSW_WRITE_WAIT_NS;
+        *deadline = how->deadline != 0 ? how->deadline : start + FSW_WRITE_WAIT_NS;
         fsw_stat_add(&device->image, FSW_STAT_WRITE_STALLS, 1);
     }
     int r = fsw_overflow_wait(device, *deadline);
@@ -218,32 +223,88 @@ static int lose_this_one(void)
 #endif
 }
 
-int fsw_page_write(struct fsw_device *device, uint64_t number, const void *page)
+/* ---- publishing ---- */
+
+#define LOOK_EVERY_NS (250 * FSW_NS_PER_MS)
+
+/* 1: what this peer sent is too late. */
+static int is_late(struct fsw_peer *peer)
 {
-    uint64_t value, deadline = 0;
+    if (atomic_load(&peer->gone))
+        return 1;
+    uint64_t now = fsw_now_ns();
+    if (now - atomic_load(&peer->looked_at) <= LOOK_EVERY_NS)
+        return 0;
+    if (peer->is_gone(peer)) {
+        atomic_store(&peer->gone, 1);
+        return 1;
+    }
+    atomic_store(&peer->looked_at, now);
+    return 0;
+}
+
+/* The lock bit's holder asks before it publishes: 0, or -ECANCELED. */
+static int may_publish(struct fsw_device *device, const struct fsw_how *how)
+{
+    if (how->peer == NULL)
+        return 0;
+    fsw_hook(device, FSW_HOOK_LOCKED);
+    if (!is_late(how->peer))
+        return 0;
+    fsw_stat_add(&device->image, FSW_STAT_LATE_WRITES, 1);
+    return -ECANCELED;
+}
+
+/* Puts value in the entry's place; *ret_old is what was there. */
+static int publish(struct fsw_device *device, const struct fsw_how *how, fsw_entry *entry,
+                   uint64_t value, uint64_t *ret_old)
+{
+    if (how->peer == NULL) {
+        *ret_old = fsw_entry_exchange(entry, value);
+        return 0;
+    }
+    fsw_hook(device, FSW_HOOK_PUBLISH);
+    *ret_old = fsw_entry_lock(entry);
+    int r = may_publish(device, how);
+    fsw_entry_unlock(entry, r == 0 ? value : *ret_old);
+    return r;
+}
+
+/* A value that was never published. */
+static void take_back(struct fsw_device *device, uint64_t value)
+{
+    if (fsw_entry_state(value) == FSW_POOL)
+        fsw_pool_free(&device->pool, fsw_entry_location(value));
+}
+
+int fsw_page_write(struct fsw_device *device, const struct fsw_how *how, uint64_t number,
+                   const void *page)
+{
+    uint64_t value, old, deadline = 0;
     fsw_entry *entry = NULL;
     int r;
 
     while ((r = place(device, number, page, &value)) < 0)
-        if ((r = wait_for_space(device, &deadline)) < 0)
+        if ((r = wait_for_space(device, how, &deadline)) < 0)
             return r;
-    if (value == 0) {
-        fsw_page_empty(device, number);
-        return 0;
-    }
+    if (value == 0)
+        return fsw_page_empty(device, how, number);
     while ((entry = fsw_table_make(&device->table, number)) == NULL)
-        if ((r = no_entry(device, number)) < 0 || (r = wait_for_space(device, &deadline)) < 0) {
-            if (fsw_entry_state(value) == FSW_POOL)
-                fsw_pool_free(&device->pool, fsw_entry_location(value));
+        if ((r = no_entry(device, number)) < 0 ||
+            (r = wait_for_space(device, how, &deadline)) < 0) {
+            take_back(device, value);
             return r;
         }
     if (lose_this_one()) {
-        if (fsw_entry_state(value) == FSW_POOL)
-            fsw_pool_free(&device->pool, fsw_entry_location(value));
+        take_back(device, value);
         return 0;
     }
     fsw_crash_point("page: object written, not published");
-    uint64_t old = fsw_entry_exchange(entry, value);
+    r = publish(device, how, entry, value, &old);
+    if (r < 0) {
+        take_back(device, value);
+        return r;
+    }
     fsw_crash_point("page: published, not counted");
     count_replaced(device, old, value);
     fsw_crash_point("page: published, what it named before not retired");
@@ -253,52 +314,63 @@ int fsw_page_write(struct fsw_device *device, uint64_t number, const void *page)
     return 0;
 }
 
-void fsw_page_empty(struct fsw_device *device, uint64_t number)
+int fsw_page_empty(struct fsw_device *device, const struct fsw_how *how, uint64_t number)
 {
     fsw_entry *entry = fsw_table_find(&device->image, number);
+    uint64_t old;
 
     if (entry == NULL || atomic_load_explicit(entry, memory_order_acquire) == 0)
-        return;
+        return 0;
     fsw_crash_point("page: about to be emptied");
-    uint64_t old = fsw_entry_exchange(entry, 0);
+    int r = publish(device, how, entry, 0, &old);
+    if (r < 0)
+        return r;
     fsw_crash_point("page: emptied, what it named not retired");
     count_replaced(device, old, 0);
     retire(device, old);
     fsw_crash_point("page: emptied, not acknowledged");
+    return 0;
 }
 
-/* The old content of a page of which part is to be written, with its entry locked on success (0);
- * -EAGAIN if it changed under a fetch. *ret_value: the locked entry's. */
-static int read_and_lock(struct fsw_device *device, uint64_t number, fsw_entry *entry, void *page,
-                         uint64_t *ret_value)
+/* A page that is in the store, fetched, with its entry locked on success (0); 1: it changed
+ * meanwhile. */
+static int fetch_and_lock(struct fsw_device *device, const struct fsw_how *how,
+                          struct fsw_fetch *fetch, uint64_t *ret_value)
 {
-    uint64_t value = fsw_entry_load(entry);
+    if (how->flags & FSW_IO_NOWAIT)
+        return -EAGAIN;
+    fetch->keep_pin = 1;
+    fetch->deadline = how->deadline != 0 ? how->deadline : fsw_now_ns() + FSW_WRITE_WAIT_NS;
+    fsw_fetch(device, fetch, 1);
+    if (fetch->result < 0)
+        return fetch->result == -EAGAIN ? 1 : fetch->result;
+    fsw_hook(device, FSW_HOOK_FETCHED);
+    fsw_crash_point("page: fetched for a part, its row pinned");
+    *ret_value = fsw_entry_lock(fetch->entry);
+    int same = fsw_entry_same_place(*ret_value, fetch->value);
+    if (!same)
+        fsw_entry_unlock(fetch->entry, *ret_value);
+    fsw_fetch_unpin(device, fetch->value); /* not before the compare: the row could be another's */
+    return same ? 0 : 1;
+}
+
+/* The old content of a page of which part is to be written, with its entry locked on success (0); 1
+ * if it changed under a fetch. *ret_value: the locked entry's. */
+static int read_and_lock(struct fsw_device *device, const struct fsw_how *how,
+                         struct fsw_fetch *page_at, uint64_t *ret_value)
+{
+    fsw_entry *entry = page_at->entry;
+    uint64_t number = page_at->number, value = fsw_entry_load(entry);
+    void *page = page_at->page;
 
     if (fsw_entry_state(value) == FSW_STORE) {
-        struct fsw_fetch fetch = {
-            .number = number,
-            .entry = entry,
-            .value = value,
-            .page = page,
-            .keep_pin = 1,
-            .deadline = fsw_now_ns() + FSW_WRITE_WAIT_NS,
-        };
-        fsw_fetch(device, &fetch, 1);
-        if (fetch.result < 0)
-            return fetch.result;
-        fsw_hook(device, FSW_HOOK_FETCHED);
-        fsw_crash_point("page: fetched for a part, its row pinned");
-        *ret_value = fsw_entry_lock(entry);
-        int same = fsw_entry_same_place(*ret_value, value);
-        if (!same)
-            fsw_entry_unlock(entry, *ret_value);
-        fsw_fetch_unpin(device, value); /* not before the compare: the row could be another's */
-        return same ? 0 : -EAGAIN;
+        page_at->value = value;
+        return fetch_and_lock(device, how, page_at, ret_value);
     }
     value = fsw_entry_lock(entry);
     if (fsw_entry_state(value) == FSW_STORE) {
         fsw_entry_unlock(entry, value);
-        return -EAGAIN;
+        return 1;
     }
     *ret_value = value;
     if (fsw_entry_state(value) != FSW_POOL) {
@@ -319,39 +391,43 @@ static int read_and_lock(struct fsw_device *device, uint64_t number, fsw_entry *
     return r;
 }
 
-int fsw_page_write_part(struct fsw_device *device, uint64_t number, unsigned offset,
-                        unsigned length, const void *bytes)
+int fsw_page_write_part(struct fsw_device *device, const struct fsw_how *how,
+                        const struct fsw_part *part, const void *bytes)
 {
     char page[FSW_PAGE_SIZE];
-    uint64_t deadline = 0, old, value;
-    fsw_entry *entry;
+    uint64_t number = part->number, deadline = 0, old, value;
+    struct fsw_fetch at = {.number = number, .page = page};
     int r;
 
     if (bytes == NULL && fsw_table_find(&device->image, number) == NULL)
         return no_entry(device, number); /* zeroes into zeroes */
-    while ((entry = fsw_table_make(&device->table, number)) == NULL)
-        if ((r = no_entry(device, number)) < 0 || (r = wait_for_space(device, &deadline)) < 0)
+    while ((at.entry = fsw_table_make(&device->table, number)) == NULL)
+        if ((r = no_entry(device, number)) < 0 || (r = wait_for_space(device, how, &deadline)) < 0)
             return r;
     for (;;) {
-        r = read_and_lock(device, number, entry, page, &old);
-        if (r == -EAGAIN)
-            continue;
+        while ((r = read_and_lock(device, how, &at, &old)) > 0)
+            ;
         if (r < 0)
             return r;
         if (bytes != NULL)
-            memcpy(page + offset, bytes, length);
+            memcpy(page + part->offset, bytes, part->length);
         else
-            memset(page + offset, 0, length);
+            memset(page + part->offset, 0, part->length);
         fsw_crash_point("page: locked for a part");
         r = place(device, number, page, &value);
         if (r == 0)
             break;
-        fsw_entry_unlock(entry, old);
-        if ((r = wait_for_space(device, &deadline)) < 0)
+        fsw_entry_unlock(at.entry, old);
+        if ((r = wait_for_space(device, how, &deadline)) < 0)
             return r;
     }
     fsw_crash_point("page: locked for a part, new object written");
-    fsw_entry_unlock(entry, value);
+    r = may_publish(device, how);
+    fsw_entry_unlock(at.entry, r == 0 ? value : old);
+    if (r < 0) {
+        take_back(device, value);
+        return r;
+    }
     fsw_crash_point("page: part published, not counted");
     count_replaced(device, old, value);
     fsw_crash_point("page: part published, old object not retired");

@@ -75,13 +75,13 @@ int fsw_device_discard(struct fsw_device *device, uint64_t offset, uint64_t leng
 /* A write is answered only when its page is in the image: there is nothing to wait for. */
 int fsw_device_flush(struct fsw_device *device);
 
-/* Many requests at once, for front doors that have read several: each is done as by the verbs
- * above, in any order, on this thread and on idle ones of the device's. `result` is what the verb
- * returned. Requests that overlap may take effect in either order. Returns when all are done. */
+/* ---- requests, for front doors that own their socket ---- */
+
 enum fsw_verb { FSW_READ, FSW_WRITE, FSW_ZERO, FSW_DISCARD, FSW_FLUSH };
 struct fsw_io {
     enum fsw_verb verb;
-    int result;
+    unsigned flags;
+    int result;  /* what the verb returned */
     void *bytes; /* READ: where to; WRITE: what */
     uint64_t offset, length;
 };
@@ -91,3 +91,48 @@ void fsw_device_batch(struct fsw_device *device, struct fsw_io *ios, unsigned co
 void fsw_device_stats(struct fsw_device *device, uint64_t values[FSW_STAT_COUNT]);
 
 #endif
+
+/* Result -EAGAIN instead of waiting for the store or for space. Of a request of several pages some
+ * may have taken effect; it is not counted, and can be asked again, as a whole. */
+#define FSW_IO_NOWAIT 1u
+/* Set by fsw_device_read_pages: all of the content is from after the fetch. */
+#define FSW_IO_FRESH 2u
+
+/* Who asks, where that can end: a mutation of a peer that is gone is not published (-ECANCELED,
+ * counted as late_writes). Looked at with the entry's lock bit held, so nothing comes between the
+ * look and the publish: once `gone` is set, whoever asks later has the last word. */
+struct fsw_peer {
+    _Atomic int gone;                      /* set by anybody, for good */
+    _Atomic uint64_t looked_at;            /* CLOCK_MONOTONIC ns; asked again when 250 ms old */
+    int (*is_gone)(struct fsw_peer *peer); /* 1: gone. From any thread, at once; may not lock */
+};
+
+    uint64_t deadline;               /* mutations wait until then (CLOCK_MONOTONIC ns) at most; 0:
+                              FSW_WRITE_WAIT_NS a page */
+    struct fsw_peer *peer;           /* NULL: nobody who could be gone */
+    void (*done)(struct fsw_io *io); /* fsw_device_begin only */
+    uint64_t work[12];               /* the device's, from begin to done */
+
+/* One request, as by its verb, on this thread and, if it is large, on idle ones of the device's. */
+void fsw_device_do(struct fsw_device *device, struct fsw_io *io);
+
+/* Many requests at once, in any order, on this thread and on idle ones of the device's. Requests
+ * that overlap may take effect in either order. Returns when all are done. */
+/* 1 if the request is worth more than one thread. */
+int fsw_device_is_large(const struct fsw_io *io);
+
+/* Leaves a request to idle threads of the device's and returns. io->done is called when it has
+ * ended, by the thread that ended it, which must not be kept waiting there. Idle threads may be
+ * none: who began a request calls fsw_device_help before he goes to sleep. */
+void fsw_device_begin(struct fsw_device *device, struct fsw_io *io);
+
+/* Works on a request that was begun, for as long as there are parts of it that nobody has taken. 0:
+ * there were none. Only by the thread that began it, until it has seen that it ended. */
+int fsw_device_help(struct fsw_device *device, struct fsw_io *io);
+
+/* Reads of whole pages, FSW_FETCH_BATCH of them at most taken together, that may wait: those in the
+ * store are fetched in one batch. Not counted as requests: fsw_device_count does, once they ended. */
+#define FSW_FETCH_BATCH 16u
+void fsw_device_read_pages(struct fsw_device *device, struct fsw_io *ios, unsigned count);
+void fsw_device_count(struct fsw_device *device, const struct fsw_io *io);
+

@@ -57,6 +57,8 @@
     X(COMPACT_MOVED, objs_moved, COUNTER, "objects", "objects that compaction moved")              \
     X(PAGES_COMPACTED, pages_compacted, COUNTER, "frames",                                         \
       "frames that came free in zspages while compaction packed them")                             \
+    X(LATE_WRITES, late_writes, COUNTER, "pages",                                                  \
+      "page writes and discards dropped because who asked was gone")                               \
     X(CORRUPT_PAGES, corrupt_pages, COUNTER, "pages",                                              \
       "objects whose header or checksum did not fit, at each time they were read")                 \
     X(RECLAIM_SCANNED, reclaim_scanned, COUNTER, "pages", "objects that the reclaim hand passed")  \
