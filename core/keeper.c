@@ -1,8 +1,8 @@
 /*
  * keeper.c: the thread that keeps the pool dense, and follows what people ask for.
  *
- * Compaction begins by itself when a thirty-second of the pool's frames could come free, and goes on
- * down to a sixty-fourth, one zspage at a time with a pause between; it stops where a step moves
+ * Compaction begins by itself when a fortieth of the pool's frames could come free, and goes on
+ * down to an eightieth, one zspage at a time with a pause between; it stops where a step moves
  * nothing, until more has died. `farswap compact` asks for all that can be had.
  *
  * Requests are words in the image's superblock (core/image.h): who may map the image may ask. They
@@ -16,8 +16,8 @@
 #include "core/engine.h"
 
 #define LOOK_EVERY_NS (100 * FSW_NS_PER_MS)
-#define BEGIN_PART 32u
-#define END_PART 64u
+#define BEGIN_PART 40u
+#define END_PART 80u
 #define STUCK_MAX 64u /* steps that free nothing, because others work there */
 #define WORTH_IT 64u  /* frames: below a quarter of a MiB nobody minds */
 

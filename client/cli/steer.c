@@ -74,7 +74,7 @@ const struct cli_command cli_compact = {
     .name = "compact",
     .arguments = "[NAME]",
     .summary = "packs the pool and gives memory back",
-    .help = "The server compacts by itself when a thirty-second of the pool is holes; this asks for "
+    .help = "The server compacts by itself when a fortieth of the pool is holes; this asks for "
             "all that can\n"
             "be had, and waits. Requests go on meanwhile.\n",
     .run = compact,
