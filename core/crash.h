@@ -29,10 +29,10 @@ void fsw_crash_reached(const struct fsw_crash_point *point);
 
 #define fsw_crash_point(what)                                                                      \
     do {                                                                                           \
-        static const struct fsw_crash_point here = {what, __FILE__, __LINE__};                     \
-        static const struct fsw_crash_point *const listed                                          \
-            __attribute__((section("fsw_crash_points"), used)) = &here;                            \
-        fsw_crash_reached(listed);                                                                 \
+        static const struct fsw_crash_point fsw_here = {what, __FILE__, __LINE__};                 \
+        static const struct fsw_crash_point *const fsw_listed                                      \
+            __attribute__((section("fsw_crash_points"), used)) = &fsw_here;                        \
+        fsw_crash_reached(fsw_listed);                                                             \
     } while (0)
 
 /* How much of so many bytes is copied before the point inside the copy. */
