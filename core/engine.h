@@ -35,6 +35,9 @@
 /* A request is cut into parts of 32 KiB for the crew: compressing one takes some 50 µs, waking a
  * member about 5. */
 #define FSW_PART_BYTES (8 * FSW_PAGE_SIZE)
+/* Of the age clock (reclaim.c): so many a lap of the hand, and the oldest that an entry may be. */
+#define FSW_TICKS_A_LAP 16u
+#define FSW_AGE_MAX 127u
 
 /* Where tests can hold the overflow of a segment (design: rules a to c of the data path). */
 enum fsw_hook {
@@ -44,11 +47,11 @@ enum fsw_hook {
     FSW_HOOK_FLIPPED,      /* one entry flipped or found changed, its object not freed */
     FSW_HOOK_FETCH_PINNED, /* a reader has its row pinned and has not asked the store */
     FSW_HOOK_FETCHED,      /* a write of part of a page has its row pinned, not its entry locked */
+    FSW_HOOK_PUBLISH,      /* a mutation whose peer is known is ready to publish, nothing locked */
+    FSW_HOOK_LOCKED,       /* the same, entry locked; the look at the peer comes next */
 };
 
 /* One segment on its way out. */
-    FSW_HOOK_PUBLISH,      /* a mutation whose peer is known is ready to publish, nothing locked */
-    FSW_HOOK_LOCKED,       /* the same, entry locked; the look at the peer comes next */
 struct fsw_put {
     struct fsw_store_request request;
     uint32_t row, count, units;
@@ -114,6 +117,8 @@ struct fsw_device {
     struct fsw_contexts contexts;
     struct fsw_store *store; /* NULL: none */
     int unlocked;            /* SHM_LOCK was refused */
+    int recovered;           /* the image was there before */
+    uint64_t lost;           /* damaged words that recovery found in it */
 
     _Atomic uint8_t clock;       /* ages are compared with it */
     _Atomic uint32_t tick_pages; /* pages written, to make it tick */
@@ -138,7 +143,26 @@ static inline void fsw_hook(struct fsw_device *device, enum fsw_hook at)
         device->hook(at, device->hook_opaque);
 }
 
+/* ---- recover.c ---- */
+
+/* For an image that was there before: pool, rows and table are initialised, no thread runs. Sets
+ * `lost`. Milliseconds for each GiB of pages stored. -ENOMEM. */
+int fsw_recover(struct fsw_device *device);
+
 /* ---- page.c ---- */
+
+/* Of a verb, what its pages must know: may it wait, until when, and who asks. */
+struct fsw_how {
+    unsigned flags;        /* of struct fsw_io */
+    uint64_t deadline;     /* 0: FSW_WRITE_WAIT_NS from when it begins to wait, each page anew */
+    struct fsw_peer *peer; /* NULL: nobody who could be gone */
+};
+
+/* The part of a request that lies in one page. */
+struct fsw_part {
+    uint64_t number;
+    unsigned offset, length;
+};
 
 /* Whole page into `page`, or -EIO. Fetches if it must. */
 int fsw_page_read(struct fsw_device *device, uint64_t number, void *page);
@@ -154,22 +178,15 @@ int fsw_page_write(struct fsw_device *device, const struct fsw_how *how, uint64_
 int fsw_page_write_part(struct fsw_device *device, const struct fsw_how *how,
                         const struct fsw_part *part, const void *bytes); /* NULL bytes: zeroes */
 int fsw_page_empty(struct fsw_device *device, const struct fsw_how *how, uint64_t number);
-/* Of a verb, what its pages must know: may it wait, until when, and who asks. */
-struct fsw_how {
-    unsigned flags;        /* of struct fsw_io */
-    uint64_t deadline;     /* 0: FSW_WRITE_WAIT_NS from when it begins to wait, each page anew */
-    struct fsw_peer *peer; /* NULL: nobody who could be gone */
-};
-
-/* The part of a request that lies in one page. */
-struct fsw_part {
-    uint64_t number;
-    unsigned offset, length;
-};
-
 
 /* Counts an entry's value in (or out of) the gauges. */
 void fsw_page_count(struct fsw_device *device, uint64_t value, int64_t sign);
+
+/* ---- range.c ---- */
+
+/* Does a verb to each page of a range that lies in the device; uses all of `io` but its result,
+ * which it returns. Counts no request. */
+int fsw_range_do(struct fsw_device *device, const struct fsw_io *io);
 
 /* ---- reclaim.c ---- */
 
@@ -182,12 +199,6 @@ struct fsw_victim {
 /* Watermarks and clock follow memory=: at init, and when it changed. */
 void fsw_reclaim_set_limit(struct fsw_device *device);
 /* The next page that should leave; 0: there is none. */
-/* ---- range.c ---- */
-
-/* Does a verb to each page of a range that lies in the device; uses all of `io` but its result,
- * which it returns. Counts no request. */
-int fsw_range_do(struct fsw_device *device, const struct fsw_io *io);
-
 int fsw_reclaim_next(struct fsw_device *device, struct fsw_victim *ret_victim);
 /* The last victim does not fit now: it comes next. */
 void fsw_reclaim_unget(struct fsw_device *device);
@@ -232,6 +243,7 @@ struct fsw_fetch {
     uint64_t value;    /* as seen: state STORE */
     void *page;        /* 4096 bytes */
     int keep_pin;      /* 1: on success the row stays pinned, for the caller to unpin */
+    int fresh;         /* 1: the page must still be the one that the entry names when it is there */
     uint64_t deadline; /* CLOCK_MONOTONIC ns: then -EIO; 0: as long as the store takes */
     int result;        /* 0, -EIO, or -EAGAIN: the entry has changed, read it again */
 };
@@ -243,4 +255,3 @@ void fsw_fetch(struct fsw_device *device, struct fsw_fetch *fetches, unsigned co
 void fsw_fetch_unpin(struct fsw_device *device, uint64_t value);
 
 #endif
-    int fresh;         /* 1: the page must still be the one that the entry names when it is there */

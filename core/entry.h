@@ -64,6 +64,10 @@ static inline uint64_t fsw_entry_same(uint32_t word)
     return (uint64_t)FSW_SAME << 62 | check << 32 | word;
 }
 
+/* A page whose entry was damaged, as recovery leaves it: the check fits no word, so that its readers
+ * get -EIO until it is written anew, and it names nothing. */
+#define FSW_ENTRY_LOST ((uint64_t)FSW_SAME << 62 | 0x5a5a5ull << 32)
+
 static inline uint64_t fsw_entry_pool(uint64_t location, unsigned units, uint8_t age)
 {
     return (uint64_t)FSW_POOL << 62 | (uint64_t)age << FSW_ENTRY_AGE_SHIFT |

@@ -126,6 +126,23 @@ int fsw_image_touch(const void *at, size_t bytes)
     return 0;
 }
 
+uint64_t fsw_image_resident(const void *at, uint64_t most)
+{
+    unsigned char resident[64];
+    uint64_t found = 0;
+
+    while (found < most) {
+        uint64_t part = min_u64(most - found, sizeof resident);
+        char *from = (char *)(uintptr_t)at + found * FSW_FRAME_SIZE;
+        if (mincore(from, part * FSW_FRAME_SIZE, resident) < 0)
+            return found;
+        for (uint64_t i = 0; i < part; i++, found++)
+            if (!(resident[i] & 1))
+                return found;
+    }
+    return found;
+}
+
 static int get_memory(uint64_t bytes, struct fsw_error *err)
 {
     char text[32];
@@ -212,9 +229,7 @@ static int check_super(const struct fsw_superblock *super, uint64_t bytes, struc
     if (super->checksum != super_checksum(super) || super->size < FSW_SIZE_MIN ||
         super->size > FSW_SIZE_MAX || plan.bytes != super->bytes || bytes < super->bytes ||
         plan.frames_at != super->frames_at)
-        return fsw_error(err, -EUCLEAN,
-                         "the image's superblock is damaged: nothing in it can be trusted; "
-                         "`farswap destroy` removes it");
+        return fsw_error(err, -EUCLEAN, FSW_IMAGE_DAMAGED);
     if (atomic_load(&super->rows_top) > super->rows ||
         atomic_load(&super->zspages_top) > super->zspages ||
         atomic_load(&super->frames_top) > super->frames)
@@ -244,6 +259,21 @@ int fsw_image_attach(struct fsw_image *image, int shmid, int writable, struct fs
     image->shmid = shmid;
     image->lock_fd = -1;
     return 0;
+}
+
+int fsw_image_lost_its_magic(int shmid, const struct fsw_device_id *device)
+{
+    struct shmid_ds segment;
+
+    if (shmctl(shmid, IPC_STAT, &segment) < 0 || segment.shm_segsz < FSW_FRAME_SIZE)
+        return 0;
+    const struct fsw_superblock *super = shmat(shmid, NULL, SHM_RDONLY);
+    if (super == (void *)-1)
+        return 0;
+    int same =
+        fsw_image_resident(super, 1) == 1 && memcmp(&super->device, device, sizeof *device) == 0;
+    shmdt(super);
+    return same;
 }
 
 void fsw_image_detach(struct fsw_image *image)

@@ -114,6 +114,13 @@ int fsw_image_create(struct fsw_image *image, const struct fsw_params *params, i
  * (an image, and damaged), -ENOTSUP (another layout). writable 0 maps it for reading only. */
 int fsw_image_attach(struct fsw_image *image, int shmid, int writable, struct fsw_error *err);
 
+/* 1 if that memory is no image by its magic, and yet that device's: its first bytes are damaged.
+ * (Of one that its maker did not live to finish nobody has written the name down.) */
+int fsw_image_lost_its_magic(int shmid, const struct fsw_device_id *device);
+#define FSW_IMAGE_DAMAGED                                                                          \
+    "the image's superblock is damaged: nothing in it can be trusted; `farswap destroy` removes "  \
+    "it"
+
 void fsw_image_detach(struct fsw_image *image);
 
 /* Overwrites all that the image names or touched with zeroes, and removes it. */
@@ -128,6 +135,10 @@ uint64_t fsw_image_table_bytes(uint64_t size);
 
 /* Touches bytes at `at` (page-aligned by itself). -ENOMEM instead of a SIGBUS. */
 int fsw_image_touch(const void *at, size_t bytes);
+
+/* How many frames of memory from `at` on (at a frame's begin) are resident up to the first that is
+ * not, `most` at most. Touches none. */
+uint64_t fsw_image_resident(const void *at, uint64_t most);
 
 static inline void *fsw_image_frame(const struct fsw_image *image, uint32_t frame)
 {
@@ -161,6 +172,9 @@ static inline void fsw_stat_set(const struct fsw_image *image, enum fsw_stat sta
 }
 
 uint64_t fsw_stat_get(const struct fsw_image *image, enum fsw_stat stat);
+
+/* Makes n the sum, whatever was counted before. For recovery, while nobody counts. */
+void fsw_stat_restart(const struct fsw_image *image, enum fsw_stat stat, uint64_t n);
 
 /* All of fsw_stat_table, with those that follow from others worked out. For any process that maps
  * it. */

@@ -1,5 +1,11 @@
 /*
  * life.c: a device from opening to close: name, image, engine, threads, and back.
+ *
+ *      lock the name  >  attach its image, or make one  >  engine  >  recovery  >  threads
+ *
+ * The lock on the name is what makes a server the only one; it is taken first, and goes with the
+ * process. An image that was there before is never changed until it was found to agree with what
+ * was asked for.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -10,38 +16,130 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "common/parse.h"
 #include "core/engine.h"
 #include "core/registry.h"
 
-/* An image that is still there must not be forgotten; a file whose memory is gone may be. */
-static int refuse_existing(const struct fsw_record *record, struct fsw_error *err)
-{
-    struct fsw_image image;
+/* ---- the image of that name ---- */
 
-    int r = fsw_registry_attach(record, 0, &image, NULL);
-    if (r == -ENOENT)
+/* Attaches it. 1: there is one; 0: there is none, or its memory is gone. */
+static int find_image(const char *name, int fd, int writable, struct fsw_image *ret_image,
+                      struct fsw_error *err)
+{
+    struct fsw_record record;
+
+    if (fsw_registry_read(name, fd, &record, NULL) < 0)
         return 0;
-    if (r == 0)
-        fsw_image_detach(&image);
-    return fsw_error(
-        err, -EEXIST,
-        "device %s has an image already, with pages that somebody may need: `farswap destroy %s` "
-        "destroys it, or choose another name=",
-        record->name, record->name);
+    int r = fsw_registry_attach(&record, writable, ret_image, err);
+    return r == -ENOENT ? 0 : r < 0 ? r : 1;
 }
 
-static int register_image(struct fsw_device *device, const struct fsw_params *params,
+/* What was asked for against what there is. */
+static int may_go_on(const struct fsw_params *params, enum fsw_open how, int exists,
+                     struct fsw_error *err)
+{
+    if (exists && how == FSW_OPEN_NEW)
+        return fsw_error(
+            err, -EEXIST,
+            "device %s has an image already, with pages that somebody may need: `farswap destroy "
+            "%s` destroys it, or choose another name=",
+            params->name, params->name);
+    if (!exists && how == FSW_OPEN_EXISTING)
+        return fsw_error(err, -ENOENT, "there is no device named %s (`farswap list` shows all)",
+                         params->name);
+    return 0;
+}
+
+static int check_size(const struct fsw_params *params, const struct fsw_superblock *super,
+                      struct fsw_error *err)
+{
+    char asked[FSW_SIZE_TEXT], has[FSW_SIZE_TEXT];
+
+    if (params->size == 0 || params->size == super->size)
+        return 0;
+    return fsw_error(err, -EINVAL,
+                     "size=%s (%llu bytes), but device %s has an image of %s (%llu bytes): leave "
+                     "size= away to go on with it, or choose another name=",
+                     fsw_format_size(params->size, asked), (unsigned long long)params->size,
+                     params->name, fsw_format_size(super->size, has),
+                     (unsigned long long)super->size);
+}
+
+/* Pages that are away are found where they were left, and nowhere else. */
+static int check_overflow(const struct fsw_params *params, const struct fsw_superblock *super,
                           struct fsw_error *err)
 {
-    struct fsw_record record = {.shmid = device->image.shmid,
-                                .device = device->image.super->device,
-                                .overflow_plaintext = params->overflow_plaintext};
+    if (strcmp(params->overflow, super->overflow) == 0)
+        return 0;
+    if (super->overflow[0] == '\0')
+        return fsw_error(err, -EINVAL,
+                         "overflow=%s, but the image of device %s was made without a store: leave "
+                         "overflow= away to go on with it",
+                         params->overflow, params->name);
+    return fsw_error(err, -EINVAL,
+                     "the image of device %s overflows to %s, where its pages are: say overflow=%s "
+                     "to go on with it",
+                     params->name, super->overflow, super->overflow);
+}
 
-    memcpy(record.name, params->name, sizeof record.name);
-    memcpy(record.overflow, params->overflow, sizeof record.overflow);
-    memcpy(record.overflow_password_file, params->overflow_password_file,
-           sizeof record.overflow_password_file);
-    return fsw_registry_write(device->image.lock_fd, &record, err);
+/* What is resident already is not asked of the host again. */
+static int check_memory(const struct fsw_params *params, const struct fsw_superblock *super,
+                        struct fsw_error *err)
+{
+    uint64_t has = atomic_load(&super->memory_limit);
+    struct fsw_params rest = *params;
+
+    if (!fsw_params_given(params, "memory"))
+        return 0;
+    rest.size = super->size;
+    int r = fsw_params_check_least(&rest, err);
+    if (r == 0 && params->memory > has) {
+        rest.memory -= has;
+        r = fsw_params_check_available(&rest, err);
+    }
+    return r;
+}
+
+static int check_contradictions(const struct fsw_params *params, const struct fsw_superblock *super,
+                                struct fsw_error *err)
+{
+    int r = check_size(params, super, err);
+
+    if (r == 0)
+        r = check_overflow(params, super, err);
+    if (r == 0)
+        r = check_memory(params, super, err);
+    return r;
+}
+
+/* memory= and codec= as they are from now on, in the image and for init_engine. */
+static void settle_params(struct fsw_params *params, struct fsw_superblock *super)
+{
+    uint32_t codec = atomic_load(&super->codec);
+
+    if (fsw_params_given(params, "memory"))
+        atomic_store(&super->memory_limit, params->memory);
+    else
+        params->memory = atomic_load(&super->memory_limit);
+    if (fsw_params_given(params, "codec") || fsw_codec_by_id(codec & 0xff) == NULL)
+        atomic_store(&super->codec, fsw_codec_word(params->codec, params->codec_level));
+    params->codec = (uint8_t)atomic_load(&super->codec);
+    params->codec_level = fsw_codec_word_level(atomic_load(&super->codec));
+    params->size = super->size;
+}
+
+/* ---- opening ---- */
+
+static void fill_record(const struct fsw_device *device, const struct fsw_params *params,
+                        struct fsw_record *ret_record)
+{
+    *ret_record = (struct fsw_record){.shmid = device->image.shmid,
+                                      .device = device->image.super->device,
+                                      .overflow_plaintext = params->overflow_plaintext};
+    memcpy(ret_record->name, params->name, sizeof ret_record->name);
+    memcpy(ret_record->overflow, params->overflow, sizeof ret_record->overflow);
+    memcpy(ret_record->overflow_password_file, params->overflow_password_file,
+           sizeof ret_record->overflow_password_file);
 }
 
 static int init_engine(struct fsw_device *device, const struct fsw_params *params)
@@ -62,16 +160,19 @@ static int init_engine(struct fsw_device *device, const struct fsw_params *param
     fsw_table_init(&device->table, image, &device->pool.frames);
     fsw_rows_init(&device->rows, image, &device->pool.frames);
     fsw_reclaim_set_limit(device);
-    return 0;
+    return device->recovered ? fsw_recover(device) : 0;
 }
 
-/* The image exists and belongs to us: from here on a failure destroys it again. */
-static int finish_create(struct fsw_device *device, const struct fsw_params *params,
-                         struct fsw_error *err)
+/* The image is there and belongs to us. */
+static int finish_open(struct fsw_device *device, struct fsw_params *params, struct fsw_error *err)
 {
-    int r = register_image(device, params, err);
+    struct fsw_record record;
 
-    if (r == 0) {
+    if (device->recovered)
+        settle_params(params, device->image.super);
+    fill_record(device, params, &record);
+    int r = fsw_registry_write(device->image.lock_fd, &record, err);
+    if (r == 0 || device->recovered) { /* it has its files: a full disk must not keep it away */
         r = init_engine(device, params);
         if (r < 0)
             fsw_error(err, r, "no memory for the engine: %s", strerror(-r));
@@ -79,55 +180,116 @@ static int finish_create(struct fsw_device *device, const struct fsw_params *par
     return r;
 }
 
-static int take_name(const char *name, int *ret_fd, struct fsw_error *err)
+/* Attaches the image, or makes it. */
+static int open_image(struct fsw_device *device, const struct fsw_params *params, enum fsw_open how,
+                      struct fsw_error *err)
 {
-    struct fsw_record record;
+    struct fsw_image *image = &device->image;
+    int fd = image->lock_fd;
+    int r = find_image(params->name, fd, 1, image, err);
 
-    int r = fsw_registry_check_host(err);
-    if (r == 0)
-        r = fsw_registry_lock(name, ret_fd, err);
-    if (r < 0)
-        return r;
-    if (fsw_registry_read(name, *ret_fd, &record, NULL) == 0)
-        r = refuse_existing(&record, err);
-    if (r < 0)
-        close(*ret_fd);
+    if (r < 0 && how == FSW_OPEN_NEW)
+        r = 1; /* whatever it is: it is somebody's */
+    int exists = r == 1;
+    if (r >= 0)
+        r = may_go_on(params, how, exists, err);
+    if (r == 0 && exists)
+        r = check_contradictions(params, image->super, err);
+    if (r == 0 && exists)
+        device->unlocked = shmctl(image->shmid, SHM_LOCK, NULL) < 0;
+    if (r == 0 && !exists)
+        r = fsw_params_check(params, err);
+    if (r == 0 && !exists)
+        r = fsw_image_create(image, params, &device->unlocked, err);
+    device->recovered = exists;
+    image->lock_fd = fd; /* attaching and making both begin with none */
     return r;
 }
 
-int fsw_device_create(const struct fsw_params *params, struct fsw_store *store,
-                      struct fsw_device **ret_device, struct fsw_error *err)
+static void let_image_go(struct fsw_device *device, const char *name)
 {
-    int fd, unlocked = 0;
-    int r = take_name(params->name, &fd, err);
+    int fd = device->image.lock_fd;
+
+    fsw_image_detach(&device->image);
+    fsw_registry_unlock(name, fd);
+    free(device);
+}
+
+int fsw_device_open(const struct fsw_params *given, enum fsw_open how, int wait,
+                    struct fsw_store *store, struct fsw_device **ret_device, struct fsw_error *err)
+{
+    struct fsw_params params = *given;
+    int fd, r = fsw_registry_check_host(err);
+
+    fsw_params_wipe(&params); /* the store has it */
     if (r < 0)
         return r;
-
     struct fsw_device *device = aligned_alloc(64, (sizeof *device + 63) / 64 * 64);
-    if (device == NULL) {
-        close(fd);
+    if (device == NULL)
         return fsw_error(err, -ENOMEM, "no memory");
-    }
     memset(device, 0, sizeof *device);
-    device->store = store;
-    r = fsw_image_create(&device->image, params, &unlocked, err);
+    r = (wait ? fsw_registry_wait : fsw_registry_lock)(params.name, &fd, err);
     if (r < 0) {
-        fsw_registry_remove(params->name);
-        close(fd);
         free(device);
         return r;
     }
     device->image.lock_fd = fd;
-    r = finish_create(device, params, err);
+    r = open_image(device, &params, how, err);
+    if (r < 0) {
+        let_image_go(device, params.name);
+        return r;
+    }
+    device->store = store;
+    r = finish_open(device, &params, err);
     if (r < 0) {
         device->store = NULL; /* stays the caller's */
         fsw_device_discard_image(device);
         return r;
     }
-    device->unlocked = unlocked;
     *ret_device = device;
     return 0;
 }
+
+int fsw_device_create(const struct fsw_params *params, struct fsw_store *store,
+                      struct fsw_device **ret_device, struct fsw_error *err)
+{
+    return fsw_device_open(params, FSW_OPEN_NEW, 0, store, ret_device, err);
+}
+
+static int complete_overflow(struct fsw_params *params, const struct fsw_record *record,
+                             struct fsw_error *err)
+{
+    char file[sizeof record->overflow_password_file + 1];
+
+    memcpy(params->overflow, record->overflow, sizeof params->overflow);
+    if (!fsw_params_given(params, "overflow-plaintext"))
+        params->overflow_plaintext = record->overflow_plaintext;
+    if (fsw_params_given(params, "overflow-password") || record->overflow_password_file[0] == '\0')
+        return 0;
+    snprintf(file, sizeof file, "+%s", record->overflow_password_file);
+    return fsw_params_set(params, "overflow-password", file, err);
+}
+
+int fsw_device_complete_params(struct fsw_params *params, struct fsw_error *err)
+{
+    struct fsw_record record;
+    struct fsw_image image;
+    int r = 0;
+
+    if (fsw_registry_read(params->name, -1, &record, NULL) < 0 ||
+        fsw_registry_attach(&record, 0, &image, NULL) < 0)
+        return 0;
+    if (!fsw_params_given(params, "size"))
+        params->size = image.super->size;
+    if (!fsw_params_given(params, "memory"))
+        params->memory = atomic_load(&image.super->memory_limit);
+    fsw_image_detach(&image);
+    if (!fsw_params_given(params, "overflow"))
+        r = complete_overflow(params, &record, err);
+    return r < 0 ? r : 1;
+}
+
+/* ---- from start to close ---- */
 
 int fsw_device_start(struct fsw_device *device, struct fsw_error *err)
 {
@@ -173,6 +335,11 @@ void fsw_device_close(struct fsw_device *device)
 void fsw_device_discard_image(struct fsw_device *device)
 {
     int fd = device->image.lock_fd;
+
+    if (device->recovered) {
+        fsw_device_close(device);
+        return;
+    }
     char name[sizeof device->name];
 
     memcpy(name, device->image.super->name, sizeof name);
@@ -181,6 +348,13 @@ void fsw_device_discard_image(struct fsw_device *device)
     fsw_registry_remove(name);
     close(fd);
     free(device);
+}
+
+int fsw_device_is_recovered(const struct fsw_device *device, uint64_t *ret_lost)
+{
+    if (ret_lost != NULL)
+        *ret_lost = device->lost;
+    return device->recovered;
 }
 
 int fsw_device_memory_locked(const struct fsw_device *device)

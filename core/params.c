@@ -193,9 +193,19 @@ int fsw_params_set(struct fsw_params *params, const char *key, const char *value
                    struct fsw_error *err)
 {
     for (unsigned i = 0; i < fsw_param_count; i++)
-        if (strcmp(key, fsw_param_table[i].name) == 0)
+        if (strcmp(key, fsw_param_table[i].name) == 0) {
+            params->given |= 1u << i;
             return setters[i](params, value, err);
+        }
     return unknown_key(key, err);
+}
+
+int fsw_params_given(const struct fsw_params *params, const char *key)
+{
+    for (unsigned i = 0; i < fsw_param_count; i++)
+        if (strcmp(key, fsw_param_table[i].name) == 0)
+            return params->given >> i & 1;
+    return 0;
 }
 
 int fsw_params_check_least(const struct fsw_params *params, struct fsw_error *err)

@@ -7,15 +7,13 @@
  * and since a zspage fills within a short time, whole zspages tend to come free.
  *
  * Age is a coarse clock of eight bits in each entry. It ticks with bytes written: a lap of the hand
- * takes about as long as the pool takes to be written anew, and lasts TICKS_A_LAP ticks or so. Ages
- * are compared modulo 256, which is right while none is more than 127 old: fsw_reclaim_clamp()
+ * takes about as long as the pool takes to be written anew, and lasts FSW_TICKS_A_LAP ticks or so.
+ * Ages are compared modulo 256, which is right while none is more than 127 old: fsw_reclaim_clamp()
  * walks the table, a part at each tick, and moves older ones up to 127.
  */
 #include "core/engine.h"
 
-#define TICKS_A_LAP 16u
-#define AGE_MAX 127u
-#define SWEEP_PARTS 64u /* a whole sweep of the table in 64 ticks: half of what AGE_MAX leaves */
+#define SWEEP_PARTS 64u /* a whole sweep of the table in 64 ticks: half of FSW_AGE_MAX */
 
 void fsw_reclaim_set_limit(struct fsw_device *device)
 {
@@ -26,7 +24,7 @@ void fsw_reclaim_set_limit(struct fsw_device *device)
     atomic_store(&reclaim->low, limit / 32 < 16384 ? limit / 32 + 16 : 16384);
     atomic_store(&reclaim->high, limit / 16 < 32768 ? limit / 16 + 32 : 32768);
     atomic_store(&device->pool.frames.low, atomic_load(&reclaim->low));
-    atomic_store(&device->tick_every, limit / TICKS_A_LAP + 1);
+    atomic_store(&device->tick_every, limit / FSW_TICKS_A_LAP + 1);
 }
 
 void fsw_reclaim_tick(struct fsw_device *device)
@@ -45,7 +43,7 @@ void fsw_reclaim_tick(struct fsw_device *device)
 static int used_since(uint8_t age, uint8_t stamp)
 {
     uint8_t since = (uint8_t)(age - stamp);
-    return since != 0 && since <= AGE_MAX;
+    return since != 0 && since <= FSW_AGE_MAX;
 }
 
 /* 1 if the page should leave; its entry as it is now. */
@@ -100,10 +98,10 @@ static void clamp_leaf(struct fsw_device *device, uint64_t leaf, uint8_t now)
     for (unsigned i = 0; entry != NULL && i < FSW_LEAF_ENTRIES; i++, entry++) {
         uint64_t value = atomic_load_explicit(entry, memory_order_relaxed);
         if (fsw_entry_state(value) != FSW_POOL || value & FSW_ENTRY_LOCK ||
-            (uint8_t)(now - fsw_entry_age(value)) <= AGE_MAX)
+            (uint8_t)(now - fsw_entry_age(value)) <= FSW_AGE_MAX)
             continue;
         /* Lost against anybody else: then the age is new anyway. */
-        uint64_t clamped = fsw_entry_with_age(value, (uint8_t)(now - AGE_MAX));
+        uint64_t clamped = fsw_entry_with_age(value, (uint8_t)(now - FSW_AGE_MAX));
         atomic_compare_exchange_strong_explicit(entry, &value, clamped, memory_order_relaxed,
                                                 memory_order_relaxed);
     }

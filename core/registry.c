@@ -149,9 +149,17 @@ static int lock_soon(int fd)
     return 0;
 }
 
+static int being_served(const char *name, const char *path, int code, struct fsw_error *err)
+{
+    if (code == -EINTR)
+        return fsw_error(err, code, "interrupted while waiting for %s", path);
+    return fsw_error(err, code, "device %s is being served: %s is locked by another process", name,
+                     path);
+}
+
 /* Locks the file that bears the name now: whoever destroys an image unlinks its file while we wait.
  */
-int fsw_registry_lock(const char *name, int *ret_fd, struct fsw_error *err)
+static int lock_name(const char *name, int wait, int *ret_fd, struct fsw_error *err)
 {
     char path[PATH_MAX];
     struct stat by_fd, by_name;
@@ -164,12 +172,10 @@ int fsw_registry_lock(const char *name, int *ret_fd, struct fsw_error *err)
         int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
         if (fd < 0)
             return cannot_open(path, err);
-        if (lock_soon(fd) < 0) {
+        if ((wait ? flock(fd, LOCK_EX) : lock_soon(fd)) < 0) {
             int code = errno == EWOULDBLOCK ? -EBUSY : -errno;
             close(fd);
-            return fsw_error(err, code,
-                             "device %s is being served: %s is locked by another process", name,
-                             path);
+            return being_served(name, path, code, err);
         }
         if (fstat(fd, &by_fd) == 0 && stat(path, &by_name) == 0 && by_fd.st_ino == by_name.st_ino) {
             *ret_fd = fd;
@@ -177,6 +183,27 @@ int fsw_registry_lock(const char *name, int *ret_fd, struct fsw_error *err)
         }
         close(fd);
     }
+}
+
+int fsw_registry_lock(const char *name, int *ret_fd, struct fsw_error *err)
+{
+    return lock_name(name, 0, ret_fd, err);
+}
+
+int fsw_registry_wait(const char *name, int *ret_fd, struct fsw_error *err)
+{
+    return lock_name(name, 1, ret_fd, err);
+}
+
+void fsw_registry_unlock(const char *name, int fd)
+{
+    char path[PATH_MAX];
+    struct stat file;
+
+    image_path(name, path);
+    if (fstat(fd, &file) == 0 && file.st_size == 0)
+        unlink(path);
+    close(fd);
 }
 
 static void read_line(struct fsw_record *record, char *line)
@@ -244,6 +271,9 @@ int fsw_registry_attach(const struct fsw_record *record, int writable, struct fs
 {
     int r = fsw_image_attach(ret_image, record->shmid, writable, err);
 
+    if (r == -EINVAL && fsw_image_lost_its_magic(record->shmid, &record->device))
+        return fsw_error(err, -EUCLEAN, FSW_IMAGE_DAMAGED);
+
     if (r == 0 && memcmp(&ret_image->super->device, &record->device, sizeof record->device) != 0) {
         fsw_image_detach(ret_image);
         r = fsw_error(err, -EINVAL, "shared memory %d is another device's", record->shmid);
@@ -254,7 +284,10 @@ int fsw_registry_attach(const struct fsw_record *record, int writable, struct fs
 static int write_all(int fd, const char *text)
 {
     size_t length = strlen(text);
+    char now[RECORD_BYTES];
 
+    if (read_file(fd, now) >= 0 && strcmp(now, text) == 0)
+        return 0;
     if (pwrite(fd, text, length, 0) != (ssize_t)length || ftruncate(fd, (off_t)length) < 0 ||
         fsync(fd) < 0)
         return errno ? -errno : -EIO;
@@ -280,7 +313,7 @@ int fsw_registry_write(int fd, const struct fsw_record *record, struct fsw_error
     if (r < 0)
         return r;
     state_path(record->name, path);
-    FSW_CLEANUP_CLOSE int state = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    FSW_CLEANUP_CLOSE int state = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     r = state < 0 ? -errno : write_all(state, text + n);
     if (r < 0)
         return fsw_error(err, r, "%s: %s", path, strerror(-r));

@@ -32,6 +32,12 @@ int fsw_registry_check_host(struct fsw_error *err);
  * server holds it. The descriptor is the lock: it survives fork, and closing it lets go. */
 int fsw_registry_lock(const char *name, int *ret_fd, struct fsw_error *err);
 
+/* The same for a spare: waits for as long as others hold the lock. -EINTR: a signal came. */
+int fsw_registry_wait(const char *name, int *ret_fd, struct fsw_error *err);
+
+/* Lets go of the lock; a name that nothing was written to is free again. */
+void fsw_registry_unlock(const char *name, int fd);
+
 /* Reads what fd (of fsw_registry_lock) or the name says. -ENOENT: no image. */
 int fsw_registry_read(const char *name, int fd, struct fsw_record *ret_record,
                       struct fsw_error *err);
@@ -41,7 +47,7 @@ int fsw_registry_read(const char *name, int fd, struct fsw_record *ret_record,
 int fsw_registry_attach(const struct fsw_record *record, int writable, struct fsw_image *ret_image,
                         struct fsw_error *err);
 
-/* Writes both files. The image's file first: an image must never be without a name. */
+/* Writes both files, where they do not say that already. The image's file first: an image must never be without a name. */
 int fsw_registry_write(int fd, const struct fsw_record *record, struct fsw_error *err);
 
 /* Removes both files; the caller holds the lock. */

@@ -45,7 +45,86 @@ void fsw_rows_init(struct fsw_rows *rows, struct fsw_image *image, struct fsw_fr
 {
     *rows = (struct fsw_rows){.image = image, .frames = frames};
     pthread_mutex_init(&rows->lock, NULL);
-    grow(rows); /* when memory is short it is too late */
+    uint32_t step = FSW_FRAME_SIZE / sizeof(struct fsw_row);
+    uint64_t room = image->super->rows / step,
+             used = (atomic_load(&image->super->rows_top) + step - 1) / step;
+    if (used < room) /* what an earlier server touched ahead of need */
+        used += fsw_image_resident(&image->rows[used * step], room - used);
+    rows->ready = (uint32_t)used * step;
+    fsw_frames_rebuild_charge(frames, (uint32_t)used);
+    if (used == 0)
+        grow(rows); /* when memory is short it is too late */
+}
+
+/* ---- recovery ---- */
+
+#define ID_END (1ull << 62) /* no device gets there */
+
+static int has_id(const struct fsw_row *row)
+{
+    uint64_t id = atomic_load(&row->id);
+    return id != 0 && id < ID_END;
+}
+
+int fsw_row_may_hold(const struct fsw_image *image, uint32_t number, uint32_t end)
+{
+    const struct fsw_row *row = &image->rows[number];
+
+    return number != 0 && number < atomic_load(&image->super->rows_top) && has_id(row) &&
+           end <= atomic_load(&row->bytes) && end <= FSW_SEGMENT_BYTES;
+}
+
+/* A counter that fell back would give out ids that the store has already. */
+static void burn_id(struct fsw_rows *rows, uint64_t id)
+{
+    _Atomic uint64_t *next = &rows->image->super->next_segment;
+
+    if (id >= atomic_load(next))
+        atomic_store(next, id + 1);
+}
+
+/* The state of a row that no entry names. Returns 1 if it is to be dropped. */
+static int rebuild_unnamed(struct fsw_rows *rows, uint32_t number, struct fsw_rows_found *found)
+{
+    struct fsw_row *row = &rows->image->rows[number];
+    enum fsw_row_state state = state_of(atomic_load(&row->word));
+
+    if (state == FSW_ROW_FREE || !has_id(row)) {
+        atomic_store(&row->word, word_of(FSW_ROW_FREE, 0, 0));
+        row->spare = rows->free;
+        rows->free = number;
+        return 0;
+    }
+    if (state == FSW_ROW_PENDING) {
+        atomic_store(&row->bytes, 0); /* never was LIVE */
+        found->pending++;
+    } else if (atomic_load(&row->bytes) != 0) {
+        found->segments++;
+        found->bytes += atomic_load(&row->bytes);
+    }
+    atomic_store(&row->word, word_of(FSW_ROW_DROPPING, 0, 0));
+    return 1;
+}
+
+void fsw_rows_rebuild(struct fsw_rows *rows, const uint32_t *live,
+                      void (*drop)(void *opaque, uint32_t row), void *opaque,
+                      struct fsw_rows_found *found)
+{
+    uint32_t top = atomic_load(&rows->image->super->rows_top);
+
+    *found = (struct fsw_rows_found){0};
+    for (uint32_t number = top; number-- > 1;) {
+        struct fsw_row *row = &rows->image->rows[number];
+        if (has_id(row))
+            burn_id(rows, atomic_load(&row->id));
+        if (live[number] > 0) {
+            atomic_store(&row->word, word_of(FSW_ROW_LIVE, 0, live[number]));
+            found->segments++;
+            found->bytes += atomic_load(&row->bytes);
+        } else if (rebuild_unnamed(rows, number, found)) {
+            drop(opaque, number);
+        }
+    }
 }
 
 static uint32_t take_number(struct fsw_rows *rows)

@@ -32,7 +32,24 @@ struct fsw_rows {
     uint32_t ready; /* rows below have touched memory behind them */
 };
 
+/* For an image that is new, or else is rebuilt before anything is taken. */
 void fsw_rows_init(struct fsw_rows *rows, struct fsw_image *image, struct fsw_frames *frames);
+
+/* ---- for recovery (core/recover.c), before there is any other thread ---- */
+
+/* 1 if bytes up to `end` of that row's segment may be named by an entry. */
+int fsw_row_may_hold(const struct fsw_image *image, uint32_t row, uint32_t end);
+
+struct fsw_rows_found {
+    uint64_t segments, bytes; /* that the store has, those to be dropped with them */
+    uint64_t pending;         /* whose put was not answered */
+};
+
+/* Gives every row its state again: LIVE where `live` entries name it; else its segment, if it ever
+ * had one, is DROPPING, and `drop` is called for it; else free. Ids are never used again. */
+void fsw_rows_rebuild(struct fsw_rows *rows, const uint32_t *live,
+                      void (*drop)(void *opaque, uint32_t row), void *opaque,
+                      struct fsw_rows_found *ret_found);
 
 /* A row in state PENDING with a new id; 0 if there is none. */
 uint32_t fsw_row_take(struct fsw_rows *rows, uint64_t *ret_id);

@@ -30,6 +30,13 @@ uint64_t fsw_stat_get(const struct fsw_image *image, enum fsw_stat stat)
     return sum;
 }
 
+void fsw_stat_restart(const struct fsw_image *image, enum fsw_stat stat, uint64_t n)
+{
+    for (unsigned stripe = 1; stripe < FSW_STAT_STRIPES; stripe++)
+        atomic_store_explicit(&image->counters[stripe][stat], 0, memory_order_relaxed);
+    fsw_stat_set(image, stat, n);
+}
+
 void fsw_image_stats(const struct fsw_image *image, uint64_t values[FSW_STAT_COUNT])
 {
     for (unsigned stat = 0; stat < FSW_STAT_COUNT; stat++)

@@ -45,7 +45,7 @@ int fsw_frames_init(struct fsw_frames *frames, struct fsw_image *image, uint64_t
     frames->image = image;
     frames->limit = limit;
     frames->overhead = (uint32_t)(image->super->rows_at / FSW_FRAME_SIZE);
-    fsw_stat_add(image, FSW_STAT_MEM_USED_TOTAL, image->super->rows_at);
+    fsw_stat_restart(image, FSW_STAT_MEM_USED_TOTAL, image->super->rows_at);
     frames->target = limit / 16 < FSW_RESERVE_FRAMES ? limit / 16 : FSW_RESERVE_FRAMES;
     /* Give() never has to wait for the filler: everything that can be resident fits the stack,
      * also after the limit was raised. */

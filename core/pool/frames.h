@@ -64,9 +64,19 @@ struct fsw_frames {
     int running, stop;
 };
 
-/* For an image whose frames below frames_top are all free (a new one). */
+/* For an image that is new, or else is rebuilt before anything is taken. */
 int fsw_frames_init(struct fsw_frames *frames, struct fsw_image *image, uint64_t memory);
 void fsw_frames_deinit(struct fsw_frames *frames);
+
+/* Rebuilding, before there is any other thread. Frames outside the frame area that were touched are
+ * charged, whatever the limit; frames that somebody names are claimed (-EUCLEAN: there is no such
+ * frame, or somebody else has it), or disclaimed again; then the rest becomes ready or untouched, as
+ * it is resident or not. */
+void fsw_frames_rebuild_begin(struct fsw_frames *frames);
+void fsw_frames_rebuild_charge(struct fsw_frames *frames, uint32_t count);
+int fsw_frames_claim(struct fsw_frames *frames, uint32_t frame);
+void fsw_frames_disclaim(struct fsw_frames *frames, uint32_t frame);
+void fsw_frames_rebuilt(struct fsw_frames *frames);
 
 /* The filler. Until it runs, takers touch for themselves. */
 int fsw_frames_start(struct fsw_frames *frames);

@@ -19,7 +19,7 @@
 
 /* ---- fullness lists (the class's lock is held) ---- */
 
-static void list_add(struct fsw_pool *pool, struct fsw_class *class, uint32_t id, unsigned group)
+void fsw_zspage_list(struct fsw_pool *pool, struct fsw_class *class, uint32_t id, unsigned group)
 {
     struct fsw_zspage *zspage = &pool->zspages[id];
     uint32_t head = class->lists[group];
@@ -51,13 +51,13 @@ static void list_update(struct fsw_pool *pool, struct fsw_class *class, uint32_t
 
     if (group != zspage->group) {
         list_remove(pool, class, id);
-        list_add(pool, class, id, group);
+        fsw_zspage_list(pool, class, id, group);
     }
 }
 
 /* ---- age order (lru_lock is held) ---- */
 
-static void age_append(struct fsw_pool *pool, uint32_t id)
+void fsw_zspage_append(struct fsw_pool *pool, uint32_t id)
 {
     struct fsw_zspage *zspage = &pool->zspages[id];
 
@@ -159,12 +159,12 @@ static uint32_t make_zspage(struct fsw_pool *pool, struct fsw_class *class, unsi
         memset(&pool->zspages[id], 0, sizeof pool->zspages[id]);
         pool->zspages[id].class = (uint16_t)class_number;
         pool->zspages[id].stamp = atomic_load_explicit(pool->clock, relaxed);
-        age_append(pool, id);
+        fsw_zspage_append(pool, id);
     }
     fsw_crash_point("zspage: id taken, no class");
     atomic_store_explicit(&pool->image->classes[id], (uint16_t)class_number, memory_order_release);
     fsw_crash_point("zspage: has a class and nothing in it");
-    list_add(pool, class, id, 0);
+    fsw_zspage_list(pool, class, id, 0);
     count(&class->stats->zspages, 1);
     fsw_stat_add(pool->image, FSW_STAT_ZSPAGES, 1);
     return id;
@@ -381,7 +381,7 @@ unsigned fsw_pool_pass_oldest(struct fsw_pool *pool, struct fsw_pool_object *obj
         int same = pool->oldest == id && pool->zspages[id].class == class_number;
         if (same) { /* else it went away between the locks */
             age_remove(pool, id);
-            age_append(pool, id);
+            fsw_zspage_append(pool, id);
             *ret_stamp = pool->zspages[id].stamp;
             pool->zspages[id].stamp = atomic_load_explicit(pool->clock, relaxed);
         }

@@ -90,6 +90,24 @@ int fsw_pool_read_huge(const struct fsw_image *image, uint64_t location, void *h
  * asks the page's entry first. The slot's frames must stay meanwhile. */
 int fsw_pool_peek(const struct fsw_image *image, uint64_t location, uint32_t *ret_page);
 
+/* ---- for recovery (core/recover.c), before there is any other thread; pool_rebuild.c ---- */
+
+/* The zspages as their classes and frames say, without an object. Claims their frames; what is
+ * damaged there is cleared. Returns how many words were. */
+unsigned fsw_pool_rebuild_begin(struct fsw_pool *pool);
+
+/* An entry says that an object lies there. -EUCLEAN: none of that length can; -EEXIST: another entry
+ * said so before. */
+int fsw_pool_claim(struct fsw_pool *pool, uint64_t location, unsigned units, uint8_t age);
+
+/* No object is claimed any more. */
+void fsw_pool_disclaim_all(struct fsw_pool *pool);
+
+/* All objects are claimed: what no object needs is let go, the lists are made, and the age order:
+ * those first whose youngest object is oldest. `lap`: ticks that the reclaim hand took since it
+ * passed the oldest. */
+void fsw_pool_rebuild_end(struct fsw_pool *pool, unsigned lap);
+
 /* ---- for compaction (core/compact.c) ---- */
 
 /* Frames of a class that come free when each of its zspages is packed. */

@@ -6,6 +6,10 @@
 
 #include "core/pool/pool.h"
 
+/* Lists of zspages (pool.c). The class's lock, or lru_lock, is held; or nobody else is there. */
+void fsw_zspage_list(struct fsw_pool *pool, struct fsw_class *class, uint32_t id, unsigned group);
+void fsw_zspage_append(struct fsw_pool *pool, uint32_t id); /* to the age order, as the newest */
+
 #define UNIT_MASK ((1u << FSW_ZSPAGE_UNIT_BITS) - 1)
 #define FRAME_UNITS (FSW_FRAME_SIZE / FSW_UNIT)
 #define FULL FSW_FULLNESS_GROUPS

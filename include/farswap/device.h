@@ -30,10 +30,39 @@
 
 struct fsw_device;
 
-/* Makes a new image named params->name and registers it. Starts no thread and may be called before
- * a fork: the child goes on with it. store: where pages overflow to, opened and probed but not
- * started, or NULL; from success on the device owns it. -EEXIST: there is an image of that name
- * (the line says how to destroy it); -EBUSY: a server holds it. */
+enum fsw_open { FSW_OPEN_NEW_OR_EXISTING, FSW_OPEN_NEW, FSW_OPEN_EXISTING };
+
+/* Makes the image of params->name, or goes on with the one that is there: recovery, milliseconds for
+ * each GiB of pages, so that every page that was acknowledged is there again, however its last
+ * server ended. Starts no thread and may be called before a fork: the child goes on with it.
+ *
+ * store: where pages overflow to, opened and probed but not started, or NULL; from success on the
+ * device owns it. wait 1: waits for as long as another process serves the device, which is what a
+ * spare does. It should have touched and locked all that it needs before.
+ *
+ * A new image takes all of params. For one that is there size= is not needed, or the same; so is
+ * overflow=, but it must be given if the image has a store; memory= and codec= change if they were
+ * given (fsw_params_given). Nothing of what is refused is touched:
+ *   -EEXIST   FSW_OPEN_NEW, and there is an image (the line says how to destroy it)
+ *   -ENOENT   FSW_OPEN_EXISTING, and there is none
+ *   -EBUSY    another process serves it; -EINTR: a signal came while waiting
+ *   -EINVAL   params are wrong, or contradict the image
+ *   -ENOTSUP  the image is of another layout; -EUCLEAN: its superblock is damaged
+ *   -EPERM    this host destroys or hides shared memory; -ENOMEM */
+int fsw_device_open(const struct fsw_params *params, enum fsw_open how, int wait,
+                    struct fsw_store *store, struct fsw_device **ret_device, struct fsw_error *err);
+
+/* Completes params by what the image of that name says, if there is one, wherever nothing was given:
+ * so name= alone is enough to go on with it. 1: there is one; 0: there is none, or it can't be read,
+ * and params are as they were. The image is not locked, so fsw_device_open has the last word. -EINVAL
+ * or other: the file with the store's password can't be read. */
+int fsw_device_complete_params(struct fsw_params *params, struct fsw_error *err);
+
+/* 1: the image was there before. Then *ret_lost (may be NULL) says how many words of it recovery
+ * found to be damaged: each costs a page, or the pages of a leaf, which read as -EIO. */
+int fsw_device_is_recovered(const struct fsw_device *device, uint64_t *ret_lost);
+
+/* FSW_OPEN_NEW, not waiting. On its way out. */
 int fsw_device_create(const struct fsw_params *params, struct fsw_store *store,
                       struct fsw_device **ret_device, struct fsw_error *err);
 
@@ -44,8 +73,8 @@ int fsw_device_start(struct fsw_device *device, struct fsw_error *err);
  * verb may be running. */
 void fsw_device_close(struct fsw_device *device);
 
-/* Removes the image of a device that was created and never served, and closes it: for a start that
- * failed later on. */
+/* Closes a device that was opened and never served, for a start that failed later on: an image that
+ * was made for it goes, one that was there before stays. */
 void fsw_device_discard_image(struct fsw_device *device);
 
 /* 1 if another process has the image mapped, such as a forked child. */
@@ -78,19 +107,6 @@ int fsw_device_flush(struct fsw_device *device);
 /* ---- requests, for front doors that own their socket ---- */
 
 enum fsw_verb { FSW_READ, FSW_WRITE, FSW_ZERO, FSW_DISCARD, FSW_FLUSH };
-struct fsw_io {
-    enum fsw_verb verb;
-    unsigned flags;
-    int result;  /* what the verb returned */
-    void *bytes; /* READ: where to; WRITE: what */
-    uint64_t offset, length;
-};
-void fsw_device_batch(struct fsw_device *device, struct fsw_io *ios, unsigned count);
-
-/* All values of fsw_stat_table now. */
-void fsw_device_stats(struct fsw_device *device, uint64_t values[FSW_STAT_COUNT]);
-
-#endif
 
 /* Result -EAGAIN instead of waiting for the store or for space. Of a request of several pages some
  * may have taken effect; it is not counted, and can be asked again, as a whole. */
@@ -107,17 +123,26 @@ struct fsw_peer {
     int (*is_gone)(struct fsw_peer *peer); /* 1: gone. From any thread, at once; may not lock */
 };
 
+struct fsw_io {
+    enum fsw_verb verb;
+    unsigned flags;
+    int result;  /* what the verb returned */
+    void *bytes; /* READ: where to; WRITE: what */
+    uint64_t offset, length;
     uint64_t deadline;               /* mutations wait until then (CLOCK_MONOTONIC ns) at most; 0:
                               FSW_WRITE_WAIT_NS a page */
     struct fsw_peer *peer;           /* NULL: nobody who could be gone */
     void (*done)(struct fsw_io *io); /* fsw_device_begin only */
     uint64_t work[12];               /* the device's, from begin to done */
+};
 
 /* One request, as by its verb, on this thread and, if it is large, on idle ones of the device's. */
 void fsw_device_do(struct fsw_device *device, struct fsw_io *io);
 
 /* Many requests at once, in any order, on this thread and on idle ones of the device's. Requests
  * that overlap may take effect in either order. Returns when all are done. */
+void fsw_device_batch(struct fsw_device *device, struct fsw_io *ios, unsigned count);
+
 /* 1 if the request is worth more than one thread. */
 int fsw_device_is_large(const struct fsw_io *io);
 
@@ -136,3 +161,7 @@ int fsw_device_help(struct fsw_device *device, struct fsw_io *io);
 void fsw_device_read_pages(struct fsw_device *device, struct fsw_io *ios, unsigned count);
 void fsw_device_count(struct fsw_device *device, const struct fsw_io *io);
 
+/* All values of fsw_stat_table now. */
+void fsw_device_stats(struct fsw_device *device, uint64_t values[FSW_STAT_COUNT]);
+
+#endif

@@ -23,6 +23,7 @@ struct fsw_params {
     char overflow_password[256];      /* "" for none; wipe it with fsw_params_wipe */
     char overflow_password_file[512]; /* where it was read from, "" if given directly */
     int overflow_plaintext;
+    unsigned given; /* bit i: fsw_params_set was called for the i-th of fsw_param_table */
 };
 
 /* One line per parameter, for parser, help and man page. */
@@ -41,8 +42,11 @@ void fsw_params_init(struct fsw_params *params);
 int fsw_params_set(struct fsw_params *params, const char *key, const char *value,
                    struct fsw_error *err);
 
-/* What is missing, what contradicts, what this host can't give: memory against MemAvailable and
- * against the table of that size. */
+/* 1 if fsw_params_set was called for it, so that it is not the default. */
+int fsw_params_given(const struct fsw_params *params, const char *key);
+
+/* For a device that is to be made: what is missing, what contradicts, what this host can't give:
+ * memory against MemAvailable and against the table of that size. */
 int fsw_params_check(const struct fsw_params *params, struct fsw_error *err);
 
 /* Parts of it: memory against the table of that size; memory against MemAvailable. */
