@@ -84,7 +84,7 @@ struct fsw_overflow {
     pthread_cond_t wake;
     struct fsw_put *idle, *finished;
     struct fsw_drop *drops_idle, *drops_finished;
-    uint32_t to_drop; /* rows in state DROPPING, linked through `spare` */
+    uint32_t to_drop; /* rows in state DROPPING, linked through `next` */
     unsigned puts_out, drops_out;
     uint32_t units_out; /* of the puts in flight */
     _Atomic int wanted; /* free frames fell below the low watermark */

@@ -47,7 +47,7 @@ static void lay_out(struct fsw_superblock *super, uint64_t size)
 
     uint64_t at = sizeof *super <= FSW_FRAME_SIZE ? FSW_FRAME_SIZE : 0;
     super->counters_at = at;
-    at = round_up(at + FSW_STAT_STRIPES * FSW_STAT_COUNT * sizeof(uint64_t), FSW_FRAME_SIZE);
+    at = round_up(at + FSW_STAT_STRIPES * FSW_STAT_ROOM * sizeof(uint64_t), FSW_FRAME_SIZE);
     super->class_stats_at = at;
     at = round_up(at + FSW_CLASS_MAX * sizeof(struct fsw_class_stats), FSW_FRAME_SIZE);
     super->directory_at = at;
@@ -63,6 +63,7 @@ static void lay_out(struct fsw_superblock *super, uint64_t size)
 }
 
 _Static_assert(sizeof(struct fsw_superblock) <= FSW_FRAME_SIZE, "the superblock is one frame");
+_Static_assert((int)FSW_STAT_COUNT <= (int)FSW_STAT_ROOM, "every counter has its place");
 
 uint64_t fsw_image_base_bytes(uint64_t size)
 {
@@ -167,11 +168,14 @@ static int write_super(struct fsw_superblock *super, const struct fsw_params *pa
     lay_out(super, params->size);
     super->layout = FSW_IMAGE_LAYOUT;
     if (getrandom(super->device.bytes, sizeof super->device.bytes, 0) !=
-        (ssize_t)sizeof super->device.bytes)
+            (ssize_t)sizeof super->device.bytes ||
+        getrandom(&super->sentinel, sizeof super->sentinel, 0) != (ssize_t)sizeof super->sentinel)
         return -EIO;
     memcpy(super->name, params->name, sizeof super->name);
     memcpy(super->overflow, params->overflow, sizeof super->overflow);
     super->created = time(NULL);
+    super->counters = FSW_STAT_COUNT;
+    super->counter_names = fsw_stat_names_checksum(FSW_STAT_COUNT);
     super->checksum = super_checksum(super);
     atomic_store(&super->next_segment, 1);
     atomic_store(&super->memory_limit, params->memory);
@@ -222,14 +226,22 @@ static int check_super(const struct fsw_superblock *super, uint64_t bytes, struc
         return fsw_error(err, -EINVAL, "this shared memory is not a farswap image");
     if (super->layout != FSW_IMAGE_LAYOUT)
         return fsw_error(err, -ENOTSUP,
-                         "the image has layout %u, this program knows layout %u: use the farswap "
-                         "version that made it",
+                         "the image has layout %u, this program knows layout %u: go on with the "
+                         "farswap version that made it until nobody needs its pages (swapoff); "
+                         "`farswap destroy` removes it",
                          super->layout, FSW_IMAGE_LAYOUT);
     lay_out(&plan, super->size);
     if (super->checksum != super_checksum(super) || super->size < FSW_SIZE_MIN ||
         super->size > FSW_SIZE_MAX || plan.bytes != super->bytes || bytes < super->bytes ||
         plan.frames_at != super->frames_at)
         return fsw_error(err, -EUCLEAN, FSW_IMAGE_DAMAGED);
+    if (super->counters > FSW_STAT_ROOM ||
+        (super->counters <= FSW_STAT_COUNT &&
+         super->counter_names != fsw_stat_names_checksum(super->counters)))
+        return fsw_error(err, -ENOTSUP,
+                         "the image was made by a farswap that counts other things, at the same "
+                         "places: go on with that version until nobody needs its pages (swapoff); "
+                         "`farswap destroy` removes it");
     if (atomic_load(&super->rows_top) > super->rows ||
         atomic_load(&super->zspages_top) > super->zspages ||
         atomic_load(&super->frames_top) > super->frames)

@@ -34,11 +34,13 @@
 #include "farswap/store.h"
 
 #define FSW_IMAGE_MAGIC "farswap"
-#define FSW_IMAGE_LAYOUT 1u
+#define FSW_IMAGE_LAYOUT 2u
 #define FSW_FRAME_SIZE 4096u
 #define FSW_LEAF_ENTRIES 512u
 #define FSW_ZSPAGE_FRAMES 64u /* the most frames a zspage can have */
 #define FSW_STAT_STRIPES 32u
+/* Counters that a stripe has room for: new ones are added at the end, and what is there stays. */
+#define FSW_STAT_ROOM 128u
 
 struct fsw_superblock {
     char magic[8]; /* written last: an image without it was never finished */
@@ -52,6 +54,9 @@ struct fsw_superblock {
     uint64_t leaves, rows, zspages, frames;
     int64_t created; /* seconds since 1970 */
     char overflow[512];
+    uint64_t sentinel;      /* that tells the store of this device from an emptied one */
+    uint32_t counters;      /* in a stripe, when the image was made */
+    uint32_t counter_names; /* checksum of their names */
 
     _Atomic uint64_t next_segment; /* ids are taken by advancing it, and never derived */
     _Atomic uint32_t rows_top, zspages_top, frames_top;
@@ -59,9 +64,10 @@ struct fsw_superblock {
 
     /* What people ask of the server, and its answers (core/keeper.c). They are here so that whoever
      * may map the image may ask, and nobody else. */
-    _Atomic uint64_t memory_limit;     /* memory=: the server follows it */
-    _Atomic uint32_t codec;            /* fsw_codec_word: the server follows it */
-    _Atomic uint64_t compact_asked;    /* requests so far */
+    _Atomic uint64_t memory_limit;  /* memory=: the server follows it */
+    _Atomic uint32_t codec;         /* fsw_codec_word: the server follows it */
+    _Atomic uint32_t planted;       /* 1: a put was acknowledged, so the store has the sentinel */
+    _Atomic uint64_t compact_asked; /* requests so far */
     _Atomic uint64_t compact_answered; /* the last request that was carried out */
 };
 
@@ -83,7 +89,8 @@ struct fsw_row {
     _Atomic uint64_t word;
     _Atomic uint32_t bytes;
     _Atomic uint32_t copies;
-    uint64_t spare;
+    uint32_t next;  /* of free rows, and of those that wait for their drop */
+    uint32_t check; /* of row number and id: a wrong id would drop another's segment */
 };
 
 /* The frames of one zspage, 0 where none is attached. */
@@ -93,9 +100,9 @@ struct fsw_zspage_frames {
 
 struct fsw_image {
     struct fsw_superblock *super;
-    _Atomic uint64_t (*counters)[FSW_STAT_COUNT]; /* [FSW_STAT_STRIPES] */
-    struct fsw_class_stats *class_stats;          /* [FSW_CLASS_MAX] */
-    _Atomic uint64_t *directory;                  /* fsw_leaf_word, 0: no leaf */
+    _Atomic uint64_t (*counters)[FSW_STAT_ROOM]; /* [FSW_STAT_STRIPES] */
+    struct fsw_class_stats *class_stats;         /* [FSW_CLASS_MAX] */
+    _Atomic uint64_t *directory;                 /* fsw_leaf_word, 0: no leaf */
     struct fsw_row *rows;
     _Atomic uint16_t *classes;
     struct fsw_zspage_frames *zspages;
@@ -172,6 +179,9 @@ static inline void fsw_stat_set(const struct fsw_image *image, enum fsw_stat sta
 }
 
 uint64_t fsw_stat_get(const struct fsw_image *image, enum fsw_stat stat);
+
+/* Of the first `count` names of fsw_stat_table (at most FSW_STAT_COUNT), in order. */
+uint32_t fsw_stat_names_checksum(uint32_t count);
 
 /* Makes n the sum, whatever was counted before. For recovery, while nobody counts. */
 void fsw_stat_restart(const struct fsw_image *image, enum fsw_stat stat, uint64_t n);

@@ -293,11 +293,13 @@ int fsw_device_complete_params(struct fsw_params *params, struct fsw_error *err)
 
 int fsw_device_start(struct fsw_device *device, struct fsw_error *err)
 {
+    struct fsw_superblock *super = device->image.super;
     int r = 0;
 
-    atomic_store(&device->image.super->holder, (int32_t)getpid());
+    atomic_store(&super->holder, (int32_t)getpid());
     if (device->store != NULL)
-        r = device->store->ops->start(device->store, &device->image.super->device, err);
+        r = device->store->ops->start(device->store, &super->device, super->sentinel,
+                                      (int)atomic_load(&super->planted), err);
     if (r < 0)
         return r;
     r = fsw_frames_start(&device->pool.frames);

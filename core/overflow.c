@@ -20,6 +20,7 @@
 
 #include "common/cleanup.h"
 #include "common/clock.h"
+#include "common/touch.h"
 #include "core/crash.h"
 #include "core/engine.h"
 
@@ -155,6 +156,10 @@ static void put_succeeded(struct fsw_device *device, struct fsw_put *put)
 
     fsw_crash_point("overflow: put answered, not LIVE");
     fsw_hook(device, FSW_HOOK_ANSWERED);
+    /* Counted before it is LIVE: whoever recovers must not find more there than ever went. */
+    fsw_stat_add(image, FSW_STAT_OVERFLOW_SEGMENTS, 1);
+    fsw_stat_add(image, FSW_STAT_OVERFLOW_BYTES, bytes);
+    atomic_store(&image->super->planted, 1);
     fsw_row_live(&device->rows, put->row, bytes, put->count, put->request.copies);
     fsw_stat_add(image, FSW_STAT_SEGMENTS, 1);
     fsw_stat_add(image, FSW_STAT_STORE_BYTES, bytes);
@@ -177,8 +182,6 @@ static void put_succeeded(struct fsw_device *device, struct fsw_put *put)
     }
     fsw_stat_add(image, FSW_STAT_OVERFLOW_PAGES, put->count - raced);
     fsw_stat_add(image, FSW_STAT_OVERFLOW_RACED, raced);
-    fsw_stat_add(image, FSW_STAT_OVERFLOW_BYTES, bytes);
-    fsw_stat_add(image, FSW_STAT_OVERFLOW_SEGMENTS, 1);
     fsw_crash_point("overflow: all flipped, changed ones not subtracted");
     if (raced > 0)
         fsw_row_kill(&device->rows, put->row, raced); /* our pin keeps it */
@@ -243,9 +246,11 @@ static void finish_puts(struct fsw_device *device, struct fsw_put *put)
 void fsw_overflow_drop(struct fsw_device *device, uint32_t row)
 {
     struct fsw_overflow *overflow = &device->overflow;
-    FSW_LOCK_SCOPE(&overflow->lock);
 
-    device->image.rows[row].spare = overflow->to_drop;
+    if (!fsw_row_is_whole(&device->image, row)) /* its id may be another's: it is never dropped */
+        return;
+    FSW_LOCK_SCOPE(&overflow->lock);
+    device->image.rows[row].next = overflow->to_drop;
     overflow->to_drop = row;
     pthread_cond_signal(&overflow->wake);
 }
@@ -263,7 +268,7 @@ static void ask_drops(struct fsw_device *device)
         struct fsw_drop *drop = overflow->drops_idle;
         overflow->drops_idle = drop->next;
         drop->row = overflow->to_drop;
-        overflow->to_drop = (uint32_t)device->image.rows[drop->row].spare;
+        overflow->to_drop = device->image.rows[drop->row].next;
         drop->request = (struct fsw_store_request){
             .verb = FSW_STORE_DROP,
             .row = drop->row,
@@ -368,6 +373,7 @@ static void *overflow_loop(void *opaque)
 {
     struct fsw_device *device = opaque;
     struct fsw_overflow *overflow = &device->overflow;
+    fsw_touch_stack();
     FSW_LOCK_SCOPE(&overflow->lock);
 
     for (;;) {

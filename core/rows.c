@@ -20,6 +20,11 @@ static uint64_t word_of(enum fsw_row_state state, uint64_t pins, uint64_t live)
     return (uint64_t)state << STATE_SHIFT | pins * PIN_ONE | live;
 }
 
+static uint32_t check_of(uint32_t number, uint64_t id)
+{
+    return (uint32_t)((id * 0x9e3779b97f4a7c15ull ^ number * 0xc2b2ae3d27d4eb4full) >> 32);
+}
+
 static enum fsw_row_state state_of(uint64_t word)
 {
     return (enum fsw_row_state)(word >> STATE_SHIFT);
@@ -58,20 +63,19 @@ void fsw_rows_init(struct fsw_rows *rows, struct fsw_image *image, struct fsw_fr
 
 /* ---- recovery ---- */
 
-#define ID_END (1ull << 62) /* no device gets there */
-
-static int has_id(const struct fsw_row *row)
+int fsw_row_is_whole(const struct fsw_image *image, uint32_t number)
 {
+    const struct fsw_row *row = &image->rows[number];
     uint64_t id = atomic_load(&row->id);
-    return id != 0 && id < ID_END;
+
+    return id != 0 && row->check == check_of(number, id);
 }
 
 int fsw_row_may_hold(const struct fsw_image *image, uint32_t number, uint32_t end)
 {
-    const struct fsw_row *row = &image->rows[number];
-
-    return number != 0 && number < atomic_load(&image->super->rows_top) && has_id(row) &&
-           end <= atomic_load(&row->bytes) && end <= FSW_SEGMENT_BYTES;
+    return number != 0 && number < atomic_load(&image->super->rows_top) &&
+           fsw_row_is_whole(image, number) && end <= atomic_load(&image->rows[number].bytes) &&
+           end <= FSW_SEGMENT_BYTES;
 }
 
 /* A counter that fell back would give out ids that the store has already. */
@@ -89,9 +93,9 @@ static int rebuild_unnamed(struct fsw_rows *rows, uint32_t number, struct fsw_ro
     struct fsw_row *row = &rows->image->rows[number];
     enum fsw_row_state state = state_of(atomic_load(&row->word));
 
-    if (state == FSW_ROW_FREE || !has_id(row)) {
+    if (state == FSW_ROW_FREE || !fsw_row_is_whole(rows->image, number)) {
         atomic_store(&row->word, word_of(FSW_ROW_FREE, 0, 0));
-        row->spare = rows->free;
+        row->next = rows->free;
         rows->free = number;
         return 0;
     }
@@ -115,7 +119,7 @@ void fsw_rows_rebuild(struct fsw_rows *rows, const uint32_t *live,
     *found = (struct fsw_rows_found){0};
     for (uint32_t number = top; number-- > 1;) {
         struct fsw_row *row = &rows->image->rows[number];
-        if (has_id(row))
+        if (fsw_row_is_whole(rows->image, number))
             burn_id(rows, atomic_load(&row->id));
         if (live[number] > 0) {
             atomic_store(&row->word, word_of(FSW_ROW_LIVE, 0, live[number]));
@@ -134,7 +138,7 @@ static uint32_t take_number(struct fsw_rows *rows)
     uint32_t row = rows->free;
 
     if (row != 0) {
-        rows->free = (uint32_t)rows->image->rows[row].spare;
+        rows->free = rows->image->rows[row].next;
         return row;
     }
     row = atomic_load(top);
@@ -161,6 +165,7 @@ uint32_t fsw_row_take(struct fsw_rows *rows, uint64_t *ret_id)
     fsw_crash_point("row: id taken, not written");
     atomic_store(&row->bytes, 0);
     atomic_store(&row->id, *ret_id);
+    row->check = check_of(number, *ret_id);
     fsw_crash_point("row: id written, not PENDING");
     atomic_store(&row->word, word_of(FSW_ROW_PENDING, 0, 0));
     fsw_crash_point("row: PENDING");
@@ -245,7 +250,7 @@ void fsw_row_free(struct fsw_rows *rows, uint32_t number)
     atomic_store(&row->word, word_of(FSW_ROW_FREE, 0, 0));
     fsw_crash_point("row: FREE, in no list");
     FSW_LOCK_SCOPE(&rows->lock);
-    row->spare = rows->free;
+    row->next = rows->free;
     rows->free = number;
 }
 

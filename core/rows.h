@@ -28,7 +28,7 @@ struct fsw_rows {
     struct fsw_frames *frames;
     pthread_mutex_t
         lock;       /* free list and growth; taken after no other lock but frames' inside it */
-    uint32_t free;  /* linked through `spare` */
+    uint32_t free;  /* linked through `next` */
     uint32_t ready; /* rows below have touched memory behind them */
 };
 
@@ -36,6 +36,9 @@ struct fsw_rows {
 void fsw_rows_init(struct fsw_rows *rows, struct fsw_image *image, struct fsw_frames *frames);
 
 /* ---- for recovery (core/recover.c), before there is any other thread ---- */
+
+/* 1 if id and number are what they were when the row was taken. */
+int fsw_row_is_whole(const struct fsw_image *image, uint32_t row);
 
 /* 1 if bytes up to `end` of that row's segment may be named by an entry. */
 int fsw_row_may_hold(const struct fsw_image *image, uint32_t row, uint32_t end);

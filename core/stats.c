@@ -3,6 +3,10 @@
  * table).
  */
 #include "farswap/stats.h"
+
+#include <string.h>
+
+#include "common/checksum.h"
 #include "core/image.h"
 
 const struct fsw_stat_info fsw_stat_table[FSW_STAT_COUNT] = {
@@ -10,6 +14,15 @@ const struct fsw_stat_info fsw_stat_table[FSW_STAT_COUNT] = {
     FSW_STATS(X)
 #undef X
 };
+
+uint32_t fsw_stat_names_checksum(uint32_t count)
+{
+    uint32_t sum = 0;
+
+    for (uint32_t i = 0; i < count; i++)
+        sum = fsw_checksum(fsw_stat_table[i].name, strlen(fsw_stat_table[i].name), sum);
+    return sum;
+}
 
 _Thread_local unsigned fsw_stat_stripe_mine;
 

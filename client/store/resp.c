@@ -5,14 +5,15 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 #include "common/cleanup.h"
 #include "common/clock.h"
+#include "common/touch.h"
 
 #define SWEEP_MS 50
 
@@ -122,16 +123,6 @@ static int start_thread(struct resp_store *store)
     return r;
 }
 
-static int make_sentinel(struct resp_store *store)
-{
-    struct fsw_device_id dice;
-
-    if (getrandom(&dice, sizeof dice, 0) != sizeof dice)
-        return -errno;
-    fsw_device_id_text(&dice, store->sentinel);
-    return 0;
-}
-
 static int init_loop(struct resp_store *store)
 {
     int r = uv_loop_init(&store->loop);
@@ -156,7 +147,7 @@ static void deinit_loop(struct resp_store *store)
 }
 
 static int store_start(struct fsw_store *base, const struct fsw_device_id *device,
-                       struct fsw_error *err)
+                       uint64_t sentinel, int planted, struct fsw_error *err)
 {
     struct resp_store *store = of_base(base);
     int r;
@@ -164,9 +155,9 @@ static int store_start(struct fsw_store *base, const struct fsw_device_id *devic
     assert(!store->started);
     store->device = *device;
     store->since = fsw_now_ns();
-    r = make_sentinel(store);
-    if (r == 0)
-        r = init_loop(store);
+    snprintf(store->sentinel, sizeof store->sentinel, "%016" PRIx64, sentinel);
+    store->sentinel_left = planted != 0;
+    r = init_loop(store);
     if (r < 0)
         return fsw_error(err, r, "the store's event loop can't start: %s", strerror(-r));
     r = start_thread(store);

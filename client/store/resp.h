@@ -31,9 +31,9 @@ struct resp_store {
     char *password; /* NULL: none */
     struct fsw_device_id device;
 
-    /* the sentinel: what we left at the store, to know it again by */
+    /* the sentinel: what the device left at the store, to know it again by */
     char sentinel[RESP_SENTINEL_TEXT];
-    unsigned sentinel_left; /* 1: the store has acknowledged it */
+    unsigned sentinel_left; /* 1: a store has acknowledged it, to this process or an earlier one */
 
     pthread_mutex_t inbox_lock;
     struct fsw_requests inbox;

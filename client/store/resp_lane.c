@@ -9,8 +9,8 @@
  *     same connection, or on a new one after the old one was closed with a reset. (What the server
  *     has received by then it may still read late; a segment that comes back so is an unknown id,
  *     which sweeping finds.)
- *  3. No PUT is sent before the sentinel was acknowledged once, and it is never set again: a store
- *     that shows it has lost nothing.
+ *  3. No PUT is sent before the sentinel was acknowledged once, and it is never set again, not by a
+ *     later process either: a store that shows it has lost nothing.
  */
 #include "client/store/resp_lane.h"
 

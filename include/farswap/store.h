@@ -90,11 +90,15 @@ struct fsw_store_ops {
      * the error; starts no thread, so it may be called before a fork. */
     int (*probe)(struct fsw_store *store, struct fsw_error *err);
 
-    /* Starts the store's thread for this device (after any fork) and leaves the device's sentinel
-     * there: a random value under a name of the device, which tells an emptied store from one that
-     * lost a segment. Returns before the first connection is up: requests wait for it. */
-    int (*start)(struct fsw_store *store, const struct fsw_device_id *device,
-                 struct fsw_error *err);
+    /* Starts the store's thread for this device (after any fork). Returns before the first
+     * connection is up: requests wait for it.
+     * sentinel: a random value that was made with the device and stays with it. The store keeps it
+     * under a name of the device; it tells an emptied store from one that lost a segment. planted 0:
+     * no put of this device was ever acknowledged, so it is left there before the first put. planted
+     * 1: it is never left there again, and a store that shows none or another was emptied or
+     * replaced: what it does not have is unreachable and not gone, and health says so. */
+    int (*start)(struct fsw_store *store, const struct fsw_device_id *device, uint64_t sentinel,
+                 int planted, struct fsw_error *err);
 
     /* Hands over n requests. Never blocks and never fails: failures come through done(). From any
      * thread, after start(). */

@@ -60,6 +60,9 @@ static void superblock(void)
     FIELD(superblock, frames);
     FIELD(superblock, created);
     FIELD(superblock, overflow);
+    FIELD(superblock, sentinel);
+    FIELD(superblock, counters);
+    FIELD(superblock, counter_names);
     FIELD(superblock, next_segment);
     FIELD(superblock, rows_top);
     FIELD(superblock, zspages_top);
@@ -67,6 +70,7 @@ static void superblock(void)
     FIELD(superblock, holder);
     FIELD(superblock, memory_limit);
     FIELD(superblock, codec);
+    FIELD(superblock, planted);
     FIELD(superblock, compact_asked);
     FIELD(superblock, compact_answered);
     CONSTANT(FSW_IMAGE_LAYOUT);
@@ -82,7 +86,8 @@ static void structures(void)
     FIELD(row, word);
     FIELD(row, bytes);
     FIELD(row, copies);
-    FIELD(row, spare);
+    FIELD(row, next);
+    FIELD(row, check);
     FIELD(object_header, page);
     FIELD(object_header, checksum);
     FIELD(object_header, length);
@@ -126,6 +131,7 @@ static void constants(void)
     CONSTANT(FSW_FRAME_SIZE);
     CONSTANT(FSW_LEAF_ENTRIES);
     CONSTANT(FSW_STAT_STRIPES);
+    CONSTANT(FSW_STAT_ROOM);
     CONSTANT(FSW_ZSPAGE_FRAMES);
     CONSTANT(FSW_ZSPAGE_UNIT_BITS);
     CONSTANT(FSW_SLOTS_MAX);

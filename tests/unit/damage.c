@@ -86,7 +86,7 @@ static void store_submit(struct fsw_store *base, struct fsw_store_request *const
 }
 
 static int store_start(struct fsw_store *base, const struct fsw_device_id *id,
-                       struct fsw_error *err)
+                       uint64_t sentinel, int planted, struct fsw_error *err)
 {
     return 0;
 }

@@ -82,7 +82,8 @@ static void pages_are_there_after_a_close(void **state)
     must(fsw_device_start(rig.device, &err), &err);
     for (unsigned page = 0; page < PAGES; page++)
         if (page % 3 != 0)
-            assert_int_equal(rig_write_page(&rig, page, (enum rig_kind)(page % RIG_KINDS), page), 0);
+            assert_int_equal(rig_write_page(&rig, page, (enum rig_kind)(page % RIG_KINDS), page),
+                             0);
     let_go(&rig);
     take_over(&rig, &params, NULL);
     rig_prove(&rig);

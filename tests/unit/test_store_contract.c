@@ -299,11 +299,11 @@ static void test_starts_in_a_child(void **state)
     assert_int_equal(store->ops->probe(store, &err), 0);
     child = fork();
     if (child == 0) {
-        int r = store->ops->start(store, &f->device, &err);
+        int r = store->ops->start(store, &f->device, SENTINEL, 0, &err);
         if (r == 0)
-            r = do_put(store, 1, f->bytes, 100) != FSW_STORE_OK;
+            r = segment_put(store, 1, PLACE_OBJECT) != FSW_STORE_OK;
         if (r == 0)
-            r = do_get(store, 1, f->back, 0, 100, 5000) != FSW_STORE_OK;
+            r = segment_get(store, 1, 0, PLACE_OBJECT, 5000) != FSW_STORE_OK;
         store->ops->close(store);
         _exit(r != 0);
     }

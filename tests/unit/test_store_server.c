@@ -324,13 +324,19 @@ struct fsw_store *store_open(const char *uri, const char *password)
     return store;
 }
 
+void store_start(struct fsw_store *store, const struct fsw_device_id *device)
+{
+    struct fsw_error err = {""};
+
+    if (store->ops->probe(store, &err) < 0 || store->ops->start(store, device, SENTINEL, 0, &err) < 0)
+        fail_msg("%s", err.text);
+}
+
 struct fsw_store *store_started(struct server *server, const struct fsw_device_id *device)
 {
     struct fsw_store *store = store_open(server_uri(server), server->password);
-    struct fsw_error err = {""};
 
-    if (store->ops->probe(store, &err) < 0 || store->ops->start(store, device, &err) < 0)
-        fail_msg("%s", err.text);
+    store_start(store, device);
     return store;
 }
 

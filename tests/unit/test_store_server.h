@@ -14,6 +14,10 @@
 
 #include "farswap/store.h"
 
+/* Of a device that a test makes. */
+#define SENTINEL 0x5e47191eull
+
+
 enum server_kind { SERVER_REDIS, SERVER_FARSWAPD };
 
 struct server {

@@ -293,7 +293,7 @@ static int store_probe(struct fsw_store *base, struct fsw_error *err)
 }
 
 static int store_start(struct fsw_store *base, const struct fsw_device_id *device,
-                       struct fsw_error *err)
+                       uint64_t sentinel, int planted, struct fsw_error *err)
 {
     struct teststore *store = of_base(base);
 
