@@ -5,20 +5,13 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "client/cli/cli.h"
 #include "common/clock.h"
 #include "common/parse.h"
-#include "core/codec/codec.h"
+#include "core/steer.h"
 
 #define ANSWER_NS (60 * FSW_NS_PER_S)
-
-static void pause_a_little(void)
-{
-    const struct timespec pause = {.tv_nsec = 20 * 1000 * 1000};
-    nanosleep(&pause, NULL);
-}
 
 /* The image of a device that is being served, mapped for writing. */
 static int open_served(const char *name, struct fsw_image *ret_image, struct fsw_record *ret_record,
@@ -53,14 +46,10 @@ static int compact(int argc, char **argv)
     if (open_served(argc > 1 ? argv[1] : NULL, &image, &record, &err) < 0)
         return cli_fail(&err);
     fsw_format_size(pool_bytes(&image), before);
-    uint64_t asked = atomic_fetch_add(&image.super->compact_asked, 1) + 1;
-    uint64_t deadline = fsw_now_ns() + ANSWER_NS;
-    while (atomic_load(&image.super->compact_answered) < asked && fsw_now_ns() < deadline)
-        pause_a_little();
-    int answered = atomic_load(&image.super->compact_answered) >= asked;
+    int r = fsw_image_compact(&image, ANSWER_NS);
     fsw_format_size(pool_bytes(&image), after);
     fsw_image_detach(&image);
-    if (!answered) {
+    if (r < 0) {
         fsw_error(&err, -ETIMEDOUT,
                   "the server of %s did not answer within a minute: it goes on by itself",
                   record.name);
@@ -82,60 +71,14 @@ const struct cli_command cli_compact = {
 
 /* ---- set ---- */
 
-/* What is in use can only shrink by leaving for a store. */
-static int check_memory(const struct fsw_image *image, const struct fsw_record *record,
-                        struct fsw_params *params, struct fsw_error *err)
+static int set_one(const struct fsw_image *image, char *assignment, struct fsw_error *err)
 {
-    uint64_t stats[FSW_STAT_COUNT];
-    char used[FSW_SIZE_TEXT], wanted[FSW_SIZE_TEXT];
-
-    fsw_image_stats(image, stats);
-    if (params->memory < stats[FSW_STAT_MEM_USED_TOTAL] && record->overflow[0] == '\0')
-        return fsw_error(
-            err, -ENOSPC,
-            "memory=%s is less than the %s that are in use, and %s has no store to overflow to",
-            fsw_format_size(params->memory, wanted),
-            fsw_format_size(stats[FSW_STAT_MEM_USED_TOTAL], used), record->name);
-    /* What the image has already is not asked of the host again. */
-    uint64_t has = stats[FSW_STAT_MEM_LIMIT];
-    uint64_t memory = params->memory;
-    if (memory <= has)
-        return fsw_params_check_least(params, err);
-    int r = fsw_params_check_least(params, err);
-    params->memory = memory - has;
-    if (r == 0)
-        r = fsw_params_check_available(params, err);
-    params->memory = memory;
-    return r;
-}
-
-static int set_one(struct fsw_image *image, const struct fsw_record *record, char *assignment,
-                   struct fsw_error *err)
-{
-    struct fsw_params params;
     char *value = strchr(assignment, '=');
 
     if (value == NULL)
         return fsw_error(err, -EINVAL, "%s: say memory=SIZE or codec=CODEC", assignment);
     *value++ = '\0';
-    fsw_params_init(&params);
-    params.size = image->super->size;
-    memcpy(params.name, record->name, sizeof params.name);
-    int memory = strcmp(assignment, "memory") == 0, codec = strcmp(assignment, "codec") == 0;
-    if (!memory && !codec)
-        return fsw_error(err, -EINVAL,
-                         "%s= can't be changed while the device lives: memory= and codec= can",
-                         assignment);
-    int r = fsw_params_set(&params, assignment, value, err);
-    if (r == 0 && memory)
-        r = check_memory(image, record, &params, err);
-    if (r < 0)
-        return r;
-    if (memory)
-        atomic_store(&image->super->memory_limit, params.memory);
-    else
-        atomic_store(&image->super->codec, fsw_codec_word(params.codec, params.codec_level));
-    return 0;
+    return fsw_image_set(image, assignment, value, err);
 }
 
 static int set(int argc, char **argv)
@@ -150,7 +93,7 @@ static int set(int argc, char **argv)
     if (open_served(argv[1], &image, &record, &err) < 0)
         return cli_fail(&err);
     for (int i = 2; r == 0 && i < argc; i++)
-        r = set_one(&image, &record, argv[i], &err);
+        r = set_one(&image, argv[i], &err);
     fsw_image_detach(&image);
     return r < 0 ? cli_fail(&err) : CLI_OK;
 }

@@ -1,0 +1,135 @@
+/*
+ * steer.c: words in the image that ask the keeper for something (core/keeper.c answers them).
+ */
+#include "core/steer.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "common/clock.h"
+#include "common/parse.h"
+#include "core/codec/codec.h"
+#include "core/engine.h"
+
+static void pause_a_little(void)
+{
+    const struct timespec pause = {.tv_nsec = 20 * 1000 * 1000};
+    nanosleep(&pause, NULL);
+}
+
+/* What is in use can only shrink by leaving for a store. */
+static int check_memory(const struct fsw_image *image, struct fsw_params *params,
+                        struct fsw_error *err)
+{
+    uint64_t stats[FSW_STAT_COUNT];
+    char used[FSW_SIZE_TEXT], wanted[FSW_SIZE_TEXT];
+
+    fsw_image_stats(image, stats);
+    if (params->memory < stats[FSW_STAT_MEM_USED_TOTAL] && image->super->overflow[0] == '\0')
+        return fsw_error(
+            err, -ENOSPC,
+            "memory=%s is less than the %s that are in use, and %s has no store to overflow to",
+            fsw_format_size(params->memory, wanted),
+            fsw_format_size(stats[FSW_STAT_MEM_USED_TOTAL], used), image->super->name);
+    /* What the image has already is not asked of the host again. */
+    uint64_t has = stats[FSW_STAT_MEM_LIMIT];
+    uint64_t memory = params->memory;
+    int r = fsw_params_check_least(params, err);
+    if (memory <= has)
+        return r;
+    params->memory = memory - has;
+    if (r == 0)
+        r = fsw_params_check_available(params, err);
+    params->memory = memory;
+    return r;
+}
+
+int fsw_image_set(const struct fsw_image *image, const char *key, const char *value,
+                  struct fsw_error *err)
+{
+    int memory = strcmp(key, "memory") == 0, codec = strcmp(key, "codec") == 0;
+    struct fsw_params params;
+
+    if (!memory && !codec)
+        return fsw_error(err, -EINVAL,
+                         "%s= can't be changed while the device lives: memory= and codec= can",
+                         key);
+    fsw_params_init(&params);
+    params.size = image->super->size;
+    memcpy(params.name, image->super->name, sizeof params.name);
+    int r = fsw_params_set(&params, key, value, err);
+    if (r == 0 && memory)
+        r = check_memory(image, &params, err);
+    if (r < 0)
+        return r;
+    if (memory)
+        atomic_store(&image->super->memory_limit, params.memory);
+    else
+        atomic_store(&image->super->codec, fsw_codec_word(params.codec, params.codec_level));
+    return 0;
+}
+
+int fsw_image_compact(const struct fsw_image *image, uint64_t wait_ns)
+{
+    uint64_t asked = atomic_fetch_add(&image->super->compact_asked, 1) + 1;
+    uint64_t deadline = fsw_now_ns() + wait_ns;
+
+    while (atomic_load(&image->super->compact_answered) < asked) {
+        if (fsw_now_ns() > deadline)
+            return -ETIMEDOUT;
+        pause_a_little();
+    }
+    return 0;
+}
+
+/* ---- on a device ---- */
+
+int fsw_device_set(struct fsw_device *device, const char *key, const char *value,
+                   struct fsw_error *err)
+{
+    return fsw_image_set(&device->image, key, value, err);
+}
+
+int fsw_device_compact(struct fsw_device *device, uint64_t wait_ns)
+{
+    return fsw_image_compact(&device->image, wait_ns);
+}
+
+void fsw_device_forget_mem_used_max(struct fsw_device *device)
+{
+    fsw_stat_set(&device->image, FSW_STAT_MEM_USED_MAX, 0);
+}
+
+const char *fsw_device_overflow(const struct fsw_device *device)
+{
+    return device->image.super->overflow;
+}
+
+static size_t add_codec(char *at, size_t room, unsigned id, uint32_t word)
+{
+    const struct fsw_codec *codec = fsw_codec_by_id(id);
+    int level = fsw_codec_word_level(word), n;
+
+    if (codec == NULL || id == FSW_CODEC_SAME)
+        return 0;
+    if (id != (word & 0xff))
+        n = snprintf(at, room, "%s ", codec->name);
+    else if (codec->level_min == codec->level_max || level == codec->level_default)
+        n = snprintf(at, room, "[%s] ", codec->name);
+    else
+        n = snprintf(at, room, "[%s:%d] ", codec->name, level);
+    return (size_t)n < room ? (size_t)n : room - 1;
+}
+
+char *fsw_device_codecs(const struct fsw_device *device, char *text, size_t room)
+{
+    uint32_t word = atomic_load(&device->image.super->codec);
+    size_t used = 0;
+
+    for (unsigned id = 0; id < FSW_CODEC_MAX; id++)
+        used += add_codec(text + used, room - used, id, word);
+    text[used > 0 ? used - 1 : 0] = '\0';
+    return text;
+}

@@ -1,0 +1,34 @@
+/*
+ * steer.h: what people change while a device lives.
+ *
+ * Nothing here is done at once: it is asked for by a word in the image, and the device's keeper
+ * follows within a tenth of a second. So a front door and a command do the same, and the data path
+ * never waits for either.
+ */
+#ifndef FARSWAP_STEER_H
+#define FARSWAP_STEER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "farswap/device.h"
+
+/* memory= or codec=, with the values of the same parameters. -EINVAL, -ENOSPC (memory= below what
+ * is in use, and there is no store) or -ENOMEM, with a line that says what is allowed. Reads files
+ * of the kernel's. */
+int fsw_device_set(struct fsw_device *device, const char *key, const char *value,
+                   struct fsw_error *err);
+
+/* Asks for compaction and waits for its end: -ETIMEDOUT after wait_ns; it goes on then. */
+int fsw_device_compact(struct fsw_device *device, uint64_t wait_ns);
+
+/* From now on mem_used_max tells the most since now, as zram's file of that name does. */
+void fsw_device_forget_mem_used_max(struct fsw_device *device);
+
+/* "raw [lz4:4] zstd": every codec, the one that is in use in brackets. Returns text. */
+char *fsw_device_codecs(const struct fsw_device *device, char *text, size_t room);
+
+/* The store's URI; "" without one. */
+const char *fsw_device_overflow(const struct fsw_device *device);
+
+#endif
