@@ -7,9 +7,20 @@
 #ifndef FSW_STORE_REQUESTS_H
 #define FSW_STORE_REQUESTS_H
 
+#include <assert.h>
 #include <stddef.h>
 
 #include "farswap/store.h"
+
+/* What a caller owes a store. */
+static inline void fsw_request_check(const struct fsw_store_request *request)
+{
+    assert(request->done != NULL);
+    assert(request->verb == FSW_STORE_DROP ||
+           (request->length >= 1 && request->length <= FSW_SEGMENT_BYTES));
+    assert(request->verb != FSW_STORE_GET ||
+           request->offset <= FSW_SEGMENT_BYTES - request->length);
+}
 
 struct fsw_requests {
     struct fsw_store_request head;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "client/store/address.h"
+#include "client/store/file.h"
 #include "client/store/resp.h"
 
 /* Far more than any server takes; bounds what the greeting puts into a buffer. */
@@ -31,13 +32,13 @@ static int parse_uri(const char *uri, struct fsw_address *address, struct fsw_er
             return schemes[i].parse(address, uri + length, err);
     }
     return fsw_error(err, -EINVAL,
-                     "overflow=%s is no store: allowed are resp://HOST[:PORT] and "
-                     "resp+unix:///PATH",
+                     "overflow=%s is no store: allowed are resp://HOST[:PORT], resp+unix:///PATH "
+                     "and file:PATH",
                      uri);
 }
 
-int fsw_store_open(const struct fsw_store_options *options, struct fsw_store **ret_store,
-                   struct fsw_error *err)
+static int open_resp(const struct fsw_store_options *options, struct fsw_store **ret_store,
+                     struct fsw_error *err)
 {
     struct fsw_address address;
     int r = parse_uri(options->uri, &address, err);
@@ -56,4 +57,14 @@ int fsw_store_open(const struct fsw_store_options *options, struct fsw_store **r
     if (r < 0)
         return fsw_error(err, r, "no memory for the store's buffers");
     return 0;
+}
+
+int fsw_store_open(const struct fsw_store_options *options, struct fsw_store **ret_store,
+                   struct fsw_error *err)
+{
+    static const char file[] = "file:";
+
+    if (strncmp(options->uri, file, sizeof file - 1) == 0)
+        return file_store_new(options->uri + sizeof file - 1, ret_store, err);
+    return open_resp(options, ret_store, err);
 }

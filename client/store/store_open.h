@@ -7,7 +7,7 @@
 #include "farswap/store.h"
 
 struct fsw_store_options {
-    const char *uri;      /* resp://HOST[:PORT] (default port 6390) or resp+unix:///PATH */
+    const char *uri;      /* resp://HOST[:PORT] (default port 6390), resp+unix:///PATH, file:PATH */
     const char *password; /* NULL: none. Copied, wiped at close */
     int plaintext; /* 1: what leaves this host may do so unencrypted (overflow-plaintext=yes) */
 };

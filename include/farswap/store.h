@@ -7,9 +7,9 @@
  *
  * Verbs are asynchronous. The caller owns a struct fsw_store_request and the bytes it points at;
  * from submit() until done() they belong to the store. done() is called exactly once for every
- * submitted request, also when the store is closed, on the store's own thread (or, for a store that
- * can answer at once, inside submit()): it must neither block nor submit() while holding a lock
- * that a submitter holds.
+ * submitted request, also when the store is closed, on a thread of the store's, several at once if it
+ * has several (or, for a store that can answer at once, inside submit()): it must neither block nor
+ * submit() while holding a lock that a submitter holds.
  *
  * What a result means to the engine:
  *   FSW_STORE_OK           done; for PUT, `copies` says which copies were acknowledged (bit 0: the

@@ -1,8 +1,8 @@
 /*
- * test_store_contract.c: what every store promises (farswap/store.h), against a real server.
- *     test_store_contract redis|farswapd BINARY [unix]
+ * test_store_contract.c: what every store promises (farswap/store.h), against the real thing.
+ *     test_store_contract PLACE        (see test_store_place.h)
  */
-#include "test_store_server.h"
+#include "test_store_place.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -15,23 +15,19 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "client/store/keys.h"
 #include "common/clock.h"
 
-static struct server server;
+static struct place place;
 
 struct fixture {
     struct fsw_device_id device;
     struct fsw_store *store;
-    uint8_t *bytes, *back; /* a segment each */
 };
 
 static int setup_idle(void **state)
 {
     struct fixture *f = calloc(1, sizeof *f);
 
-    f->bytes = malloc(FSW_SEGMENT_BYTES);
-    f->back = malloc(FSW_SEGMENT_BYTES);
     f->device = device_random();
     *state = f;
     return 0;
@@ -43,7 +39,7 @@ static int setup(void **state)
 
     setup_idle(state);
     f = *state;
-    f->store = store_started(&server, &f->device);
+    f->store = place_started(&place, &f->device);
     return 0;
 }
 
@@ -53,8 +49,6 @@ static int teardown(void **state)
 
     if (f->store != NULL)
         f->store->ops->close(f->store);
-    free(f->bytes);
-    free(f->back);
     free(f);
     return 0;
 }
@@ -62,30 +56,55 @@ static int teardown(void **state)
 static void test_put_get_range_drop(void **state)
 {
     struct fixture *f = *state;
-    static const uint32_t ranges[][2] = {
-        {0, 1}, {0, FSW_SEGMENT_BYTES}, {1, 4096}, {FSW_SEGMENT_BYTES - 1, 1}, {30000, 17}};
+    static const uint32_t objects[][2] = {{0, 1}, {0, 163}, {1, 10}, {70, 1}, {162, 1}};
+    uint32_t last = FSW_SEGMENT_BYTES / PLACE_OBJECT * PLACE_OBJECT;
 
-    fill_segment(f->bytes, FSW_SEGMENT_BYTES, 7);
-    assert_int_equal(do_put(f->store, 7, f->bytes, FSW_SEGMENT_BYTES), FSW_STORE_OK);
-    for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++) {
-        memset(f->back, 0xee, FSW_SEGMENT_BYTES);
-        assert_int_equal(do_get(f->store, 7, f->back, ranges[i][0], ranges[i][1], 5000),
+    assert_int_equal(segment_put(f->store, 7, FSW_SEGMENT_BYTES), FSW_STORE_OK);
+    for (size_t i = 0; i < sizeof objects / sizeof *objects; i++)
+        assert_int_equal(segment_get(f->store, 7, objects[i][0] * PLACE_OBJECT,
+                                     objects[i][1] * PLACE_OBJECT, 5000),
                          FSW_STORE_OK);
-        assert_memory_equal(f->back, f->bytes + ranges[i][0], ranges[i][1]);
-        if (ranges[i][1] < FSW_SEGMENT_BYTES)
-            assert_int_equal(f->back[ranges[i][1]], 0xee);
+    assert_int_equal(segment_get(f->store, 7, last, FSW_SEGMENT_BYTES - last, 5000), FSW_STORE_OK);
+    assert_int_equal(segment_get(f->store, 7, 0, FSW_SEGMENT_BYTES, 5000), FSW_STORE_OK);
+    assert_int_equal(do_drop(f->store, 7), FSW_STORE_OK);
+    assert_int_equal(segment_get(f->store, 7, 0, PLACE_OBJECT, 5000), FSW_STORE_GONE);
+    assert_int_equal(do_drop(f->store, 7), FSW_STORE_OK);
+}
+
+static void test_every_length(void **state)
+{
+    struct fixture *f = *state;
+
+    for (uint32_t length = 48; length < FSW_SEGMENT_BYTES; length += 16 * 97) {
+        assert_int_equal(segment_put(f->store, length, length), FSW_STORE_OK);
+        assert_int_equal(segment_get(f->store, length, 0, length, 5000), FSW_STORE_OK);
+        assert_int_equal(do_drop(f->store, length), FSW_STORE_OK);
     }
-    assert_int_equal(do_drop(f->store, 7), FSW_STORE_OK);
-    assert_int_equal(do_get(f->store, 7, f->back, 0, 1, 5000), FSW_STORE_GONE);
-    assert_int_equal(do_drop(f->store, 7), FSW_STORE_OK);
+}
+
+/* A row is used again once its segment was dropped. */
+static void test_row_is_used_again(void **state)
+{
+    struct fixture *f = *state;
+
+    for (uint64_t id = 5; id < 20 * 65536; id += 65536) {
+        assert_int_equal(segment_put(f->store, id, 20 * PLACE_OBJECT), FSW_STORE_OK);
+        assert_int_equal(segment_get(f->store, id, 19 * PLACE_OBJECT, PLACE_OBJECT, 5000),
+                         FSW_STORE_OK);
+        assert_int_equal(segment_get(f->store, id + 65536, 0, PLACE_OBJECT, 5000), FSW_STORE_GONE);
+        assert_int_equal(do_drop(f->store, id), FSW_STORE_OK);
+        assert_int_equal(segment_get(f->store, id, 0, PLACE_OBJECT, 5000), FSW_STORE_GONE);
+    }
 }
 
 static void test_put_says_which_copy(void **state)
 {
     struct fixture *f = *state;
+    uint8_t bytes[PLACE_OBJECT];
     struct call call;
 
-    call_prepare(&call, FSW_STORE_PUT, 1, f->bytes, 0, 100, 5000);
+    segment_fill(bytes, sizeof bytes, 1);
+    call_prepare(&call, FSW_STORE_PUT, 1, bytes, 0, sizeof bytes, 5000);
     call_submit(f->store, &call);
     assert_int_equal(call_wait(&call), FSW_STORE_OK);
     assert_int_equal(call.request.copies, 1);
@@ -95,37 +114,37 @@ static void test_id_never_put_is_gone(void **state)
 {
     struct fixture *f = *state;
 
-    assert_int_equal(do_get(f->store, 12345, f->back, 100, 100, 5000), FSW_STORE_GONE);
+    assert_int_equal(segment_get(f->store, 12345, PLACE_OBJECT, PLACE_OBJECT, 5000),
+                     FSW_STORE_GONE);
 }
 
 static void test_range_beyond_the_segment_is_corrupt(void **state)
 {
     struct fixture *f = *state;
 
-    assert_int_equal(do_put(f->store, 3, f->bytes, 100), FSW_STORE_OK);
-    assert_int_equal(do_get(f->store, 3, f->back, 50, 100, 5000), FSW_STORE_CORRUPT);
+    assert_int_equal(segment_put(f->store, 3, 2 * PLACE_OBJECT), FSW_STORE_OK);
+    assert_int_equal(segment_get(f->store, 3, PLACE_OBJECT, 2 * PLACE_OBJECT, 5000),
+                     FSW_STORE_CORRUPT);
 }
 
 static void test_without_sentinel_nothing_is_gone(void **state)
 {
     struct fixture *f = *state;
     struct fsw_store_health health;
-    char sentinel[FSW_KEY_TEXT];
     uint64_t start;
 
-    fsw_key_sentinel(sentinel, &f->device);
-    assert_int_equal(do_put(f->store, 1, f->bytes, 100), FSW_STORE_OK);
-    assert_int_equal(server_ask(&server, "UNLINK %s", sentinel), 1);
+    assert_int_equal(segment_put(f->store, 1, PLACE_OBJECT), FSW_STORE_OK);
+    place_spoil_sentinel(&place, &f->device, 0);
     start = fsw_now_ns();
-    assert_int_equal(do_get(f->store, 2, f->back, 0, 1, 400), FSW_STORE_UNREACHABLE);
+    assert_int_equal(segment_get(f->store, 2, 0, PLACE_OBJECT, 400), FSW_STORE_UNREACHABLE);
     assert_in_range((fsw_now_ns() - start) / FSW_NS_PER_MS, 400, 600);
     f->store->ops->health(f->store, &health);
     assert_non_null(strstr(health.last_error, "emptied"));
-    assert_int_equal(do_get(f->store, 1, f->back, 0, 100, 5000), FSW_STORE_OK);
-    assert_int_equal(do_put(f->store, 4, f->bytes, 100), FSW_STORE_OK);
+    assert_int_equal(segment_get(f->store, 1, 0, PLACE_OBJECT, 5000), FSW_STORE_OK);
+    assert_int_equal(segment_put(f->store, 4, PLACE_OBJECT), FSW_STORE_OK);
     /* another device's sentinel, or another life's, is not ours */
-    freeReplyObject(server_command(&server, "SET %s other", sentinel));
-    assert_int_equal(do_get(f->store, 2, f->back, 0, 1, 300), FSW_STORE_UNREACHABLE);
+    place_spoil_sentinel(&place, &f->device, 1);
+    assert_int_equal(segment_get(f->store, 2, 0, PLACE_OBJECT, 300), FSW_STORE_UNREACHABLE);
 }
 
 struct worker {
@@ -138,20 +157,19 @@ struct worker {
 static void *work(void *opaque)
 {
     struct worker *worker = opaque;
-    uint8_t bytes[2000], back[2000];
 
     for (unsigned i = 0; i < 20; i++) {
         uint64_t id = worker->number * 1000 + i;
-        uint32_t offset = i * 50;
+        uint32_t offset = i % 3 * PLACE_OBJECT;
 
-        fill_segment(bytes, sizeof bytes, id);
-        worker->wrong += do_put(worker->store, id, bytes, sizeof bytes) != FSW_STORE_OK;
-        worker->wrong += do_get(worker->store, id, back, offset, 1000, 5000) != FSW_STORE_OK;
-        worker->wrong += memcmp(back, bytes + offset, 1000) != 0;
+        worker->wrong += segment_put(worker->store, id, 5 * PLACE_OBJECT) != FSW_STORE_OK;
+        worker->wrong +=
+            segment_get(worker->store, id, offset, 2 * PLACE_OBJECT, 5000) != FSW_STORE_OK;
         if (i % 2 == 0)
             continue;
         worker->wrong += do_drop(worker->store, id) != FSW_STORE_OK;
-        worker->wrong += do_get(worker->store, id, back, offset, 1000, 5000) != FSW_STORE_GONE;
+        worker->wrong +=
+            segment_get(worker->store, id, offset, 2 * PLACE_OBJECT, 5000) != FSW_STORE_GONE;
     }
     return NULL;
 }
@@ -174,41 +192,46 @@ static void test_many_threads_submit(void **state)
     assert_int_equal(health.puts, 64 * 20);
     assert_int_equal(health.gets, 64 * 30);
     assert_int_equal(health.drops, 64 * 10);
-    assert_true(health.bytes_out > 64 * 20 * 2000);
-    assert_true(health.bytes_in > 64 * 20 * 1000);
+    assert_true(health.bytes_out >= 64 * 20 * 5 * PLACE_OBJECT);
+    assert_true(health.bytes_in >= 64 * 20 * 2 * PLACE_OBJECT);
 }
 
 /* One batch larger than the windows and the buffers. */
 static void test_a_large_batch(void **state)
 {
-    enum { N = 300, M = 3000 };
+    enum { N = 300, M = 3000, LENGTH = 50 * PLACE_OBJECT };
     struct fixture *f = *state;
     struct call *puts = calloc(N, sizeof *puts), *gets = calloc(M, sizeof *gets);
     struct fsw_store_request *requests[M];
-    uint8_t *bytes = malloc((size_t)N * 20000), *back = malloc((size_t)M * 100);
+    uint8_t *bytes = malloc((size_t)N * LENGTH), *back = malloc((size_t)M * PLACE_OBJECT);
+    uint8_t *original = malloc(LENGTH);
 
     for (size_t i = 0; i < N; i++) {
-        fill_segment(bytes + i * 20000, 20000, i);
-        call_prepare(&puts[i], FSW_STORE_PUT, i, bytes + i * 20000, 0, 20000, 0);
+        segment_fill(bytes + i * LENGTH, LENGTH, i);
+        call_prepare(&puts[i], FSW_STORE_PUT, i, bytes + i * LENGTH, 0, LENGTH, 0);
         requests[i] = &puts[i].request;
     }
     f->store->ops->submit(f->store, requests, N);
     for (size_t i = 0; i < N; i++)
         assert_int_equal(call_wait(&puts[i]), FSW_STORE_OK);
     for (size_t i = 0; i < M; i++) {
-        call_prepare(&gets[i], FSW_STORE_GET, i % N, back + i * 100, (uint32_t)i, 100, 0);
+        call_prepare(&gets[i], FSW_STORE_GET, i % N, back + i * PLACE_OBJECT,
+                     (uint32_t)i % 50 * PLACE_OBJECT, PLACE_OBJECT, 0);
         requests[i] = &gets[i].request;
     }
     f->store->ops->submit(f->store, requests, M);
     for (size_t i = 0; i < M; i++) {
         assert_int_equal(call_wait(&gets[i]), FSW_STORE_OK);
-        assert_memory_equal(back + i * 100, bytes + i % N * 20000 + i, 100);
+        segment_fill(original, LENGTH, i % N);
+        assert_memory_equal(back + i * PLACE_OBJECT, original + i % 50 * PLACE_OBJECT,
+                            PLACE_OBJECT);
         assert_int_equal(gets[i].done, 1);
     }
     free(puts);
     free(gets);
     free(bytes);
     free(back);
+    free(original);
 }
 
 struct seen {
@@ -236,14 +259,17 @@ static int stop_at_first(uint64_t id, void *opaque)
 static void put_many(struct fixture *f, unsigned n)
 {
     struct call *calls = calloc(n, sizeof *calls);
+    uint8_t *bytes = calloc(n, PLACE_OBJECT);
 
     for (unsigned i = 0; i < n; i++) {
-        call_prepare(&calls[i], FSW_STORE_PUT, i, f->bytes, 0, 10, 0);
+        segment_fill(bytes + i * PLACE_OBJECT, PLACE_OBJECT, i);
+        call_prepare(&calls[i], FSW_STORE_PUT, i, bytes + i * PLACE_OBJECT, 0, PLACE_OBJECT, 0);
         call_submit(f->store, &calls[i]);
     }
     for (unsigned i = 0; i < n; i++)
         assert_int_equal(call_wait(&calls[i]), FSW_STORE_OK);
     free(calls);
+    free(bytes);
 }
 
 static void test_list_and_forget(void **state)
@@ -268,16 +294,16 @@ static void test_list_and_forget(void **state)
     assert_int_equal(f->store->ops->forget(f->store, &f->device, &count, &err), 0);
     assert_int_equal(count, 0);
     /* and only of that device: the other still has its segments and its sentinel */
-    assert_int_equal(do_get(other->store, 9, f->back, 0, 10, 5000), FSW_STORE_OK);
-    assert_int_equal(do_get(other->store, 10, f->back, 0, 10, 5000), FSW_STORE_GONE);
-    assert_int_equal(do_get(f->store, 9, f->back, 0, 10, 300), FSW_STORE_UNREACHABLE);
+    assert_int_equal(segment_get(other->store, 9, 0, PLACE_OBJECT, 5000), FSW_STORE_OK);
+    assert_int_equal(segment_get(other->store, 10, 0, PLACE_OBJECT, 5000), FSW_STORE_GONE);
+    assert_int_equal(segment_get(f->store, 9, 0, PLACE_OBJECT, 300), FSW_STORE_UNREACHABLE);
     teardown((void **)&other);
 }
 
 static void test_list_before_start(void **state)
 {
     struct fixture *f = *state;
-    struct fsw_store *second = store_open(server_uri(&server), server.password);
+    struct fsw_store *second = place_open(&place, &f->device);
     struct seen seen = {{0}, 0};
     struct fsw_error err;
 
@@ -291,7 +317,7 @@ static void test_list_before_start(void **state)
 static void test_starts_in_a_child(void **state)
 {
     struct fixture *f = *state;
-    struct fsw_store *store = store_open(server_uri(&server), server.password);
+    struct fsw_store *store = place_open(&place, &f->device);
     struct fsw_error err = {""};
     int status;
     pid_t child;
@@ -325,20 +351,24 @@ static void test_done_may_submit(void **state)
 {
     struct fixture *f = *state;
     struct call first, second;
+    uint8_t bytes[PLACE_OBJECT], back[PLACE_OBJECT];
 
     chain_store = f->store;
     chain_next = &second;
-    call_prepare(&first, FSW_STORE_PUT, 1, f->bytes, 0, 100, 5000);
-    call_prepare(&second, FSW_STORE_GET, 1, f->back, 0, 100, 5000);
+    segment_fill(bytes, sizeof bytes, 1);
+    call_prepare(&first, FSW_STORE_PUT, 1, bytes, 0, sizeof bytes, 5000);
+    call_prepare(&second, FSW_STORE_GET, 1, back, 0, sizeof back, 5000);
     first.request.done = submit_next;
     call_submit(f->store, &first);
     assert_int_equal(call_wait(&second), FSW_STORE_OK);
-    assert_memory_equal(f->bytes, f->back, 100);
+    segment_fill(bytes, sizeof bytes, 1);
+    assert_memory_equal(bytes, back, sizeof back);
 }
 
 static void test_close_without_start(void **state)
 {
-    struct fsw_store *store = store_open(server_uri(&server), "secret");
+    struct fsw_device_id device = device_random();
+    struct fsw_store *store = place_open(&place, &device);
 
     store->ops->close(store);
 }
@@ -347,6 +377,8 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_put_get_range_drop, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_every_length, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_row_is_used_again, setup, teardown),
         cmocka_unit_test_setup_teardown(test_put_says_which_copy, setup, teardown),
         cmocka_unit_test_setup_teardown(test_id_never_put_is_gone, setup, teardown),
         cmocka_unit_test_setup_teardown(test_range_beyond_the_segment_is_corrupt, setup, teardown),
@@ -361,9 +393,9 @@ int main(int argc, char **argv)
     };
     int failed;
 
-    server_choose(&server, argc, argv);
-    server_start(&server);
+    place_choose(&place, argc, argv);
+    place_start(&place);
     failed = cmocka_run_group_tests(tests, NULL, NULL);
-    server_stop(&server);
+    place_stop(&place);
     return failed;
 }

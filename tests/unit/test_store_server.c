@@ -202,11 +202,16 @@ static void start_janitor(struct server *server)
     server->alive = ends[1];
 }
 
-void server_start(struct server *server)
+void server_directory(struct server *server)
 {
-    strcpy(server->dir, "/tmp/fsw-store-XXXXXX");
+    strcpy(server->dir, "/var/tmp/fsw-store-XXXXXX"); /* not /tmp, which may be memory */
     assert_non_null(mkdtemp(server->dir));
     start_janitor(server);
+}
+
+void server_start(struct server *server)
+{
+    server_directory(server);
     snprintf(server->socket, sizeof server->socket, "%s/socket", server->dir);
     server->port = free_port();
     server_restart(server);
@@ -328,7 +333,8 @@ void store_start(struct fsw_store *store, const struct fsw_device_id *device)
 {
     struct fsw_error err = {""};
 
-    if (store->ops->probe(store, &err) < 0 || store->ops->start(store, device, SENTINEL, 0, &err) < 0)
+    if (store->ops->probe(store, &err) < 0 ||
+        store->ops->start(store, device, SENTINEL, 0, &err) < 0)
         fail_msg("%s", err.text);
 }
 
@@ -369,6 +375,7 @@ void call_prepare(struct call *call, enum fsw_store_verb verb, uint64_t id, void
     memset(call, 0, sizeof *call);
     call->request = (struct fsw_store_request){
         .verb = verb,
+        .row = (uint32_t)(id % 65536) + 1,
         .id = id,
         .bytes = bytes,
         .offset = offset,

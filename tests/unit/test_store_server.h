@@ -17,7 +17,6 @@
 /* Of a device that a test makes. */
 #define SENTINEL 0x5e47191eull
 
-
 enum server_kind { SERVER_REDIS, SERVER_FARSWAPD };
 
 struct server {
@@ -38,6 +37,8 @@ struct server {
 /* "redis PATH [unix]" or "farswapd PATH [unix]" from main's arguments. Exits with usage. */
 void server_choose(struct server *server, int argc, char **argv);
 
+/* Makes the directory only; server_stop() removes it. */
+void server_directory(struct server *server);
 /* Makes the directory, picks a port, starts, waits until it answers. Fails the test otherwise. */
 void server_start(struct server *server);
 /* Starts it again, same place: with what it has kept, if it keeps anything. */
@@ -74,12 +75,13 @@ struct call {
 
 /* Opens (fails the test if it can't) and starts for the device. */
 struct fsw_store *store_open(const char *uri, const char *password);
+void store_start(struct fsw_store *store, const struct fsw_device_id *device);
 struct fsw_store *store_started(struct server *server, const struct fsw_device_id *device);
 
 /* A device of this test's own. */
 struct fsw_device_id device_random(void);
 
-/* deadline_ms: from now; 0: none. */
+/* deadline_ms: from now; 0: none. The row is id modulo 65536, plus 1. */
 void call_prepare(struct call *call, enum fsw_store_verb verb, uint64_t id, void *bytes,
                   uint32_t offset, uint32_t length, unsigned deadline_ms);
 void call_submit(struct fsw_store *store, struct call *call);

@@ -39,7 +39,8 @@ static const struct {
     {"resp://128.0.0.1", 0, -EINVAL, "overflow-plaintext=yes"},
     {"resp://0.0.0.0", 0, -EINVAL, "overflow-plaintext=yes"},
     {"resp://[::ffff:10.0.0.2]", 0, -EINVAL, "overflow-plaintext=yes"},
-    {"redis://127.0.0.1", 0, -EINVAL, "resp://HOST[:PORT] and resp+unix:///PATH"},
+    {"file:/var/tmp/overflow", 0, 0, ""},
+    {"redis://127.0.0.1", 0, -EINVAL, "resp://HOST[:PORT], resp+unix:///PATH and file:PATH"},
     {"127.0.0.1:6390", 0, -EINVAL, "allowed are"},
     {"", 0, -EINVAL, "allowed are"},
     {"resp://", 0, -EINVAL, "HOST[:PORT]"},
@@ -56,6 +57,9 @@ static const struct {
     {"resp://no-such-host.invalid", 1, -ENOENT, "can't be found"},
     {"resp+unix://run/x", 0, -EINVAL, "resp+unix:///PATH"},
     {"resp+unix://", 0, -EINVAL, "resp+unix:///PATH"},
+    {"file:overflow", 0, -EINVAL, "absolute path"},
+    {"file:", 0, -EINVAL, "absolute path"},
+    {"file:/var/tmp/", 0, -EINVAL, "absolute path"},
 };
 
 static void test_uris(void **state)

@@ -1,0 +1,68 @@
+/*
+ * report.c: what a store says of itself.
+ */
+#include "client/store/report.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "common/clock.h"
+
+void report_init(struct report *report)
+{
+    memset(report, 0, sizeof *report);
+    pthread_mutex_init(&report->lock, NULL);
+    report->since = fsw_now_ns();
+}
+
+void report_deinit(struct report *report)
+{
+    pthread_mutex_destroy(&report->lock);
+}
+
+void report_say(struct report *report, const char *what, const char *why)
+{
+    FSW_LOCK_SCOPE(&report->lock);
+    snprintf(report->last_error, sizeof report->last_error, "%s%s%s", what, why ? ": " : "",
+             why ? why : "");
+}
+
+void report_connected(struct report *report, int connected)
+{
+    FSW_LOCK_SCOPE(&report->lock);
+    if (connected == report->connected)
+        return;
+    report->connected = connected;
+    report->since = fsw_now_ns();
+}
+
+void report_health(struct report *report, struct fsw_store_health *ret_health)
+{
+    *ret_health = (struct fsw_store_health){
+        .puts = report->answered[FSW_STORE_PUT],
+        .gets = report->answered[FSW_STORE_GET],
+        .drops = report->answered[FSW_STORE_DROP],
+        .bytes_out = report->bytes_out,
+        .bytes_in = report->bytes_in,
+        .reconnects = report->reconnects,
+        .retries = report->retries,
+        .errors = report->errors,
+    };
+    FSW_LOCK_SCOPE(&report->lock);
+    ret_health->connected = report->connected;
+    ret_health->since = report->since;
+    memcpy(ret_health->last_error, report->last_error, sizeof report->last_error);
+}
+
+void report_finish(struct report *report, struct fsw_store_request *request,
+                   enum fsw_store_result result)
+{
+    request->result = result;
+    request->copies = request->verb == FSW_STORE_PUT && result == FSW_STORE_OK;
+    if (result != FSW_STORE_UNREACHABLE)
+        report->answered[request->verb]++;
+    if (result != FSW_STORE_OK)
+        report->errors++;
+    request->done(request);
+}

@@ -1,0 +1,87 @@
+/*
+ * slots.h: a file of slots, as it lies on a disk. Blocking calls; no threads, no requests.
+ *
+ *     0          64 KiB       128 KiB
+ *     ┌─────────┬────────────┬────────────┬──
+ *     │ header  │ slot 1     │ slot 2     │ …        slot = row; there is no row 0
+ *     └─────────┴────────────┴────────────┴──
+ *     header   magic, device id, sentinel, check
+ *     slot     segment id, length, check (16 bytes), then the segment's bytes; a hole if empty
+ *
+ *   S1  A slot whose check fits (it covers device, row, id and length) holds that segment whole: it
+ *       is written by one call at a time, and its writer is answered only after that.
+ *   S2  The header belongs to one device. A file of another, or of another program, is refused.
+ *   S3  One process at a time writes: it holds the file's flock, which a killed one keeps until its
+ *       last write has ended.
+ *
+ * Errors: 0 or negative errno. All offsets and lengths of I/O are multiples of SLOTS_BLOCK, from
+ * buffers that are aligned to it: what direct I/O needs on every disk.
+ */
+#ifndef FSW_STORE_SLOTS_H
+#define FSW_STORE_SLOTS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "farswap/store.h"
+
+#define SLOTS_BLOCK 4096u
+#define SLOTS_HEAD 16u /* of a slot, before its segment */
+#define SLOTS_BYTES 65536u
+_Static_assert(SLOTS_HEAD + FSW_SEGMENT_BYTES <= SLOTS_BYTES, "a segment fits its slot");
+
+struct slots {
+    int fd; /* -1: not open */
+    int direct;
+    struct fsw_device_id device;
+    _Atomic uint64_t sentinel; /* 0: shows none */
+};
+
+/* A buffer for the calls below: SLOTS_BYTES, aligned, touched. NULL: no memory. free() frees it. */
+void *slots_buffer(void);
+
+/* Whether a device could have its slots at path: regular file or none, in a folder that is there,
+ * ours to write, on a disk, with room. Changes nothing. One line in err. */
+int slots_probe(const char *path, struct fsw_error *err);
+
+/* Opens, or makes, the device's file, locks it, and makes it 0600. With `planted` the device has
+ * used it before: if it is empty or shows another sentinel, *ret_emptied is 1 and it shows none from
+ * now on. Else the sentinel is written. Direct I/O where the file system has it, unless !direct.
+ *     -EBUSY   another process holds it (perhaps one that was killed, whose last write hangs)
+ *     -EEXIST  it is another device's     -EINVAL  it is no file of slots
+ * One line in err. */
+int slots_open(struct slots *slots, const char *path, const struct fsw_device_id *device,
+               uint64_t sentinel, int planted, int direct, int *ret_emptied, struct fsw_error *err);
+void slots_close(struct slots *slots);
+
+/* 1 if the file still begins with the header of slots_open(), sentinel and all. */
+int slots_shows_sentinel(const struct slots *slots, void *buffer);
+
+/* Stores the segment whose bytes are at buffer + SLOTS_HEAD. The rest of the buffer is overwritten.
+ * After an error the slot may hold anything: slots_drop() it. */
+int slots_put(const struct slots *slots, uint32_t row, uint64_t id, uint32_t length, void *buffer);
+
+/* Reads a range of the segment; *ret_at: where in the buffer it is. *length_known: the segment's
+ * length if the slot is known to hold it; 0: its head is read and compared, and tells. -ENOENT: the
+ * slot holds another segment or none. -EUCLEAN: its head is damaged. -ERANGE: the segment ends
+ * before the range does. */
+int slots_get(const struct slots *slots, uint32_t row, uint64_t id, uint32_t *length_known,
+              uint32_t offset, uint32_t length, void *buffer, const void **ret_at);
+
+/* Empties the slot and gives its blocks back. */
+int slots_drop(const struct slots *slots, uint32_t row, void *buffer);
+
+/* Every segment in the file at path, if that is the device's: each(row, id). Without a file, or with
+ * another device's, there are none. Stops when `each` returns non-zero, and returns that. */
+int slots_walk(const char *path, const struct fsw_device_id *device,
+               int (*each)(uint32_t row, uint64_t id, void *opaque), void *opaque,
+               struct fsw_error *err);
+
+/* Empties the device's file and removes it. Without one, or with another device's: nothing. -EBUSY:
+ * another process holds it. */
+int slots_remove(const char *path, const struct fsw_device_id *device, struct fsw_error *err);
+
+/* Empties the file that is open: no segments, no sentinel. */
+int slots_clear(struct slots *slots);
+
+#endif

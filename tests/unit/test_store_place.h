@@ -1,0 +1,46 @@
+/*
+ * test_store_place.h: where a store's segments go in a test: any of the real ones, by words.
+ *
+ *     redis BINARY [unix] | farswapd BINARY [unix] | file
+ *
+ * And segments as the engine packs them, which every store takes: objects of PLACE_OBJECT bytes, the
+ * last one shorter.
+ */
+#ifndef FSW_TEST_STORE_PLACE_H
+#define FSW_TEST_STORE_PLACE_H
+
+#include "test_store_server.h"
+
+#define PLACE_OBJECT 400u
+
+struct place {
+    int is_file;
+    struct server server; /* of a file: only its directory */
+};
+
+/* From main's arguments. Exits with usage. */
+void place_choose(struct place *place, int argc, char **argv);
+void place_start(struct place *place);
+void place_stop(struct place *place);
+
+/* Fails the test if it can't. */
+struct fsw_store *place_open(struct place *place, const struct fsw_device_id *device);
+struct fsw_store *place_started(struct place *place, const struct fsw_device_id *device);
+
+/* The device's file. */
+void place_path(const struct place *place, const struct fsw_device_id *device, char path[128]);
+
+/* The device's sentinel is not there any more, or (other) is another's; segments stay. */
+void place_spoil_sentinel(struct place *place, const struct fsw_device_id *device, int other);
+
+/* A segment that only this id has. */
+void segment_fill(void *bytes, uint32_t length, uint64_t id);
+
+/* Puts that segment. */
+enum fsw_store_result segment_put(struct fsw_store *store, uint64_t id, uint32_t length);
+
+/* Gets a range that begins with an object: the result, or -1 if it is OK and the content wrong. */
+int segment_get(struct fsw_store *store, uint64_t id, uint32_t offset, uint32_t length,
+                unsigned deadline_ms);
+
+#endif
