@@ -19,6 +19,7 @@ USES = {
     "common": [],
     "core": ["common"],
     "client/store": ["common"],
+    "client/door": ["common", "client/store"],
     "server": ["common"],
 }
 

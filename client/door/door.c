@@ -1,0 +1,91 @@
+/*
+ * door.c: from parameters to a device that can be served.
+ */
+#include "client/door/door.h"
+
+#include <stddef.h>
+
+#include "client/store/store_open.h"
+#include "common/rights.h"
+
+void fsw_door_init(struct fsw_door *door)
+{
+    *door = (struct fsw_door){.store = NULL};
+    fsw_params_init(&door->params);
+}
+
+int fsw_door_set(struct fsw_door *door, const char *key, const char *value, struct fsw_error *err)
+{
+    return fsw_params_set(&door->params, key, value, err);
+}
+
+int fsw_door_check(struct fsw_door *door, struct fsw_error *err)
+{
+    if (door->params.name[0] == '\0')
+        return fsw_params_check(&door->params, err);
+    int r = fsw_device_complete_params(&door->params, err);
+    return r == 0 ? fsw_params_check(&door->params, err) : r < 0 ? r : 0;
+}
+
+static void close_store(struct fsw_door *door)
+{
+    if (door->store != NULL)
+        door->store->ops->close(door->store);
+    door->store = NULL;
+}
+
+int fsw_door_probe(struct fsw_door *door, struct fsw_error *err)
+{
+    const struct fsw_params *params = &door->params;
+    const struct fsw_store_options options = {
+        .uri = params->overflow,
+        .password = params->overflow_password[0] ? params->overflow_password : NULL,
+        .plaintext = params->overflow_plaintext,
+    };
+
+    if (params->overflow[0] == '\0')
+        return 0;
+    int r = fsw_store_open(&options, &door->store, err);
+    if (r < 0)
+        return r;
+    r = door->store->ops->probe(door->store, err);
+    if (r < 0)
+        close_store(door);
+    return r;
+}
+
+int fsw_door_open(struct fsw_door *door, int wait, struct fsw_error *err)
+{
+    int r = fsw_device_open(&door->params, FSW_OPEN_NEW_OR_EXISTING, wait, door->store,
+                            &door->device, err);
+
+    if (r < 0)
+        close_store(door);
+    door->store = NULL;
+    fsw_params_wipe(&door->params);
+    return r;
+}
+
+void fsw_door_warn(const struct fsw_door *door, void (*warn)(const char *line))
+{
+    fsw_rights_check(warn);
+    if (!fsw_device_memory_locked(door->device))
+        warn("can't lock the image (CAP_IPC_LOCK): the kernel may swap the pool out");
+}
+
+int fsw_door_serve(struct fsw_door *door, struct fsw_error *err)
+{
+    fsw_rights_take();
+    fsw_device_after_mlockall(door->device);
+    int r = fsw_device_start(door->device, err);
+    if (r < 0)
+        fsw_door_abandon(door);
+    return r;
+}
+
+void fsw_door_abandon(struct fsw_door *door)
+{
+    if (door->device != NULL)
+        fsw_device_discard_image(door->device);
+    door->device = NULL;
+}

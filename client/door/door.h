@@ -1,0 +1,46 @@
+/*
+ * door.h: what every front door does before it can serve: parameters, store, device, rights.
+ *
+ *      set ... check ─> probe ─> open ─(fork)─> serve
+ *
+ * A door that forks calls serve in the child. Errors leave one line in err and the door closed but
+ * for its parameters; only the program prints.
+ */
+#ifndef FSW_DOOR_H
+#define FSW_DOOR_H
+
+#include "farswap/device.h"
+
+struct fsw_door {
+    struct fsw_params params;
+    struct fsw_store *store;   /* opened and probed, until the device owns it */
+    struct fsw_device *device; /* from open on */
+};
+
+void fsw_door_init(struct fsw_door *door);
+
+/* One parameter, as people type it. As fsw_params_set. */
+int fsw_door_set(struct fsw_door *door, const char *key, const char *value, struct fsw_error *err);
+
+/* All are set. What an image that is there knows need not be said again; for a new one, nothing may
+ * be missing. May read files. */
+int fsw_door_check(struct fsw_door *door, struct fsw_error *err);
+
+/* Opens the store and tries it. Blocks up to a few seconds; starts no thread. */
+int fsw_door_probe(struct fsw_door *door, struct fsw_error *err);
+
+/* Makes the image, or goes on with the one that is there; wait as for fsw_device_open. Wipes the
+ * store's password. Starts no thread. */
+int fsw_door_open(struct fsw_door *door, int wait, struct fsw_error *err);
+
+/* Calls warn with a line for each right that is missing, and what that risks. After open. */
+void fsw_door_warn(const struct fsw_door *door, void (*warn)(const char *line));
+
+/* Locks memory, takes the other rights, starts the device's threads. After any fork. On failure the
+ * device is closed, and an image that was made for it is gone. */
+int fsw_door_serve(struct fsw_door *door, struct fsw_error *err);
+
+/* A start that failed after open, or between open and serve: as above. Harmless before. */
+void fsw_door_abandon(struct fsw_door *door);
+
+#endif

@@ -1,0 +1,237 @@
+/*
+ * main.c: farswap-nbd: options, wiring, and the thread that accepts.
+ *
+ *      options ─> store probed ─> all of us touched and locked ─> (waiting) ─> image ─> threads ─> ready
+ *
+ * The main thread accepts, talks to the supervisor and waits for signals; each connection has a
+ * thread of its own. A stop is a kill: SIGTERM ends the process at once, with no error replies, and
+ * the image stays. Warnings and errors are one line each on stderr; an error before it is ready also
+ * goes to the supervisor.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "client/nbd/conn.h"
+#include "client/nbd/control.h"
+#include "client/nbd/listen.h"
+#include "client/nbd/options.h"
+#include "common/rights.h"
+
+/* The kernel's connection, the one before it that has not ended yet, and one to spare. */
+#define PREPARED 3u
+
+struct program {
+    struct fsw_nbd_options options;
+    struct fsw_door door;
+    struct fsw_nbd nbd;
+    struct fsw_listener listeners[1 + FSW_NBD_LISTEN_MAX];
+    unsigned listening;
+    int signals;
+    char name[FSW_NAME_MAX + 1];
+};
+
+static void complain(const char *line)
+{
+    fprintf(stderr, "farswap-nbd: %s\n", line);
+}
+
+static void warn(const char *line)
+{
+    fprintf(stderr, "farswap-nbd: warning: %s\n", line);
+}
+
+/* ---- the start ---- */
+
+static int open_listeners(struct program *program, struct fsw_error *err)
+{
+    const struct fsw_nbd_options *options = &program->options;
+    int r = 0;
+
+    if (options->unix_path != NULL)
+        r = fsw_listen_unix(options->unix_path, &program->listeners[program->listening++], err);
+    for (unsigned i = 0; r == 0 && i < options->listens; i++) {
+        r = fsw_listen_tcp(&options->listen[i], &program->listeners[program->listening++], err);
+        if (r == 0 && !fsw_listen_is_loopback(&options->listen[i]))
+            warn("NBD has no password and no encryption: whoever reaches --listen can read and "
+                 "write the device");
+    }
+    return r;
+}
+
+/* Code, libraries and heap as they are now: what is touched later is locked as it is. */
+static void touch(void)
+{
+    mlockall(MCL_CURRENT);
+    fsw_rights_take();
+}
+
+static int watch_signals(struct program *program)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    program->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    return program->signals < 0 ? -errno : 0;
+}
+
+static int open_device(struct program *program, struct fsw_error *err)
+{
+    const struct fsw_nbd_options *options = &program->options;
+    struct fsw_door *door = &program->door;
+
+    int r = fsw_door_check(door, err);
+    if (r == 0)
+        r = fsw_door_probe(door, err);
+    if (r < 0)
+        return r;
+    snprintf(program->name, sizeof program->name, "%s", door->params.name);
+    touch();
+    if (fsw_conns_init(&program->nbd, options->control >= 0 ? PREPARED : 0) < 0)
+        return fsw_error(err, -ENOMEM, "no memory for connections");
+    if (options->wait)
+        fsw_control_waiting(options->control);
+    return fsw_door_open(door, options->wait, err);
+}
+
+static int start_threads(struct program *program, struct fsw_error *err)
+{
+    struct fsw_nbd *nbd = &program->nbd;
+    int r = fsw_door_serve(&program->door, err);
+
+    if (r < 0)
+        return r;
+    nbd->device = program->door.device;
+    nbd->name = program->name;
+    nbd->size = fsw_device_size(nbd->device);
+    nbd->timeout = program->options.timeout;
+    nbd->timeout_given = program->options.timeout_given;
+    r = fsw_room_start(&nbd->room, nbd->device);
+    return r < 0 ? fsw_error(err, r, "starting threads: %s", strerror(-r)) : 0;
+}
+
+static int start(struct program *program, struct fsw_error *err)
+{
+    int r = open_device(program, err);
+
+    if (r < 0)
+        return r;
+    r = watch_signals(program); /* before there are threads, so that none of them gets one */
+    if (r == 0)
+        r = open_listeners(program, err);
+    if (r < 0) {
+        fsw_door_abandon(&program->door);
+        return r;
+    }
+    fsw_door_warn(&program->door, warn);
+    return start_threads(program, err);
+}
+
+/* ---- while it serves ---- */
+
+static void stop(const struct program *program)
+{
+    for (unsigned i = 0; i < program->listening; i++)
+        if (program->listeners[i].unix_path != NULL)
+            unlink(program->listeners[i].unix_path);
+    _exit(0);
+}
+
+static void accept_one(struct program *program, const struct fsw_listener *listener)
+{
+    struct sockaddr_storage address = {0};
+    socklen_t length = sizeof address;
+    int fd = accept4(listener->fd, (struct sockaddr *)&address, &length, SOCK_CLOEXEC);
+
+    if (fd >= 0)
+        fsw_conn_start(&program->nbd, fd,
+                       listener->unix_path != NULL ? FSW_CONN_UNIX : FSW_CONN_TCP, &address);
+}
+
+/* Returns 0 when the supervisor has gone: we go on with what we serve. */
+static int heed(struct program *program, int control)
+{
+    eventfd_t count;
+    int fd, r = fsw_control_receive(control, &fd);
+
+    if (r == 1) {
+        eventfd_read(program->nbd.notice, &count); /* of the one before */
+        if (fsw_conn_start(&program->nbd, fd, FSW_CONN_HANDED, NULL) == 0)
+            fsw_control_serving(control);
+        else
+            fsw_control_closed(control);
+    }
+    return r >= 0;
+}
+
+static void serve(struct program *program)
+{
+    enum { SIGNALS, NOTICE, CONTROL, LISTENERS };
+    struct pollfd waits[LISTENERS + 1 + FSW_NBD_LISTEN_MAX] = {
+        [SIGNALS] = {.fd = program->signals, .events = POLLIN},
+        [NOTICE] = {.fd = program->nbd.notice, .events = POLLIN},
+        [CONTROL] = {.fd = program->options.control, .events = POLLIN},
+    };
+    eventfd_t count;
+
+    for (unsigned i = 0; i < program->listening; i++)
+        waits[LISTENERS + i] = (struct pollfd){.fd = program->listeners[i].fd, .events = POLLIN};
+    for (;;) {
+        poll(waits, LISTENERS + program->listening, -1);
+        if (waits[SIGNALS].revents)
+            stop(program);
+        if (waits[NOTICE].revents && eventfd_read(program->nbd.notice, &count) == 0)
+            fsw_control_closed(waits[CONTROL].fd);
+        if (waits[CONTROL].revents && !heed(program, waits[CONTROL].fd))
+            waits[CONTROL].fd = -1;
+        for (unsigned i = 0; i < program->listening; i++)
+            if (waits[LISTENERS + i].revents)
+                accept_one(program, &program->listeners[i]);
+    }
+}
+
+static void say_ready(const struct program *program)
+{
+    printf("farswap-nbd: %s is served", program->name);
+    for (unsigned i = 0; i < program->listening; i++)
+        printf(" %s %s", i == 0 ? "on" : "and", program->listeners[i].text);
+    printf("\n");
+    fflush(stdout);
+    fsw_control_ready(program->options.control, program->nbd.device);
+}
+
+int main(int argc, char **argv)
+{
+    static struct program program;
+    struct fsw_error err = {""};
+
+    fsw_door_init(&program.door);
+    int r = fsw_nbd_options_parse(argc, argv, &program.options, &program.door, &err);
+    if (r == 0 && program.options.show_help) {
+        fsw_nbd_options_print_help(stdout);
+        return 0;
+    }
+    if (r == 0 && program.options.show_version) {
+        printf("farswap-nbd %s\n", FSW_VERSION);
+        return 0;
+    }
+    if (r == 0)
+        r = start(&program, &err);
+    if (r < 0) {
+        complain(err.text);
+        fsw_control_failed(program.options.control, err.text);
+        return 1;
+    }
+    say_ready(&program);
+    serve(&program);
+}

@@ -1,0 +1,537 @@
+/*
+ * serve.c: the transmission phase of one connection, on its thread.
+ *
+ *      receive ──> digest ──> small: done here, answered into `staging` ─────────────┐
+ *                    │                                                               ├─> flush
+ *                    ├──> large: left to the crew ──────> ended ──> collect ──> iov ─┘
+ *                    └──> has to wait: waiting room ────> ended ─────^
+ *
+ * One round digests all that was read, then everything is answered with one call. Only when there is
+ * nothing to read does the thread help the crew, and only when there is nothing to help does it
+ * sleep; with no request out, it sleeps in the read itself. So a single small request costs one read
+ * and one write of the socket.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "client/nbd/conn.h"
+#include "common/clock.h"
+
+/* Of T: when a read has waited so long, its connection is given up. */
+#define GIVE_UP(timeout) ((timeout) / 10 * 7)
+/* How soon a request that found no place in the waiting room tries again. */
+#define PARKED_MS 5
+
+/* ---- answering ---- */
+
+static int send_iov(struct fsw_conn *conn)
+{
+    struct msghdr message = {.msg_iov = conn->iov, .msg_iovlen = conn->iovs};
+
+    while (message.msg_iovlen > 0) {
+        ssize_t n = sendmsg(conn->fd, &message, MSG_NOSIGNAL);
+        if (n < 0)
+            return -errno;
+        while (message.msg_iovlen > 0 && (size_t)n >= message.msg_iov->iov_len) {
+            n -= (ssize_t)message.msg_iov->iov_len;
+            message.msg_iov++;
+            message.msg_iovlen--;
+        }
+        if (message.msg_iovlen > 0) {
+            message.msg_iov->iov_base = (char *)message.msg_iov->iov_base + n;
+            message.msg_iov->iov_len -= (size_t)n;
+        }
+    }
+    return 0;
+}
+
+static void release(struct fsw_conn *conn, struct fsw_request *request)
+{
+    if (request->block != NULL)
+        fsw_arena_give(&conn->arena, request->block, request->io.length);
+    request->block = NULL;
+    request->in_room = 0;
+    request->next = conn->idle;
+    conn->idle = request;
+    conn->out--;
+}
+
+/* Nobody is there to be answered, or nobody that can be trusted. */
+static void break_off(struct fsw_conn *conn)
+{
+    atomic_store(&conn->peer.gone, 1);
+    conn->broken = conn->leaving = 1;
+}
+
+/* Sends what there is to send. */
+static void flush(struct fsw_conn *conn)
+{
+    int r = 0;
+
+    conn->iov[0] = (struct iovec){.iov_base = conn->staging, .iov_len = conn->staged};
+    if (!conn->broken && (conn->staged > 0 || conn->iovs > 1))
+        r = send_iov(conn);
+    conn->staged = 0;
+    conn->iovs = 1;
+    while (conn->answered != NULL) {
+        struct fsw_request *request = conn->answered;
+        conn->answered = request->next;
+        release(conn, request);
+    }
+    if (r < 0)
+        break_off(conn);
+}
+
+/* Room in `staging` for an answer. */
+static char *stage(struct fsw_conn *conn, size_t bytes)
+{
+    if (FSW_CONN_OUT_BYTES - conn->staged < bytes)
+        flush(conn);
+    return conn->staging + conn->staged;
+}
+
+static void answer_small(struct fsw_conn *conn, uint64_t cookie, uint32_t error)
+{
+    fsw_wire_reply(stage(conn, FSW_WIRE_REPLY_BYTES), cookie, error);
+    conn->staged += FSW_WIRE_REPLY_BYTES;
+}
+
+static void add_iov(struct fsw_conn *conn, void *bytes, size_t length)
+{
+    conn->iov[conn->iovs++] = (struct iovec){.iov_base = bytes, .iov_len = length};
+}
+
+static void answer(struct fsw_conn *conn, struct fsw_request *request)
+{
+    const struct fsw_io *io = &request->io;
+
+    fsw_wire_reply(request->reply, request->cookie, fsw_wire_error_of(io->result));
+    add_iov(conn, request->reply, FSW_WIRE_REPLY_BYTES);
+    if (io->verb == FSW_READ && io->result == 0)
+        add_iov(conn, io->bytes, io->length);
+    request->next = conn->answered;
+    conn->answered = request;
+}
+
+/* ---- requests that go out ---- */
+
+/* A request with `bytes` of its own in the arena. NULL: there is no room now. */
+static struct fsw_request *take_request(struct fsw_conn *conn, const struct fsw_io *io,
+                                        uint64_t cookie, int with_bytes)
+{
+    struct fsw_request *request = conn->idle;
+    char *block = NULL;
+
+    if (request == NULL)
+        return NULL;
+    if (with_bytes && (block = fsw_arena_take(&conn->arena, io->length)) == NULL)
+        return NULL;
+    conn->idle = request->next;
+    conn->out++;
+    request->block = block;
+    request->cookie = cookie;
+    request->since = fsw_now_ns();
+    request->io.verb = io->verb;
+    request->io.flags = io->flags;
+    request->io.offset = io->offset;
+    request->io.length = io->length;
+    request->io.deadline = io->deadline;
+    request->io.peer = io->peer;
+    request->io.bytes = block;
+    request->wait = NULL;
+    request->in_room = 0;
+    return request;
+}
+
+static void begin(struct fsw_conn *conn, struct fsw_request *request)
+{
+    fsw_list_add(&conn->begun, request);
+    fsw_device_begin(conn->nbd->device, &request->io);
+}
+
+/* It has to wait. Mutations do so until half of T at most. */
+static void wait_in_room(struct fsw_conn *conn, struct fsw_request *request)
+{
+    uint64_t most = conn->nbd->timeout / 2;
+
+    request->in_room = 1;
+    if (request->io.verb == FSW_READ)
+        conn->waiting++;
+    else
+        request->io.deadline =
+            request->since + (most < FSW_WRITE_WAIT_NS ? most : FSW_WRITE_WAIT_NS);
+    fsw_list_add(&conn->to_room, request);
+}
+
+/* ---- requests ---- */
+
+static const enum fsw_verb verbs[] = {
+    [FSW_WIRE_READ] = FSW_READ,    [FSW_WIRE_WRITE] = FSW_WRITE,       [FSW_WIRE_FLUSH] = FSW_FLUSH,
+    [FSW_WIRE_TRIM] = FSW_DISCARD, [FSW_WIRE_WRITE_ZEROES] = FSW_ZERO,
+};
+
+/* One that was tried here and has to wait: 0, or -EBUSY if there is no room for it. */
+static int put_off(struct fsw_conn *conn, const struct fsw_io *io, uint64_t cookie)
+{
+    int with_bytes = io->verb == FSW_READ || io->verb == FSW_WRITE;
+    struct fsw_request *request = take_request(conn, io, cookie, with_bytes);
+
+    if (request == NULL)
+        return -EBUSY;
+    if (io->verb == FSW_WRITE)
+        memcpy(request->block, io->bytes, io->length);
+    wait_in_room(conn, request);
+    return 0;
+}
+
+static int do_here(struct fsw_conn *conn, struct fsw_io *io, uint64_t cookie)
+{
+    char *reply = stage(conn, FSW_WIRE_REPLY_BYTES + (io->verb == FSW_READ ? io->length : 0));
+
+    if (io->verb == FSW_READ)
+        io->bytes = reply + FSW_WIRE_REPLY_BYTES;
+    fsw_device_do(conn->nbd->device, io);
+    if (io->result == -EAGAIN)
+        return put_off(conn, io, cookie);
+    if (io->result == -ECANCELED) {
+        break_off(conn);
+        return 0;
+    }
+    fsw_wire_reply(reply, cookie, fsw_wire_error_of(io->result));
+    conn->staged +=
+        FSW_WIRE_REPLY_BYTES + (io->verb == FSW_READ && io->result == 0 ? io->length : 0);
+    return 0;
+}
+
+/* Whole, with its payload if it is a small write. -EBUSY: not now. */
+static int handle(struct fsw_conn *conn, const struct fsw_wire_request *asked)
+{
+    if (asked->type == FSW_WIRE_DISCONNECT) {
+        conn->leaving = 1;
+        return 0;
+    }
+    if (asked->error != 0 || asked->type == FSW_WIRE_CACHE) {
+        answer_small(conn, asked->cookie, asked->error);
+        return 0;
+    }
+    struct fsw_io io = {
+        .verb = verbs[asked->type],
+        .flags = FSW_IO_NOWAIT,
+        .bytes = (char *)(uintptr_t)asked->payload,
+        .offset = asked->offset,
+        .length = asked->length,
+        .peer = &conn->peer,
+    };
+    if (!fsw_device_is_large(&io) && (io.verb != FSW_READ || io.length <= FSW_WIRE_SMALL_MAX))
+        return do_here(conn, &io, asked->cookie);
+    struct fsw_request *request = take_request(conn, &io, asked->cookie, io.verb == FSW_READ);
+    if (request == NULL)
+        return -EBUSY;
+    begin(conn, request);
+    return 0;
+}
+
+/* A write whose payload is on its way: what is there of it already, with *ret_used bytes. */
+static int fill(struct fsw_conn *conn, const struct fsw_wire_request *asked, const char *bytes,
+                size_t length, size_t *ret_used)
+{
+    struct fsw_io io = {
+        .verb = FSW_WRITE,
+        .flags = FSW_IO_NOWAIT,
+        .offset = asked->offset,
+        .length = asked->length,
+        .peer = &conn->peer,
+    };
+    struct fsw_request *request = take_request(conn, &io, asked->cookie, 1);
+
+    if (request == NULL)
+        return -EBUSY;
+    *ret_used = length < asked->length ? length : asked->length;
+    memcpy(request->block, bytes, *ret_used);
+    conn->window = FSW_CONN_WINDOW;
+    conn->filling = request;
+    conn->filled = *ret_used;
+    return 0;
+}
+
+static void filled_some(struct fsw_conn *conn)
+{
+    if (conn->filled < conn->filling->io.length)
+        return;
+    begin(conn, conn->filling);
+    conn->filling = NULL;
+}
+
+/* Takes requests from what was read. 1: more bytes are needed; 0: one has to wait until others have
+ * ended; -EPROTO. */
+static int digest(struct fsw_conn *conn)
+{
+    struct fsw_wire_request asked;
+    size_t used, more;
+
+    while (!conn->leaving && conn->filling == NULL) {
+        struct fsw_wire before = conn->wire;
+        const char *bytes = conn->in + conn->in_at;
+        size_t length = conn->in_end - conn->in_at;
+        int r, found = fsw_wire_next(&conn->wire, bytes, length, &used, &asked);
+        if (found < 0)
+            return found;
+        if (found == FSW_WIRE_MORE) {
+            conn->in_at += used;
+            return 1;
+        }
+        more = 0;
+        r = found == FSW_WIRE_LARGE ? fill(conn, &asked, bytes + used, length - used, &more)
+                                    : handle(conn, &asked);
+        if (r == -EBUSY) {
+            conn->wire = before;
+            return 0;
+        }
+        conn->in_at += used + more;
+        if (conn->filling != NULL)
+            filled_some(conn);
+    }
+    return 1;
+}
+
+/* ---- receiving ---- */
+
+/* DISC is the last a client sends: it may close its half then and still wait for answers. */
+static void note_goodbye(struct fsw_conn *conn)
+{
+    struct fsw_wire wire = {.size = conn->wire.size};
+    struct fsw_wire_request last;
+    size_t used;
+
+    if (conn->in_end - conn->in_at < FSW_WIRE_REQUEST_BYTES)
+        return;
+    const char *tail = conn->in + conn->in_end - FSW_WIRE_REQUEST_BYTES;
+    if (fsw_wire_next(&wire, tail, FSW_WIRE_REQUEST_BYTES, &used, &last) == FSW_WIRE_REQUEST &&
+        last.type == FSW_WIRE_DISCONNECT)
+        atomic_store(&conn->says_goodbye, 1);
+}
+
+/* Bytes read, 0 at the end of the stream, or -errno (-EAGAIN: none now). */
+static ssize_t receive(struct fsw_conn *conn, int flags)
+{
+    struct iovec iov[2];
+    struct msghdr message = {.msg_iov = iov, .msg_iovlen = 0};
+    size_t rest = conn->filling != NULL ? conn->filling->io.length - conn->filled : 0;
+
+    if (conn->in_at > 0) {
+        memmove(conn->in, conn->in + conn->in_at, conn->in_end - conn->in_at);
+        conn->in_end -= conn->in_at;
+        conn->in_at = 0;
+    }
+    size_t room = FSW_CONN_IN_BYTES - conn->in_end;
+    size_t window = rest > 0 && conn->window < room ? conn->window : room;
+    if (rest > 0)
+        iov[message.msg_iovlen++] =
+            (struct iovec){.iov_base = conn->filling->block + conn->filled, .iov_len = rest};
+    iov[message.msg_iovlen++] =
+        (struct iovec){.iov_base = conn->in + conn->in_end, .iov_len = window};
+    ssize_t n = recvmsg(conn->fd, &message, flags);
+    if (n <= 0)
+        return n < 0 ? -errno : 0;
+    /* What this brought may have been on its way for long: the next mutation looks at the peer. */
+    atomic_store(&conn->peer.looked_at, 0);
+    size_t direct = (size_t)n < rest ? (size_t)n : rest;
+    conn->filled += direct;
+    conn->in_end += (size_t)n - direct;
+    if (rest > 0)
+        filled_some(conn);
+    if (conn->kind == FSW_CONN_TCP)
+        note_goodbye(conn);
+    return n;
+}
+
+/* ---- what has ended ---- */
+
+static void remove_begun(struct fsw_conn *conn, struct fsw_request *request)
+{
+    struct fsw_request **link = &conn->begun.first;
+
+    while (*link != request)
+        link = &(*link)->next;
+    *link = request->next;
+    if (conn->begun.last == &request->next)
+        conn->begun.last = link;
+}
+
+static void collect_one(struct fsw_conn *conn, struct fsw_request *request)
+{
+    struct fsw_io *io = &request->io;
+
+    if (!request->in_room)
+        remove_begun(conn, request);
+    else if (io->verb == FSW_READ) {
+        conn->waiting--;
+        fsw_device_count(conn->nbd->device, io);
+    }
+    if (io->result == -ECANCELED)
+        break_off(conn);
+    if (conn->broken)
+        release(conn, request);
+    else if (io->result == -EAGAIN)
+        wait_in_room(conn, request);
+    else
+        answer(conn, request);
+}
+
+/* Takes what has ended. */
+static void collect(struct fsw_conn *conn)
+{
+    struct fsw_request *ended = atomic_exchange(&conn->ended, NULL), *next;
+
+    for (; ended != NULL; ended = next) {
+        next = ended->ended_next;
+        collect_one(conn, ended);
+    }
+}
+
+/* ---- waiting ---- */
+
+/* Those that find no place in the room are tried again. */
+static void enter_room(struct fsw_conn *conn)
+{
+    if (conn->to_room.first == NULL)
+        return;
+    conn->to_room.first = fsw_room_enter(&conn->nbd->room, conn->to_room.first);
+    if (conn->to_room.first == NULL)
+        fsw_list_init(&conn->to_room);
+}
+
+/* When the read that has waited longest was asked for. */
+static uint64_t oldest_read(const struct fsw_conn *conn)
+{
+    uint64_t oldest = UINT64_MAX;
+
+    for (unsigned i = 0; i < FSW_CONN_REQUESTS; i++) {
+        const struct fsw_request *request = &conn->requests[i];
+        if (request->in_room && request->io.verb == FSW_READ && request->since < oldest)
+            oldest = request->since;
+    }
+    return oldest;
+}
+
+/* How long to sleep, in ms; gives the connection up when that is due: the other side will ask again,
+ * and find the fetch that it waited for still running (room.h). A client without a timeout waits. */
+static int patience(struct fsw_conn *conn)
+{
+    const struct fsw_nbd *nbd = conn->nbd;
+    uint64_t now = fsw_now_ns(), due;
+
+    if (conn->to_room.first != NULL)
+        return PARKED_MS;
+    if (conn->waiting == 0 || conn->giving_up ||
+        !(conn->kind == FSW_CONN_HANDED || nbd->timeout_given))
+        return -1;
+    due = oldest_read(conn) + GIVE_UP(nbd->timeout);
+    if (due > now)
+        return (int)((due - now) / FSW_NS_PER_MS) + 1;
+    conn->giving_up = 1;
+    shutdown(conn->fd, SHUT_RD);
+    return 0;
+}
+
+/* Until something has ended, or may be read, or the peer is gone. */
+static void doze(struct fsw_conn *conn, int hungry)
+{
+    struct pollfd waits[2] = {
+        {.fd = conn->wake, .events = POLLIN},
+        {.fd = conn->broken ? -1 : conn->fd, .events = hungry && !conn->leaving ? POLLIN : 0},
+    };
+    int ms = patience(conn);
+    eventfd_t count;
+
+    if (conn->to_room.first != NULL)
+        waits[1].events = 0;
+    atomic_store(&conn->asleep, 1);
+    if (atomic_load(&conn->ended) == NULL)
+        poll(waits, 2, ms);
+    atomic_store(&conn->asleep, 0);
+    if (waits[0].revents)
+        eventfd_read(conn->wake, &count);
+    if (waits[1].revents & (POLLHUP | POLLERR) && !(waits[1].revents & POLLIN))
+        break_off(conn);
+}
+
+/* Begun requests have parts that nobody has taken. */
+static int help(struct fsw_conn *conn)
+{
+    for (struct fsw_request *request = conn->begun.first; request != NULL; request = request->next)
+        if (fsw_device_help(conn->nbd->device, &request->io))
+            return 1;
+    return 0;
+}
+
+/* ---- the whole ---- */
+
+static int is_over(const struct fsw_conn *conn)
+{
+    unsigned filling = conn->filling != NULL ? 1 : 0;
+
+    return conn->leaving &&
+           conn->out == filling + (conn->giving_up || conn->broken ? conn->waiting : 0);
+}
+
+/* The next bytes of the stream, or its end. 1: go on at once. */
+static int read_on(struct fsw_conn *conn)
+{
+    unsigned idle = conn->filling != NULL ? 1 : 0;
+    ssize_t n = receive(conn, conn->out == idle ? 0 : MSG_DONTWAIT);
+
+    if (n == -EAGAIN || n == -EINTR)
+        return 0;
+    if (n == 0 && conn->giving_up)
+        conn->leaving = 1; /* we have closed that half */
+    else if (n <= 0)
+        break_off(conn);
+    return 1;
+}
+
+/* A payload that will never be whole, reads that nobody waits for. */
+static void drop_requests(struct fsw_conn *conn)
+{
+    if (conn->filling != NULL)
+        release(conn, conn->filling);
+    conn->filling = NULL;
+    conn->broken = 1;
+    for (struct fsw_request *request; (request = conn->to_room.first) != NULL;) {
+        conn->to_room.first = request->next;
+        conn->waiting -= request->io.verb == FSW_READ;
+        release(conn, request);
+    }
+    for (unsigned i = 0; i < FSW_CONN_REQUESTS; i++) {
+        struct fsw_request *request = &conn->requests[i];
+        if (request->in_room && request->io.verb == FSW_READ &&
+            fsw_room_leave(&conn->nbd->room, request)) {
+            conn->waiting--;
+            release(conn, request);
+        }
+    }
+    collect(conn);
+}
+
+void fsw_conn_serve(struct fsw_conn *conn)
+{
+    while (!is_over(conn)) {
+        int hungry = digest(conn);
+        if (hungry < 0)
+            break_off(conn);
+        collect(conn);
+        enter_room(conn);
+        flush(conn);
+        if (is_over(conn))
+            break;
+        if (hungry && !conn->leaving && conn->to_room.first == NULL && read_on(conn))
+            continue;
+        if (!help(conn) && atomic_load(&conn->ended) == NULL)
+            doze(conn, hungry);
+    }
+    drop_requests(conn);
+}
