@@ -17,11 +17,15 @@ void fsw_device_count(struct fsw_device *device, const struct fsw_io *io)
 {
     static const struct {
         enum fsw_stat requests, bytes, failed;
+        enum fsw_latency latency;
     } stats[] = {
-        [FSW_READ] = {FSW_STAT_READS, FSW_STAT_READ_BYTES, FSW_STAT_FAILED_READS},
-        [FSW_WRITE] = {FSW_STAT_WRITES, FSW_STAT_WRITE_BYTES, FSW_STAT_FAILED_WRITES},
-        [FSW_ZERO] = {FSW_STAT_ZEROES, FSW_STAT_DISCARD_BYTES, FSW_STAT_FAILED_WRITES},
-        [FSW_DISCARD] = {FSW_STAT_DISCARDS, FSW_STAT_DISCARD_BYTES, FSW_STAT_FAILED_WRITES},
+        [FSW_READ] = {FSW_STAT_READS, FSW_STAT_READ_BYTES, FSW_STAT_FAILED_READS, FSW_LATENCY_READ},
+        [FSW_WRITE] = {FSW_STAT_WRITES, FSW_STAT_WRITE_BYTES, FSW_STAT_FAILED_WRITES,
+                       FSW_LATENCY_WRITE},
+        [FSW_ZERO] = {FSW_STAT_ZEROES, FSW_STAT_DISCARD_BYTES, FSW_STAT_FAILED_WRITES,
+                      FSW_LATENCY_DISCARD},
+        [FSW_DISCARD] = {FSW_STAT_DISCARDS, FSW_STAT_DISCARD_BYTES, FSW_STAT_FAILED_WRITES,
+                         FSW_LATENCY_DISCARD},
     };
 
     if (io->verb == FSW_FLUSH)
@@ -33,6 +37,13 @@ void fsw_device_count(struct fsw_device *device, const struct fsw_io *io)
         fsw_stat_add(&device->image, stats[io->verb].failed, 1);
     else
         fsw_stat_add(&device->image, stats[io->verb].bytes, io->length);
+    fsw_latency_add(&device->image, stats[io->verb].latency, io->started);
+}
+
+static void arrived(struct fsw_io *io)
+{
+    if (io->started == 0)
+        io->started = fsw_now_ns();
 }
 
 static void ended(struct fsw_device *device, struct fsw_io *io, int r)
@@ -95,6 +106,7 @@ void fsw_device_do(struct fsw_device *device, struct fsw_io *io)
     struct cut_request request = {.device = device, .io = io};
     int r = check_range(device, io);
 
+    arrived(io);
     if (r == 0 && !fsw_device_is_large(io)) {
         r = fsw_range_do(device, io);
     } else if (r == 0) {
@@ -194,6 +206,7 @@ void fsw_device_begin(struct fsw_device *device, struct fsw_io *io)
     struct begun *begun = begun_of(io);
     int r = check_range(device, io);
 
+    arrived(io);
     *begun = (struct begun){.request = {.device = device, .io = io}};
     if (r == 0 && parts_of(io) > 0) {
         begun->job = (struct fsw_crew_job){

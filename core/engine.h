@@ -59,6 +59,7 @@ struct fsw_put {
     uint64_t values[FSW_SEGMENT_OBJECTS]; /* the entries as they were, overflow bit set */
     struct fsw_put *next;
     struct fsw_device *device;
+    uint64_t started; /* CLOCK_MONOTONIC ns */
     char bytes[FSW_SEGMENT_BYTES];
 };
 

@@ -17,6 +17,7 @@
 #define PIN_TRIES 100
 
 struct batch {
+    uint64_t started; /* CLOCK_MONOTONIC ns */
     _Atomic unsigned left;
     sem_t answered;
 };
@@ -100,7 +101,7 @@ static int prepare(struct fsw_device *device, struct fsw_fetch *fetch, struct ge
     return 1;
 }
 
-static void finish(struct fsw_device *device, struct get *get)
+static void finish(struct fsw_device *device, struct get *get, uint64_t started)
 {
     struct fsw_fetch *fetch = get->fetch;
     const struct fsw_image *image = &device->image;
@@ -109,6 +110,7 @@ static void finish(struct fsw_device *device, struct get *get)
     if (get->request.result == FSW_STORE_OK) {
         fetch->result =
             fsw_object_open(device->seed, (uint32_t)fetch->number, get->object, units, fetch->page);
+        fsw_latency_add(image, FSW_LATENCY_FETCH, started);
         fsw_stat_add(image, FSW_STAT_FETCH_PAGES, 1);
         fsw_stat_add(image, FSW_STAT_FETCH_BYTES, units * FSW_UNIT);
     } else {
@@ -142,6 +144,7 @@ void fsw_fetch(struct fsw_device *device, struct fsw_fetch *fetches, unsigned co
         return;
     sem_init(&batch.answered, 0, 0);
     atomic_store(&batch.left, n);
+    batch.started = fsw_now_ns();
     fsw_hook(device, FSW_HOOK_FETCH_PINNED);
     fsw_crash_point("fetch: pinned, not asked for");
     device->store->ops->submit(device->store, requests, n);
@@ -149,6 +152,6 @@ void fsw_fetch(struct fsw_device *device, struct fsw_fetch *fetches, unsigned co
         ;
     fsw_crash_point("fetch: answered, still pinned");
     for (unsigned i = 0; i < n; i++)
-        finish(device, &gets[i]);
+        finish(device, &gets[i], batch.started);
     sem_destroy(&batch.answered);
 }

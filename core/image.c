@@ -48,6 +48,8 @@ static void lay_out(struct fsw_superblock *super, uint64_t size)
     uint64_t at = sizeof *super <= FSW_FRAME_SIZE ? FSW_FRAME_SIZE : 0;
     super->counters_at = at;
     at = round_up(at + FSW_STAT_STRIPES * FSW_STAT_ROOM * sizeof(uint64_t), FSW_FRAME_SIZE);
+    super->latencies_at = at;
+    at = round_up(at + FSW_LATENCY_STRIPES * sizeof(struct fsw_latencies), FSW_FRAME_SIZE);
     super->class_stats_at = at;
     at = round_up(at + FSW_CLASS_MAX * sizeof(struct fsw_class_stats), FSW_FRAME_SIZE);
     super->directory_at = at;
@@ -93,6 +95,7 @@ static void set_pointers(struct fsw_image *image, void *base)
 
     image->super = super;
     image->counters = (void *)(at + super->counters_at);
+    image->latencies = (void *)(at + super->latencies_at);
     image->class_stats = (void *)(at + super->class_stats_at);
     image->directory = (void *)(at + super->directory_at);
     image->rows = (void *)(at + super->rows_at);

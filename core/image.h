@@ -3,6 +3,7 @@
  *
  *      superblock      4 KiB
  *      counters        by stripe
+ *      latencies       histograms
  *      class stats     16 bytes each
  *      directory       8 bytes a leaf
  *      rows            32 bytes each
@@ -28,8 +29,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/clock.h"
 #include "farswap/error.h"
 #include "farswap/params.h"
+#include "farswap/latency.h"
 #include "farswap/stats.h"
 #include "farswap/store.h"
 
@@ -57,6 +60,7 @@ struct fsw_superblock {
     uint64_t sentinel;      /* that tells the store of this device from an emptied one */
     uint32_t counters;      /* in a stripe, when the image was made */
     uint32_t counter_names; /* checksum of their names */
+    uint64_t latencies_at;
 
     _Atomic uint64_t next_segment; /* ids are taken by advancing it, and never derived */
     _Atomic uint32_t rows_top, zspages_top, frames_top;
@@ -69,6 +73,15 @@ struct fsw_superblock {
     _Atomic uint32_t planted;       /* 1: a put was acknowledged, so the store has the sentinel */
     _Atomic uint64_t compact_asked; /* requests so far */
     _Atomic uint64_t compact_answered; /* the last request that was carried out */
+
+    /* What the server sees of its store, once a second (core/keeper.c); kept for `farswap status`,
+     * which must not need the server. */
+    struct fsw_store_state {
+        _Atomic uint32_t sequence;  /* odd: being written */
+        _Atomic uint32_t connected; /* 1: answers now */
+        _Atomic int64_t since;      /* of that, seconds since 1970 */
+        char last_error[160];       /* "" if none ever */
+    } store_state;
 };
 
 #define FSW_CLASS_MAX 256u
@@ -101,6 +114,7 @@ struct fsw_zspage_frames {
 struct fsw_image {
     struct fsw_superblock *super;
     _Atomic uint64_t (*counters)[FSW_STAT_ROOM]; /* [FSW_STAT_STRIPES] */
+    struct fsw_latencies *latencies;             /* [FSW_LATENCY_STRIPES] */
     struct fsw_class_stats *class_stats;         /* [FSW_CLASS_MAX] */
     _Atomic uint64_t *directory;                 /* fsw_leaf_word, 0: no leaf */
     struct fsw_row *rows;
@@ -171,6 +185,21 @@ static inline void fsw_stat_sub(const struct fsw_image *image, enum fsw_stat sta
 {
     fsw_stat_add(image, stat, 0 - n);
 }
+
+/* Counts one that began at `started` (CLOCK_MONOTONIC ns) and ends now. */
+static inline void fsw_latency_add(const struct fsw_image *image, enum fsw_latency kind,
+                                   uint64_t started)
+{
+    unsigned bucket = fsw_latency_bucket(fsw_now_ns() - started);
+
+    atomic_fetch_add_explicit(
+        &image->latencies[fsw_stat_stripe() % FSW_LATENCY_STRIPES].bucket[kind][bucket], 1,
+        memory_order_relaxed);
+}
+
+/* The sum of all stripes. */
+void fsw_latency_read(const struct fsw_image *image, enum fsw_latency kind,
+                      uint64_t buckets[FSW_LATENCY_BUCKETS]);
 
 /* For gauges that one thread sets as a whole. */
 static inline void fsw_stat_set(const struct fsw_image *image, enum fsw_stat stat, uint64_t n)

@@ -9,6 +9,8 @@
  * are looked at ten times a second, so a request costs the data path nothing.
  */
 #include <errno.h>
+#include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/cleanup.h"
@@ -101,6 +103,26 @@ static void follow_cpus(struct fsw_device *device)
         fsw_contexts_follow_cpus(&device->contexts, (unsigned)sysconf(_SC_NPROCESSORS_ONLN));
 }
 
+/* What `farswap status` says of the store, once in ten looks. */
+static void follow_store(struct fsw_device *device)
+{
+    struct fsw_store_state *state = &device->image.super->store_state;
+    struct fsw_store_health health;
+
+    if (device->store == NULL || device->keeper.looks % 10 != 0)
+        return;
+    device->store->ops->health(device->store, &health);
+    uint32_t sequence = atomic_load(&state->sequence) | 1; /* odd already: who wrote has died */
+    atomic_store(&state->sequence, sequence);
+    if (atomic_load(&state->connected) != (uint32_t)health.connected ||
+        atomic_load(&state->since) == 0) {
+        atomic_store(&state->connected, (uint32_t)health.connected);
+        atomic_store(&state->since, (int64_t)time(NULL));
+    }
+    memcpy(state->last_error, health.last_error, sizeof state->last_error);
+    atomic_store(&state->sequence, sequence + 1);
+}
+
 static void *keeper_loop(void *opaque)
 {
     struct fsw_device *device = opaque;
@@ -109,6 +131,7 @@ static void *keeper_loop(void *opaque)
     while (!atomic_load(&keeper->stop)) {
         follow_memory(device);
         follow_codec(device);
+        follow_store(device);
         follow_cpus(device);
         answer_compact(device);
         compact_if_sparse(device);

@@ -129,13 +129,14 @@ static int put_one(struct fsw_device *device, struct fsw_put *put)
         return 0;
     }
     fsw_hook(device, FSW_HOOK_PACKED);
+    put->started = fsw_now_ns();
     put->request = (struct fsw_store_request){
         .verb = FSW_STORE_PUT,
         .row = put->row,
         .id = id,
         .bytes = put->bytes,
         .length = put->units * FSW_UNIT,
-        .deadline = fsw_now_ns() + PUT_DEADLINE_NS,
+        .deadline = put->started + PUT_DEADLINE_NS,
         .done = put_done,
         .owner = put,
     };
@@ -157,6 +158,7 @@ static void put_succeeded(struct fsw_device *device, struct fsw_put *put)
     fsw_crash_point("overflow: put answered, not LIVE");
     fsw_hook(device, FSW_HOOK_ANSWERED);
     /* Counted before it is LIVE: whoever recovers must not find more there than ever went. */
+    fsw_latency_add(image, FSW_LATENCY_OVERFLOW, put->started);
     fsw_stat_add(image, FSW_STAT_OVERFLOW_SEGMENTS, 1);
     fsw_stat_add(image, FSW_STAT_OVERFLOW_BYTES, bytes);
     atomic_store(&image->super->planted, 1);

@@ -131,6 +131,8 @@ struct fsw_io {
     uint64_t offset, length;
     uint64_t deadline;               /* mutations wait until then (CLOCK_MONOTONIC ns) at most; 0:
                               FSW_WRITE_WAIT_NS a page */
+    uint64_t started;                /* when it arrived (CLOCK_MONOTONIC ns), for the histograms; 0:
+                              the verb sets it when it is first asked */
     struct fsw_peer *peer;           /* NULL: nobody who could be gone */
     void (*done)(struct fsw_io *io); /* fsw_device_begin only */
     uint64_t work[12];               /* the device's, from begin to done */

@@ -63,6 +63,7 @@ static void superblock(void)
     FIELD(superblock, sentinel);
     FIELD(superblock, counters);
     FIELD(superblock, counter_names);
+    FIELD(superblock, latencies_at);
     FIELD(superblock, next_segment);
     FIELD(superblock, rows_top);
     FIELD(superblock, zspages_top);
@@ -73,11 +74,16 @@ static void superblock(void)
     FIELD(superblock, planted);
     FIELD(superblock, compact_asked);
     FIELD(superblock, compact_answered);
+    FIELD(superblock, store_state);
     CONSTANT(FSW_IMAGE_LAYOUT);
 }
 
 static void structures(void)
 {
+    FIELD(store_state, sequence);
+    FIELD(store_state, connected);
+    FIELD(store_state, since);
+    FIELD(store_state, last_error);
     FIELD(class_stats, objects);
     FIELD(class_stats, zspages);
     FIELD(class_stats, frames);

@@ -147,14 +147,33 @@ static void laws_of_requests(const struct work *work)
     LAW(18, V(READ_BYTES) == work->read_bytes);
     LAW(18, V(WRITE_BYTES) == work->write_bytes);
     LAW(18, V(DISCARD_BYTES) == work->discard_bytes);
-    LAW(19, V(NO_SPACE) <= V(WRITE_STALLS));
-    LAW(19, V(WRITE_STALLS) > 0 || V(WRITE_STALL_NS) == 0);
+    LAW(20, V(NO_SPACE) <= V(WRITE_STALLS));
+    LAW(20, V(WRITE_STALLS) > 0 || V(WRITE_STALL_NS) == 0);
 }
 
 static int reserve_is_published(struct rig *rig, void *opaque)
 {
     return rig_stat(rig, FSW_STAT_MEM_RESERVE) ==
            (uint64_t)atomic_load(&rig->device->pool.frames.nready) * FSW_FRAME_SIZE;
+}
+
+static uint64_t timed(const struct fsw_image *image, enum fsw_latency kind)
+{
+    uint64_t buckets[FSW_LATENCY_BUCKETS], sum = 0;
+
+    fsw_latency_read(image, kind, buckets);
+    for (unsigned i = 0; i < FSW_LATENCY_BUCKETS; i++)
+        sum += buckets[i];
+    return sum;
+}
+
+static void laws_of_latencies(const struct fsw_image *image)
+{
+    LAW(19, timed(image, FSW_LATENCY_READ) == V(READS));
+    LAW(19, timed(image, FSW_LATENCY_WRITE) == V(WRITES));
+    LAW(19, timed(image, FSW_LATENCY_DISCARD) == V(DISCARDS) + V(ZEROES));
+    LAW(19, timed(image, FSW_LATENCY_FETCH) == V(FETCH_PAGES));
+    LAW(19, timed(image, FSW_LATENCY_OVERFLOW) == V(OVERFLOW_SEGMENTS));
 }
 
 static void hold_the_laws(struct work *work)
@@ -173,6 +192,7 @@ static void hold_the_laws(struct work *work)
     laws_of_the_pool(&work->rig.device->image);
     laws_of_the_store(work);
     laws_of_requests(work);
+    laws_of_latencies(&work->rig.device->image);
     atomic_store(&work->rig.device->keeper.stop, 0);
     assert_int_equal(fsw_keeper_start(work->rig.device), 0);
 }
