@@ -33,7 +33,7 @@ FOREIGN = {
     "zstd": ["core/codec/zstd.c"],
     "xxhash.h": ["common/checksum.c"],
     "fuse": ["client/fuse/"],
-    "libnbd.h": ["client/store/", "bench/"],
+    "libnbd.h": ["client/store/", "client/attach/", "bench/"],
     "netlink/": ["client/attach/"],
     "openssl/": ["client/store/"],
 }
