@@ -9,6 +9,7 @@
 
 #include "core/registry.h"
 #include "farswap/error.h"
+#include "farswap/store.h"
 
 enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
 
@@ -17,7 +18,8 @@ struct cli_command {
     int (*run)(int argc, char **argv); /* argv[0] is the command's name */
 };
 
-extern const struct cli_command cli_list, cli_stats, cli_check, cli_compact, cli_set, cli_destroy;
+extern const struct cli_command cli_list, cli_status, cli_stats, cli_check, cli_compact, cli_set,
+    cli_destroy, cli_doctor;
 
 /* "farswap: text" on stderr; returns CLI_FAILED. */
 int cli_fail(const struct fsw_error *err);
@@ -29,5 +31,9 @@ int cli_usage(const struct cli_command *command, int asked);
  * there is when name is NULL. */
 int cli_find(const char *name, struct fsw_record *ret_record, int *ret_orphan,
              struct fsw_error *err);
+
+/* Opens the store that a record names; connects to nothing. The caller closes it. */
+int cli_open_store(const struct fsw_record *record, struct fsw_store **ret_store,
+                   struct fsw_error *err);
 
 #endif

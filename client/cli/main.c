@@ -9,8 +9,9 @@
 #include "client/cli/cli.h"
 #include "common/parse.h"
 
-static const struct cli_command *const commands[] = {&cli_list,    &cli_stats, &cli_check,
-                                                     &cli_compact, &cli_set,   &cli_destroy};
+static const struct cli_command *const commands[] = {&cli_list,    &cli_status,  &cli_stats,
+                                                     &cli_check,   &cli_compact, &cli_set,
+                                                     &cli_destroy, &cli_doctor};
 #define COMMANDS (sizeof commands / sizeof commands[0])
 
 int cli_fail(const struct fsw_error *err)

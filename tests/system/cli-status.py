@@ -1,0 +1,102 @@
+#!/usr/bin/python3
+"""cli-status: farswap status and doctor on devices that work, whose store is away, whose server is
+dead, and on none. What status says is compared with what was done."""
+
+import json
+import os
+import signal
+import sys
+
+sys.path.insert(0, sys.path[0] + "/lib")
+
+import content  # noqa: E402
+import harness  # noqa: E402
+import servers  # noqa: E402
+from harness import PAGE, expect, run, wait_for  # noqa: E402
+
+SIZE = 64 << 20
+PAGES = 3000
+
+
+def cli(*arguments):
+    return run([harness.built("client/cli/farswap"), *arguments], env=servers.image_environment())
+
+
+def look(server):
+    done = cli("status", "--json", server.parameters["name"])
+    expect(done.returncode == 0, f"status --json: {done.stderr}")
+    devices = json.loads(done.stdout)
+    expect(len(devices) == 1, f"asked for one device, got {len(devices)}")
+    return devices[0]
+
+
+def of_nothing():
+    done = cli("status")
+    expect(done.returncode == 0 and "no device" in done.stderr, f"without a device: {done.stderr}")
+    expect(json.loads(cli("status", "--json").stdout) == [], "JSON of no device is no empty array")
+    done = cli("status", "nobody")
+    expect(done.returncode == 1 and "no device nobody" in done.stderr, f"unknown: {done.stderr}")
+    for call in (["status", "--jsno"], ["status", "a", "b"], ["doctor", "--fix"]):
+        done = cli(*call)
+        expect(done.returncode == 2 and "usage: farswap" in done.stderr, f"{call}: {done}")
+
+
+def of_work(server):
+    handle = server.connect()
+    source = content.Source(content.Corpus(harness.seeded()))
+    for page in range(PAGES):
+        handle.pwrite(source.bytes(PAGE), page * PAGE)
+    for page in range(0, PAGES, 3):
+        handle.pread(PAGE, page * PAGE)
+    handle.trim(PAGE, 0)
+    handle.shutdown()
+    device = look(server)
+    expect(device["state"] == "served" and device["pid"] == server.pid, f"{device['state']}")
+    expect(device["size"] == SIZE and device["swap"] is None, "size or swap is wrong")
+    for kind, count in (("write", PAGES), ("read", PAGES // 3), ("discard", 1)):
+        times = device["latency"][kind]
+        expect(times["count"] == count, f"{kind}: {times['count']} timed, {count} done")
+        expect(0 < times["p50_ns"] <= times["p99_ns"] <= times["max_ns"] < 60e9, f"{times}")
+    expect(device["counters"] == {**device["counters"], **{
+        name: value for name, value in server.counters().items() if name in ("reads", "writes")}},
+        "status and stats differ")
+    text = cli("status").stdout
+    for wanted in (server.parameters["name"], f"by process {server.pid}", "memory=", "write",
+                   "median"):
+        expect(wanted in text, f"status does not say {wanted!r}:\n{text}")
+    expect("\033" not in text, "colours where there is no terminal")
+
+
+def of_a_store(server, donor):
+    wait_for(lambda: look(server)["store"]["connected"], 10, "status to say that the store answers")
+    done = cli("doctor", server.parameters["name"])
+    expect(done.returncode == 0 and "answers" in done.stdout, f"doctor: {done.stdout}")
+    donor.process.send_signal(signal.SIGKILL)
+    donor.process.wait()
+    wait_for(lambda: not look(server)["store"]["connected"], 10, "status to say that it is away")
+    expect("AWAY" in cli("status").stdout, "people are not told that the store is away")
+    done = cli("doctor", server.parameters["name"])
+    expect(done.returncode == 1 and "FAIL" in done.stdout, f"doctor of a dead store: {done.stdout}")
+
+
+def of_the_dead(server):
+    os.kill(server.pid, signal.SIGKILL)
+    server.process.wait()
+    device = look(server)
+    expect(device["state"] == "stopped" and device["pid"] == 0, f"a dead server: {device['state']}")
+    expect(not device["store"]["connected"], "a dead server's store is said to be connected")
+    expect("no server" in cli("doctor").stdout, "doctor does not miss the server")
+
+
+def test():
+    of_nothing()
+    donor = servers.Donor()
+    server = servers.Plugin(size=SIZE, memory="4M", overflow=donor.uri).start()
+    of_work(server)
+    of_a_store(server, donor)
+    of_the_dead(server)
+    run([harness.built("client/cli/farswap"), "destroy", "--local", server.parameters["name"]],
+        env=servers.image_environment())
+
+
+harness.main(test)
