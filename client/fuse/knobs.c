@@ -1,0 +1,238 @@
+/*
+ * knobs.c: the table of knobs, and what each shows and does.
+ *
+ * What zram has and this device can't do (yet) is there and refuses with an error that says so:
+ * a script that finds a file goes on to use it, and must not believe that it worked.
+ */
+#include "client/fuse/knobs.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/parse.h"
+#include "farswap/steer.h"
+
+#define COMPACT_WAIT_NS (60 * FSW_NS_PER_S)
+
+typedef unsigned long long ull;
+
+/* ---- statistics ---- */
+
+static int show_mm_stat(struct fsw_device *device, char *text, size_t room)
+{
+    uint64_t v[FSW_STAT_COUNT];
+
+    fsw_device_stats(device, v);
+    return snprintf(text, room, "%8llu %8llu %8llu %8llu %8llu %8llu %8llu %8llu %8llu\n",
+                    (ull)v[FSW_STAT_ORIG_DATA_SIZE], (ull)v[FSW_STAT_COMPR_DATA_SIZE],
+                    (ull)v[FSW_STAT_MEM_USED_TOTAL], (ull)v[FSW_STAT_MEM_LIMIT],
+                    (ull)v[FSW_STAT_MEM_USED_MAX], (ull)v[FSW_STAT_PAGES_SAME],
+                    (ull)v[FSW_STAT_PAGES_COMPACTED], (ull)v[FSW_STAT_HUGE_PAGES],
+                    (ull)v[FSW_STAT_HUGE_PAGES_SINCE]);
+}
+
+/* invalid_io is 0: requests of any alignment are served. */
+static int show_io_stat(struct fsw_device *device, char *text, size_t room)
+{
+    uint64_t v[FSW_STAT_COUNT];
+
+    fsw_device_stats(device, v);
+    return snprintf(text, room, "%8llu %8llu 0 %8llu\n", (ull)v[FSW_STAT_FAILED_READS],
+                    (ull)v[FSW_STAT_FAILED_WRITES], (ull)v[FSW_STAT_DISCARD_BYTES] / FSW_PAGE_SIZE);
+}
+
+static int show_bd_stat(struct fsw_device *device, char *text, size_t room)
+{
+    uint64_t v[FSW_STAT_COUNT];
+
+    fsw_device_stats(device, v);
+    return snprintf(text, room, "%8llu %8llu %8llu\n", (ull)v[FSW_STAT_PAGES_STORE],
+                    (ull)v[FSW_STAT_FETCH_PAGES], (ull)v[FSW_STAT_OVERFLOW_PAGES]);
+}
+
+static int show_stats(struct fsw_device *device, char *text, size_t room)
+{
+    uint64_t v[FSW_STAT_COUNT];
+    size_t used = 0;
+
+    fsw_device_stats(device, v);
+    for (unsigned i = 0; i < FSW_STAT_COUNT && used < room; i++)
+        used += (size_t)snprintf(text + used, room - used, "%s %llu\n", fsw_stat_table[i].name,
+                                 (ull)v[i]);
+    return used < room ? (int)used : -EFBIG;
+}
+
+/* ---- what the device is ---- */
+
+static int show_number(char *text, size_t room, uint64_t number)
+{
+    return snprintf(text, room, "%llu\n", (ull)number);
+}
+
+static int show_disksize(struct fsw_device *device, char *text, size_t room)
+{
+    return show_number(text, room, fsw_device_size(device));
+}
+
+static int show_initstate(struct fsw_device *device, char *text, size_t room)
+{
+    return show_number(text, room, 1);
+}
+
+static int show_streams(struct fsw_device *device, char *text, size_t room)
+{
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    return show_number(text, room, cpus > 0 ? (uint64_t)cpus : 1);
+}
+
+static int show_backing_dev(struct fsw_device *device, char *text, size_t room)
+{
+    const char *uri = fsw_device_overflow(device);
+    return snprintf(text, room, "%s\n", uri[0] != '\0' ? uri : "none");
+}
+
+/* As zram: set once, before the device is used. */
+static int store_fixed(struct fsw_device *device, const char *text)
+{
+    return -EBUSY;
+}
+
+/* ---- what can be set ---- */
+
+static int show_comp_algorithm(struct fsw_device *device, char *text, size_t room)
+{
+    char codecs[128];
+    return snprintf(text, room, "%s \n", fsw_device_codecs(device, codecs, sizeof codecs));
+}
+
+static int store_comp_algorithm(struct fsw_device *device, const char *text)
+{
+    return fsw_device_set(device, "codec", text, NULL);
+}
+
+static int show_mem_limit(struct fsw_device *device, char *text, size_t room)
+{
+    uint64_t v[FSW_STAT_COUNT];
+
+    fsw_device_stats(device, v);
+    return show_number(text, room, v[FSW_STAT_MEM_LIMIT]);
+}
+
+/* 0, zram's "no limit", is refused as too small: this device always has one. */
+static int store_mem_limit(struct fsw_device *device, const char *text)
+{
+    return fsw_device_set(device, "memory", text, NULL);
+}
+
+static int store_mem_used_max(struct fsw_device *device, const char *text)
+{
+    uint64_t zero;
+
+    if (fsw_parse_u64(text, 0, 0, &zero) < 0)
+        return -EINVAL;
+    fsw_device_forget_mem_used_max(device);
+    return 0;
+}
+
+/* As zram, whatever is written. */
+static int store_compact(struct fsw_device *device, const char *text)
+{
+    return fsw_device_compact(device, COMPACT_WAIT_NS);
+}
+
+static int store_streams(struct fsw_device *device, const char *text)
+{
+    uint64_t any;
+    return fsw_parse_u64(text, 1, UINT32_MAX, &any) < 0 ? -EINVAL : 0; /* zram ignores it, too */
+}
+
+/* ---- pages out on demand ---- */
+
+static int store_idle(struct fsw_device *device, const char *text)
+{
+    return -EOPNOTSUPP;
+}
+
+static int store_writeback(struct fsw_device *device, const char *text)
+{
+    return fsw_device_overflow(device)[0] == '\0' ? -ENODEV : -EOPNOTSUPP;
+}
+
+const struct fsw_knob fsw_knobs[] = {
+    {"backing_dev", 0444, "the store that pages overflow to", show_backing_dev, NULL},
+    {"bd_stat", 0444, "pages in the store, read from it, written to it", show_bd_stat, NULL},
+    {"comp_algorithm", 0644, "the codec, for pages written from now on", show_comp_algorithm,
+     store_comp_algorithm},
+    {"compact", 0200, "packs the pool, and returns when that is done", NULL, store_compact},
+    {"disksize", 0644, "bytes of the device", show_disksize, store_fixed},
+    {"idle", 0200, "marks pages as idle", NULL, store_idle},
+    {"initstate", 0444, "1", show_initstate, NULL},
+    {"io_stat", 0444, "failed reads, failed writes, 0, pages discarded", show_io_stat, NULL},
+    {"max_comp_streams", 0644, "CPUs; can't be changed", show_streams, store_streams},
+    {"mem_limit", 0644, "the most bytes that the image may take", show_mem_limit, store_mem_limit},
+    {"mem_used_max", 0200, "0 starts that number of mm_stat anew", NULL, store_mem_used_max},
+    {"mm_stat", 0444, "stored, compressed, used, limit, most used, same-filled, compacted, huge",
+     show_mm_stat, NULL},
+    {"stats", 0444, "every counter, as `farswap stats`", show_stats, NULL},
+    {"writeback", 0200, "moves pages to the store now", NULL, store_writeback},
+};
+const unsigned fsw_knob_count = sizeof fsw_knobs / sizeof fsw_knobs[0];
+
+/* ---- requests ---- */
+
+int fsw_knob_open(unsigned number, uint32_t flags)
+{
+    const struct fsw_knob *knob = &fsw_knobs[number];
+    uint32_t how = flags & O_ACCMODE;
+
+    if ((how != O_WRONLY && knob->show == NULL) || (how != O_RDONLY && knob->store == NULL))
+        return -EACCES;
+    return 0;
+}
+
+/* Made anew for each read: who reads in small pieces may get pieces of different moments. */
+void fsw_knob_read(struct fsw_exchange *exchange, unsigned number)
+{
+    struct fuse_read_in in;
+
+    FSW_ARGUMENT(exchange, in);
+    int length = fsw_knobs[number].show == NULL
+                     ? -EACCES
+                     : fsw_knobs[number].show(exchange->device, exchange->data, FSW_KNOB_BYTES);
+    if (length < 0) {
+        fsw_answer(exchange, length);
+        return;
+    }
+    uint64_t from = in.offset < (uint64_t)length ? in.offset : (uint64_t)length;
+    size_t rest = (size_t)length - (size_t)from;
+    fsw_answer_with(exchange, exchange->data + from, rest < in.size ? rest : in.size);
+}
+
+/* The whole value in one write, as in sysfs. */
+void fsw_knob_write(struct fsw_exchange *exchange, unsigned number)
+{
+    struct fuse_write_out out = {0};
+    char text[FSW_KNOB_BYTES];
+    struct fuse_write_in in;
+
+    FSW_ARGUMENT(exchange, in);
+    if (in.size >= sizeof text || in.size > exchange->argument_bytes - sizeof in ||
+        in.offset != 0 || fsw_knobs[number].store == NULL) {
+        fsw_answer(exchange, -EINVAL);
+        return;
+    }
+    memcpy(text, exchange->data, in.size);
+    text[in.size] = '\0';
+    text[strcspn(text, "\n")] = '\0';
+    fsw_exchange_may_wait(exchange);
+    int r = fsw_knobs[number].store(exchange->device, text);
+    out.size = in.size;
+    if (r < 0)
+        fsw_answer(exchange, r);
+    else
+        fsw_answer_with(exchange, &out, sizeof out);
+}
