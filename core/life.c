@@ -250,6 +250,18 @@ int fsw_device_open(const struct fsw_params *given, enum fsw_open how, int wait,
     return 0;
 }
 
+int fsw_device_could_open(const struct fsw_params *params, struct fsw_error *err)
+{
+    struct fsw_image image;
+    int r = find_image(params->name, -1, 0, &image, err);
+
+    if (r != 1)
+        return r;
+    r = check_contradictions(params, image.super, err);
+    fsw_image_detach(&image);
+    return r;
+}
+
 int fsw_device_create(const struct fsw_params *params, struct fsw_store *store,
                       struct fsw_device **ret_device, struct fsw_error *err)
 {

@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -85,6 +86,23 @@ static int watch_signals(struct program *program)
     return program->signals < 0 ? -errno : 0;
 }
 
+/* A spare dies with its supervisor (the thread that started it): nobody would know of it any more,
+ * and it would take the image from whoever comes next. One that has the image stays. */
+static int wait_as_spare(struct program *program, struct fsw_error *err)
+{
+    const struct fsw_nbd_options *options = &program->options;
+    struct pollfd supervisor = {.fd = options->control, .events = POLLRDHUP};
+
+    int r = fsw_device_could_open(&program->door.params, err);
+    if (r < 0 || options->control < 0)
+        return r;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (poll(&supervisor, 1, 0) == 1 && (supervisor.revents & POLLRDHUP) != 0)
+        return fsw_error(err, -EPIPE, "the supervisor has gone");
+    fsw_control_waiting(options->control);
+    return 0;
+}
+
 static int open_device(struct program *program, struct fsw_error *err)
 {
     const struct fsw_nbd_options *options = &program->options;
@@ -99,9 +117,14 @@ static int open_device(struct program *program, struct fsw_error *err)
     touch();
     if (fsw_conns_init(&program->nbd, options->control >= 0 ? PREPARED : 0) < 0)
         return fsw_error(err, -ENOMEM, "no memory for connections");
-    if (options->wait)
-        fsw_control_waiting(options->control);
-    return fsw_door_open(door, options->wait, err);
+    if (!options->wait)
+        return fsw_door_open(door, 0, err);
+    r = wait_as_spare(program, err);
+    if (r == 0)
+        r = fsw_door_open(door, 1, err);
+    if (options->control >= 0)
+        prctl(PR_SET_PDEATHSIG, 0);
+    return r;
 }
 
 static int start_threads(struct program *program, struct fsw_error *err)

@@ -52,6 +52,10 @@ enum fsw_open { FSW_OPEN_NEW_OR_EXISTING, FSW_OPEN_NEW, FSW_OPEN_EXISTING };
 int fsw_device_open(const struct fsw_params *params, enum fsw_open how, int wait,
                     struct fsw_store *store, struct fsw_device **ret_device, struct fsw_error *err);
 
+/* Before waiting: what fsw_device_open would say to the image of that name as far as it can be told
+ * while another process serves it (its layout, contradictions). 0 also if there is none. */
+int fsw_device_could_open(const struct fsw_params *params, struct fsw_error *err);
+
 /* Completes params by what the image of that name says, if there is one, wherever nothing was given:
  * so name= alone is enough to go on with it. 1: there is one; 0: there is none, or it can't be read,
  * and params are as they were. The image is not locked, so fsw_device_open has the last word. -EINVAL
@@ -111,6 +115,8 @@ enum fsw_verb { FSW_READ, FSW_WRITE, FSW_ZERO, FSW_DISCARD, FSW_FLUSH };
 /* Result -EAGAIN instead of waiting for the store or for space. Of a request of several pages some
  * may have taken effect; it is not counted, and can be asked again, as a whole. */
 #define FSW_IO_NOWAIT 1u
+/* On this thread alone, however large: for one who knows that waking others costs more. */
+#define FSW_IO_ALONE 4u
 /* Set by fsw_device_read_pages: all of the content is from after the fetch. */
 #define FSW_IO_FRESH 2u
 
