@@ -10,6 +10,7 @@
  */
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "client/attach/say.h"
 #include "client/attach/sight.h"
@@ -19,6 +20,7 @@
 #define RETRY_MOST (5 * FSW_NS_PER_S)
 #define START_NS (60 * FSW_NS_PER_S) /* until a spare waits */
 #define HOLDER_NS (100 * FSW_NS_PER_MS)
+#define INTRUDER_NS FSW_NS_PER_S
 #define STRANGER_NS (2 * FSW_NS_PER_S)
 
 struct fsw_server *fsw_server_slot(struct fsw_supervisor *supervisor)
@@ -35,7 +37,8 @@ struct fsw_server *fsw_heal_start(struct fsw_supervisor *supervisor, const char 
 
     if (server == NULL || supervisor->spawner.busy)
         return NULL;
-    int r = fsw_server_start(server, path, supervisor->arguments, &supervisor->spawner);
+    int r = fsw_server_start(server, path, supervisor->arguments, supervisor->output[1],
+                             &supervisor->spawner);
     if (r < 0) {
         fsw_problem(supervisor, "no server can be started: %s", strerror(-r));
         fsw_server_init(server);
@@ -54,6 +57,7 @@ static void active_is_gone(struct fsw_supervisor *supervisor)
     fsw_link_drop(supervisor);
     /* Whatever was wrong with spares before: now one is needed. */
     supervisor->server_retry.next = 0;
+    supervisor->holder_next = fsw_now_ns() + INTRUDER_NS;
 }
 
 static int is_same_device(struct fsw_supervisor *supervisor, const struct fsw_server *server)
@@ -112,8 +116,21 @@ static void start_spare(struct fsw_supervisor *supervisor)
         supervisor->spare = fsw_heal_start(supervisor, supervisor->server_path);
 }
 
+/* By the name of its program, which may have been replaced meanwhile. */
+static int is_server(const struct fsw_supervisor *supervisor, pid_t pid)
+{
+    const char *ours = strrchr(supervisor->server_path, '/') + 1;
+    char program[PATH_MAX];
+
+    fsw_sight_program(pid, program);
+    const char *theirs = strrchr(program, '/');
+    return theirs != NULL && strncmp(theirs + 1, ours, strlen(ours)) == 0;
+}
+
 /* Nobody of ours serves, and yet somebody has the lock. After a takeover it is the server of the
- * supervisor before us, and goes; else it is somebody's who did not expect us. */
+ * supervisor before us, and goes. Later it may be a server that somebody has started by hand, which
+ * goes, too: the kernel waits for ours. A tool that looks at the image is left alone. Before a device
+ * is ours, it is somebody's who did not expect us. */
 static void end_holder(struct fsw_supervisor *supervisor)
 {
     const char *name = supervisor->options->name;
@@ -125,10 +142,14 @@ static void end_holder(struct fsw_supervisor *supervisor)
     }
     supervisor->holder_next = fsw_now_ns() + HOLDER_NS;
     fsw_wake_at(supervisor, supervisor->holder_next);
-    if (supervisor->takeover) {
+    if (supervisor->had_server &&
+        !is_server(supervisor, fsw_sight_holder(name, supervisor->spare->pid)))
+        return;
+    if (supervisor->takeover || supervisor->had_server) {
         if (fsw_sight_kill_holder(name, supervisor->spare->pid)) {
             fsw_say("ended the server that was there, to take over");
-            supervisor->link.down_since = fsw_now_ns();
+            if (supervisor->link.down_since == 0)
+                supervisor->link.down_since = fsw_now_ns();
         }
         return;
     }
@@ -150,7 +171,7 @@ static void look_at_spare(struct fsw_supervisor *supervisor)
         promote(supervisor);
     } else if (fsw_server_is(spare, FSW_SERVER_WAITING)) {
         supervisor->server_retry.failures = 0;
-        if (supervisor->active == NULL && !supervisor->had_server)
+        if (supervisor->active == NULL)
             end_holder(supervisor);
     } else if (fsw_now_ns() - spare->since > START_NS) {
         fsw_problem(supervisor, "the spare server does not start: it is killed");
@@ -160,12 +181,36 @@ static void look_at_spare(struct fsw_supervisor *supervisor)
 
 /* ---- step ---- */
 
+/* What servers print, line by line. */
+static void relay(struct fsw_supervisor *supervisor)
+{
+    static char text[FSW_CONTROL_MAX];
+    static size_t length;
+    ssize_t n;
+
+    while ((n = read(supervisor->output[0], text + length, sizeof text - 1 - length)) > 0) {
+        char *line = text, *end;
+        length += (size_t)n;
+        text[length] = '\0';
+        while ((end = strchr(line, '\n')) != NULL) {
+            *end = '\0';
+            fsw_say("server: %s", line);
+            line = end + 1;
+        }
+        length = strlen(line);
+        memmove(text, line, length);
+        if (length == sizeof text - 1)
+            length = 0; /* no line is so long */
+    }
+}
+
 static void listen_to_all(struct fsw_supervisor *supervisor)
 {
     if (fsw_worker_take(&supervisor->spawner))
         fsw_server_spawned(supervisor->spawning);
     for (unsigned i = 0; i < FSW_SERVERS; i++)
         fsw_server_hear(&supervisor->servers[i]);
+    relay(supervisor);
 }
 
 static int has_role(const struct fsw_supervisor *supervisor, const struct fsw_server *server)

@@ -89,7 +89,8 @@ static void ask_server(struct fsw_supervisor *supervisor)
     enter(link, FSW_LINK_ASKED);
     link->deadline = link->since + timeout_ns(supervisor);
     if (r < 0) {
-        fsw_problem(supervisor, "the server takes no socket: %s", strerror(-r));
+        if (r != -EPIPE) /* then it has just died, which is noticed in a moment */
+            fsw_problem(supervisor, "the server takes no socket: %s", strerror(-r));
         fsw_link_drop(supervisor);
     }
 }

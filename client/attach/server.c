@@ -37,8 +37,8 @@ void fsw_server_init(struct fsw_server *server)
 
 /* ---- start ---- */
 
-/* A session of its own: a terminal's Ctrl-C is the supervisor's business. Signals as a fresh
- * process has them; memory locks aren't inherited, PR_SET_IO_FLUSHER and the OOM score are. */
+/* A session of its own: a terminal's Ctrl-C is the supervisor's business. Signals as a fresh process
+ * has them, but for SIGPIPE: a server may print when nobody listens any more. Memory locks aren't inherited, PR_SET_IO_FLUSHER and the OOM score are. */
 static int spawn(struct fsw_server *server)
 {
     posix_spawn_file_actions_t files;
@@ -47,8 +47,11 @@ static int spawn(struct fsw_server *server)
 
     sigemptyset(&none);
     sigfillset(&all);
+    sigdelset(&all, SIGPIPE);
     posix_spawn_file_actions_init(&files);
     posix_spawn_file_actions_adddup2(&files, server->far_control, FSW_CONTROL_FD);
+    posix_spawn_file_actions_adddup2(&files, server->output, STDOUT_FILENO);
+    posix_spawn_file_actions_adddup2(&files, server->output, STDERR_FILENO);
     posix_spawnattr_init(&attributes);
     posix_spawnattr_setflags(&attributes,
                              POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
@@ -69,7 +72,7 @@ static void spawn_job(void *opaque)
 }
 
 int fsw_server_start(struct fsw_server *server, const char *path, char *const *arguments,
-                     struct fsw_worker *spawner)
+                     int output, struct fsw_worker *spawner)
 {
     int ends[2];
 
@@ -82,6 +85,7 @@ int fsw_server_start(struct fsw_server *server, const char *path, char *const *a
     server->far_control = ends[1];
     snprintf(server->path, sizeof server->path, "%s", path);
     server->arguments = arguments;
+    server->output = output;
     enter(server, FSW_SERVER_SPAWNING);
     return fsw_worker_give(spawner, spawn_job, server);
 }

@@ -43,6 +43,7 @@ struct fsw_server {
     int process; /* pidfd, or -1 */
     int control, far_control;
     int doomed;          /* killed while SPAWNING: dies as soon as it has a number */
+    int output;          /* where it prints to; the caller's */
     int error;           /* of posix_spawn */
     unsigned unanswered; /* sockets handed over without an answer yet */
     uint64_t size;
@@ -55,10 +56,10 @@ struct fsw_server {
 
 void fsw_server_init(struct fsw_server *server);
 
-/* Has the worker start path with arguments. From NONE. 0, -EBUSY (the worker is at work), or
- * negative errno. */
+/* Has the worker start path with arguments; stdout and stderr are `output`. From NONE. 0, -EBUSY (the
+ * worker is at work), or negative errno. */
 int fsw_server_start(struct fsw_server *server, const char *path, char *const *arguments,
-                     struct fsw_worker *spawner);
+                     int output, struct fsw_worker *spawner);
 
 /* The worker has ended its job. */
 void fsw_server_spawned(struct fsw_server *server);

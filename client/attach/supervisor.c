@@ -4,6 +4,7 @@
 #include "client/attach/supervisor.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -22,8 +23,8 @@
 #define LOOK_NS (2 * FSW_NS_PER_S)
 #define PROBE_LEAST (100 * FSW_NS_PER_MS)
 #define PROBE_MOST (2 * FSW_NS_PER_S)
-/* Signals, events, three workers, the link, two descriptors a server, the desk. */
-#define POLLS (6 + 2 * FSW_SERVERS + 1 + FSW_DESK_GUESTS)
+/* Signals, events, three workers, the link, what servers print, two descriptors a server, the desk. */
+#define POLLS (7 + 2 * FSW_SERVERS + 1 + FSW_DESK_GUESTS)
 
 /* ---- what the parts share ---- */
 
@@ -165,6 +166,9 @@ static int set_up(struct fsw_supervisor *supervisor, struct fsw_error *err)
     if (r < 0)
         return r;
     supervisor->signals = take_signals();
+    if (pipe2(supervisor->output, O_CLOEXEC) < 0)
+        return -errno;
+    fcntl(supervisor->output[0], F_SETFL, O_NONBLOCK);
     fsw_harden(options->connect == NULL);
     r = fsw_worker_init(&supervisor->spawner);
     if (r == 0)
@@ -286,6 +290,7 @@ static void wait_for_something(struct fsw_supervisor *supervisor)
     add(polls, &count, supervisor->prober.done, POLLIN);
     add(polls, &count, supervisor->dialer.done, POLLIN);
     add(polls, &count, supervisor->link.kernel_end, POLLRDHUP);
+    add(polls, &count, supervisor->output[0], POLLIN);
     for (unsigned i = 0; i < FSW_SERVERS; i++) {
         const struct fsw_server *server = &supervisor->servers[i];
         if (server->state <= FSW_SERVER_SPAWNING || server->state == FSW_SERVER_GONE)
