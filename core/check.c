@@ -20,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "common/cleanup.h"
 #include "core/object.h"
@@ -28,6 +29,7 @@
 #include "core/table.h"
 
 #define LIVE_TRIES 5
+#define LOCK_TRIES 20 /* of a millisecond */
 
 struct check {
     const struct fsw_image *image;
@@ -143,13 +145,27 @@ static void check_resting(struct check *check, uint64_t page, uint64_t value)
     }
 }
 
+/* The entry's value without its lock bit, as soon as nobody holds that: for a while, since a server
+ * that was killed meanwhile holds it for ever. */
+static uint64_t load_patiently(fsw_entry *entry)
+{
+    const struct timespec pause = {.tv_nsec = 1000 * 1000};
+    uint64_t value = atomic_load(entry);
+
+    for (int tries = 0; value & FSW_ENTRY_LOCK && tries < LOCK_TRIES; tries++) {
+        nanosleep(&pause, NULL);
+        value = atomic_load(entry);
+    }
+    return value & ~FSW_ENTRY_LOCK;
+}
+
 /* A page that opens, or has changed, is well. */
 static void check_moving(struct check *check, uint64_t page, fsw_entry *entry)
 {
     char object[FSW_OBJECT_MAX], content[FSW_PAGE_SIZE];
 
     for (int tries = 0; tries < LIVE_TRIES; tries++) {
-        uint64_t value = fsw_entry_load(entry);
+        uint64_t value = load_patiently(entry);
         if (fsw_entry_state(value) != FSW_POOL) {
             if (fsw_entry_state(value) != FSW_STORE && !fsw_entry_is_word(value))
                 say(check, "page %llu: its entry is damaged", (unsigned long long)page);
@@ -162,7 +178,7 @@ static void check_moving(struct check *check, uint64_t page, fsw_entry *entry)
             return;
         }
         if (!fsw_entry_same_place(value & ~FSW_ENTRY_OVERFLOW,
-                                  fsw_entry_load(entry) & ~FSW_ENTRY_OVERFLOW)) {
+                                  load_patiently(entry) & ~FSW_ENTRY_OVERFLOW)) {
             check->report->changed++;
             return;
         }

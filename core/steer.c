@@ -71,9 +71,13 @@ int fsw_image_set(const struct fsw_image *image, const char *key, const char *va
     return 0;
 }
 
-int fsw_image_compact(const struct fsw_image *image, uint64_t wait_ns)
+uint64_t fsw_image_ask_compact(const struct fsw_image *image)
 {
-    uint64_t asked = atomic_fetch_add(&image->super->compact_asked, 1) + 1;
+    return atomic_fetch_add(&image->super->compact_asked, 1) + 1;
+}
+
+int fsw_image_await_compact(const struct fsw_image *image, uint64_t asked, uint64_t wait_ns)
+{
     uint64_t deadline = fsw_now_ns() + wait_ns;
 
     while (atomic_load(&image->super->compact_answered) < asked) {
@@ -94,7 +98,7 @@ int fsw_device_set(struct fsw_device *device, const char *key, const char *value
 
 int fsw_device_compact(struct fsw_device *device, uint64_t wait_ns)
 {
-    return fsw_image_compact(&device->image, wait_ns);
+    return fsw_image_await_compact(&device->image, fsw_image_ask_compact(&device->image), wait_ns);
 }
 
 void fsw_device_forget_mem_used_max(struct fsw_device *device)

@@ -9,6 +9,8 @@
 
 int fsw_image_set(const struct fsw_image *image, const char *key, const char *value,
                   struct fsw_error *err);
-int fsw_image_compact(const struct fsw_image *image, uint64_t wait_ns);
+/* The two halves of it: the number of the request; -ETIMEDOUT. */
+uint64_t fsw_image_ask_compact(const struct fsw_image *image);
+int fsw_image_await_compact(const struct fsw_image *image, uint64_t asked, uint64_t wait_ns);
 
 #endif

@@ -4,8 +4,8 @@
  *
  *   load        parameters get their defaults
  *   config      one key=value
- *   get_ready   before nbdkit forks, where messages are still seen: checks, store probed, image
- *               made
+ *   get_ready   before nbdkit forks, where messages are still seen: store probed, image made, or
+ *               gone on with
  *   after_fork  memory locked, threads started
  *
  * nbdkit before 1.33.11 aborts when a client drops with requests in flight ("sock >= 0" in
@@ -15,63 +15,62 @@
  */
 #include <dlfcn.h>
 #include <stdio.h>
-#include <string.h>
 
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
 
-#include "client/store/store_open.h"
-#include "common/rights.h"
-#include "farswap/device.h"
+#include "client/door/door.h"
+#include "common/touch.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
+#define LARGEST_SWAPPED (1280u << 10) /* a block device's default max_sectors_kb */
 
-static struct fsw_params params;
-static struct fsw_device *device;
+static struct fsw_door door;
 static int started; /* the server runs, or ran: pages may be in the image */
 
 static void load(void)
 {
-    fsw_params_init(&params);
+    fsw_door_init(&door);
 }
 
 static void unload(void)
 {
-    if (device != NULL && started) {
-        fsw_device_close(device);
-        device = NULL;
+    if (door.device != NULL && started) {
+        fsw_device_close(door.device);
+        door.device = NULL;
     }
-    fsw_params_wipe(&params);
+    fsw_params_wipe(&door.params);
 }
 
 /* nbdkit gave up after get_ready (its socket was taken, say), where it calls exit() and no
  * callback. Not so when it forked: then the child has the image as well. */
 static void __attribute__((destructor)) leave_nothing_behind(void)
 {
-    if (device != NULL && !started && !fsw_device_is_shared(device))
-        fsw_device_discard_image(device);
+    if (door.device != NULL && !started && !fsw_device_is_shared(door.device))
+        fsw_door_abandon(&door);
+}
+
+/* 0, or -1 after the line in err was said. */
+static int said(int r, const struct fsw_error *err)
+{
+    if (r >= 0)
+        return 0;
+    nbdkit_error("%s", err->text);
+    return -1;
 }
 
 static int config(const char *key, const char *value)
 {
     struct fsw_error err = {""};
 
-    if (fsw_params_set(&params, key, value, &err) < 0) {
-        nbdkit_error("%s", err.text);
-        return -1;
-    }
-    return 0;
+    return said(fsw_door_set(&door, key, value, &err), &err);
 }
 
 static int config_complete(void)
 {
     struct fsw_error err = {""};
 
-    if (fsw_params_check(&params, &err) < 0) {
-        nbdkit_error("%s", err.text);
-        return -1;
-    }
-    return 0;
+    return said(fsw_door_check(&door, &err), &err);
 }
 
 /* nbdkit's debug output needs -v; a warning must be seen without. */
@@ -89,74 +88,39 @@ static int thread_model(void)
                : NBDKIT_THREAD_MODEL_SERIALIZE_REQUESTS;
 }
 
-static int open_store(struct fsw_store **ret_store, struct fsw_error *err)
-{
-    const struct fsw_store_options options = {
-        .uri = params.overflow,
-        .password = params.overflow_password[0] ? params.overflow_password : NULL,
-        .plaintext = params.overflow_plaintext,
-    };
-
-    *ret_store = NULL;
-    if (params.overflow[0] == '\0')
-        return 0;
-    int r = fsw_store_open(&options, ret_store, err);
-    if (r < 0)
-        return r;
-    r = (*ret_store)->ops->probe(*ret_store, err);
-    if (r < 0) {
-        (*ret_store)->ops->close(*ret_store);
-        *ret_store = NULL;
-    }
-    return r;
-}
-
 static int get_ready(void)
 {
     struct fsw_error err = {""};
-    struct fsw_store *store;
-    int r = open_store(&store, &err);
+    int r = fsw_door_probe(&door, &err);
 
-    if (r == 0) {
-        r = fsw_device_create(&params, store, &device, &err);
-        if (r < 0 && store != NULL)
-            store->ops->close(store);
-    }
-    fsw_params_wipe(&params);
-    if (r < 0) {
-        nbdkit_error("%s", err.text);
-        return -1;
-    }
-    fsw_rights_check(warn);
-    if (!fsw_device_memory_locked(device))
-        warn("can't lock the image (CAP_IPC_LOCK): the kernel may swap the pool out");
-    return 0;
+    if (r == 0)
+        r = fsw_door_open(&door, 0, &err);
+    if (r == 0)
+        fsw_door_warn(&door, warn);
+    return said(r, &err);
 }
 
 static int after_fork(void)
 {
     struct fsw_error err = {""};
+    int r = fsw_door_serve(&door, &err);
 
-    fsw_rights_take();
-    fsw_device_after_mlockall(device);
-    if (fsw_device_start(device, &err) < 0) {
-        nbdkit_error("%s", err.text);
-        fsw_device_discard_image(device);
-        device = NULL;
-        return -1;
-    }
-    started = 1;
-    return 0;
+    started = r == 0;
+    return said(r, &err);
 }
 
+/* On the connection's own thread, which nbdkit gives a buffer as large as the largest request so
+ * far. */
 static void *open_connection(int readonly)
 {
+    fsw_touch_stack();
+    fsw_touch_heap(LARGEST_SWAPPED);
     return NBDKIT_HANDLE_NOT_NEEDED;
 }
 
 static int64_t get_size(void *handle)
 {
-    return (int64_t)fsw_device_size(device);
+    return (int64_t)fsw_device_size(door.device);
 }
 
 static int block_size(void *handle, uint32_t *minimum, uint32_t *preferred, uint32_t *maximum)
@@ -193,28 +157,28 @@ static int answer(int r)
 
 static int do_read(void *handle, void *bytes, uint32_t count, uint64_t offset, uint32_t flags)
 {
-    return answer(fsw_device_read(device, bytes, offset, count));
+    return answer(fsw_device_read(door.device, bytes, offset, count));
 }
 
 static int do_write(void *handle, const void *bytes, uint32_t count, uint64_t offset,
                     uint32_t flags)
 {
-    return answer(fsw_device_write(device, bytes, offset, count));
+    return answer(fsw_device_write(door.device, bytes, offset, count));
 }
 
 static int do_trim(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
 {
-    return answer(fsw_device_discard(device, offset, count));
+    return answer(fsw_device_discard(door.device, offset, count));
 }
 
 static int do_zero(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
 {
-    return answer(fsw_device_zero(device, offset, count));
+    return answer(fsw_device_zero(door.device, offset, count));
 }
 
 static int do_flush(void *handle, uint32_t flags)
 {
-    return answer(fsw_device_flush(device));
+    return answer(fsw_device_flush(door.device));
 }
 
 /* Nothing is farther than one fetch, and a fetch does not move the page. */
@@ -237,7 +201,7 @@ static struct nbdkit_plugin plugin = {
     .config_complete = config_complete,
     .config_help =
         "name=NAME              (required) name of the device and its image\n"
-        "size=SIZE              (required) 4M to 16T, a multiple of 4096\n"
+        "size=SIZE              (required for a new device) 4M to 16T, a multiple of 4096\n"
         "memory=SIZE|N%         most memory that the image may take (default 20%)\n"
         "codec=CODEC            lz4 (default), lz4:ACCELERATION, zstd, zstd:LEVEL or raw\n"
         "overflow=URI           resp://HOST[:PORT] or resp+unix:///PATH\n"

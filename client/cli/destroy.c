@@ -44,7 +44,7 @@ static int wipe(const struct fsw_record *record, int orphan, int lock, struct fs
 
     if (r == 0)
         r = fsw_image_wipe(&image, err);
-    else if (r == -EUCLEAN)
+    else if (r == -EUCLEAN || r == -ENOTSUP)
         r = fsw_image_wipe_damaged(record->shmid, err);
     else if (r == -ENOENT) { /* the files go, too */
         printf("%s: its memory was gone already\n", record->name);

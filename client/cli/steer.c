@@ -12,6 +12,7 @@
 #include "core/steer.h"
 
 #define ANSWER_NS (60 * FSW_NS_PER_S)
+#define LOOK_NS (200 * FSW_NS_PER_MS)
 
 /* The image of a device that is being served, mapped for writing. */
 static int open_served(const char *name, struct fsw_image *ret_image, struct fsw_record *ret_record,
@@ -34,6 +35,19 @@ static uint64_t pool_bytes(const struct fsw_image *image)
     return fsw_stat_get(image, FSW_STAT_POOL_FRAMES) * FSW_FRAME_SIZE;
 }
 
+/* 0; -ETIMEDOUT, or -ESRCH: its server died. */
+static int ask_and_wait(const struct fsw_image *image, const char *name)
+{
+    uint64_t asked = fsw_image_ask_compact(image), deadline = fsw_now_ns() + ANSWER_NS;
+    struct fsw_record record;
+    int orphan, r;
+
+    while ((r = fsw_image_await_compact(image, asked, LOOK_NS)) < 0 && fsw_now_ns() < deadline)
+        if (cli_find(name, &record, &orphan, NULL) < 0 || !record.served)
+            return -ESRCH;
+    return r;
+}
+
 static int compact(int argc, char **argv)
 {
     struct fsw_error err = {""};
@@ -46,12 +60,14 @@ static int compact(int argc, char **argv)
     if (open_served(argc > 1 ? argv[1] : NULL, &image, &record, &err) < 0)
         return cli_fail(&err);
     fsw_format_size(pool_bytes(&image), before);
-    int r = fsw_image_compact(&image, ANSWER_NS);
+    int r = ask_and_wait(&image, argc > 1 ? argv[1] : NULL);
     fsw_format_size(pool_bytes(&image), after);
     fsw_image_detach(&image);
     if (r < 0) {
-        fsw_error(&err, -ETIMEDOUT,
-                  "the server of %s did not answer within a minute: it goes on by itself",
+        fsw_error(&err, r,
+                  r == -ESRCH ? "the server of %s is gone: the next one will do it"
+                              : "the server of %s did not answer within a minute: it goes on by "
+                                "itself",
                   record.name);
         return cli_fail(&err);
     }

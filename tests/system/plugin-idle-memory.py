@@ -3,8 +3,9 @@
 
 Idle as swap is: mkswap's writes, swapon --discard's discards over all of it, and 64 GiB of it read
 by four connections in requests of 32 MiB. Reading a page of shared memory that was never touched
-would allocate it; nothing may do so. Measured once the connections have closed, as the kernel's
-own count of the segment (/proc/sysvipc/shm, rss) and of the process without shared memory.
+would allocate it; nothing may do so. Measured once the connections have closed, and again after
+kill -9 and a restart, as the kernel's own count of the segment (/proc/sysvipc/shm, rss) and of the
+process without shared memory.
 """
 
 import sys
@@ -85,6 +86,13 @@ def test():
              f"the device to cost {LIMIT // MIB} MiB at most; it is "
              f"{say(server, 'and after farswap check') / MIB:.1f} MiB")
     expect(server.alive(), "the server died")
+    name = server.parameters["name"]
+    server.kill()
+    server = servers.Plugin(name=name, size=None, memory=None, codec=None).start()
+    expect(server.connect().pread(10, PAGE - 10) == b"SWAPSPACE2", "the header is lost")
+    wait_for(lambda: sum(cost(server)) <= LIMIT, 5,
+             f"the device to cost {LIMIT // MIB} MiB at most after a restart; it is "
+             f"{say(server, 'after kill -9 and a restart') / MIB:.1f} MiB")
 
 
 harness.main(test)
