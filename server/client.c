@@ -7,16 +7,20 @@
  * A turn answers what one read brought, until the client's unread answers pass FSW_MAX_OUTPUT. Then
  * the client is paused: the rest of the read is kept, nothing more is read, and the turn goes on
  * when the kernel has taken enough. So a client that pipelines and never reads costs its limit and
- * no more, and others do not notice.
+ * no more, and others do not notice. A turn that takes FSW_MAX_TURN microseconds is cut short the same
+ * way, and goes on when the others have had theirs.
  *
  * Invariants:
- *  1. paused == the stream is not being read == kept may hold bytes;
+ *  1. paused == the stream is not being read == kept may hold bytes; cut_short implies paused;
  *  2. output is the sum of the bytes of all writes that libuv still has;
- *  3. a client is freed when its handle is closed, which is after the last write's callback.
+ *  3. a client is freed when its handle is closed, which is after the last write's callback;
+ *  4. what is kept and what waits to be written is charged to the vault.
  */
 #include "server/client.h"
 
 #include <errno.h>
+#include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,7 +30,8 @@
 #include "server/request.h"
 
 #define KEEPALIVE_SECONDS 60
-#define DOORMAN_MS 1000
+/* What a client costs that does nothing: itself, its parser, libuv's and the allocator's part. */
+#define CLIENT_COST (sizeof(struct fsw_client) + 4096)
 
 struct fsw_client {
     union {
@@ -36,52 +41,84 @@ struct fsw_client {
         uv_pipe_t pipe;
     };
     struct fsw_clients *clients;
-    struct fsw_client *next, *previous;
     struct fsw_session session;
     struct fsw_parser *parser;
-    uint64_t since;  /* accepted: CLOCK_MONOTONIC ns */
-    uint64_t output; /* bytes that wait for the kernel */
+    uint64_t inside_since; /* a request has begun and not ended: CLOCK_MONOTONIC ns; 0: none */
+    uint64_t output;       /* bytes that wait for the kernel */
     bool paused;
+    bool cut_short;  /* paused for the others' sake */
     bool last_words; /* close when all is written */
     char *kept;      /* what was read and not parsed when we paused */
+    size_t kept_length;
 };
 
 struct write {
     uv_write_t request;
     struct fsw_client *client;
     struct fsw_reply reply;
+    size_t cost;
 };
 
+static struct fsw_client *client_of(struct fsw_session *session)
+{
+    return (struct fsw_client *)((char *)session - offsetof(struct fsw_client, session));
+}
+
+static struct fsw_vault *vault_of(const struct fsw_client *client)
+{
+    return fsw_keyspace_vault(client->session.server->keyspace);
+}
+
 /* ---- life ---- */
+
+/* What was read and not parsed; NULL: nothing. */
+static void set_kept(struct fsw_client *client, char *kept, size_t length)
+{
+    fsw_vault_uncharge(vault_of(client), client->kept_length);
+    fsw_vault_charge(vault_of(client), length);
+    free(client->kept);
+    client->kept = kept;
+    client->kept_length = length;
+}
+
+static void set_cut_short(struct fsw_client *client, bool cut_short);
 
 static void on_closed(uv_handle_t *handle)
 {
     struct fsw_client *client = handle->data;
-    struct fsw_clients *clients = client->clients;
+    struct fsw_session *session = &client->session;
+    struct fsw_server *server = session->server;
 
-    *(client->previous != NULL ? &client->previous->next : &clients->first) = client->next;
-    if (client->next != NULL)
-        client->next->previous = client->previous;
-    clients->server->clients--;
-    clients->server->clients_paused -= client->paused;
+    *(session->previous != NULL ? &session->previous->next : &server->sessions) = session->next;
+    if (session->next != NULL)
+        session->next->previous = session->previous;
+    server->clients--;
+    server->clients_paused -= client->paused;
+    set_cut_short(client, false);
+    set_kept(client, NULL, 0);
+    fsw_vault_uncharge(vault_of(client), CLIENT_COST);
     fsw_parser_free(client->parser);
-    free(client->kept);
     free(client);
 }
 
 static void client_close(struct fsw_client *client)
 {
+    client->session.killed = true;
     if (!uv_is_closing(&client->handle))
         uv_close(&client->handle, on_closed);
 }
 
-static void link_client(struct fsw_clients *clients, struct fsw_client *client)
+static void link_client(struct fsw_client *client)
 {
-    client->next = clients->first;
-    if (client->next != NULL)
-        client->next->previous = client;
-    clients->first = client;
-    clients->server->clients++;
+    struct fsw_session *session = &client->session;
+    struct fsw_server *server = session->server;
+
+    session->next = server->sessions;
+    if (session->next != NULL)
+        session->next->previous = session;
+    server->sessions = session;
+    server->clients++;
+    fsw_vault_charge(vault_of(client), CLIENT_COST);
 }
 
 /* ---- writing ---- */
@@ -93,7 +130,8 @@ static void write_free(struct write *write)
     struct fsw_client *client = write->client;
 
     client->output -= write->reply.bytes;
-    client->clients->server->output_bytes -= write->reply.bytes;
+    client->session.server->output_bytes -= write->reply.bytes;
+    fsw_vault_uncharge(vault_of(client), write->cost);
     fsw_reply_clear(&write->reply);
     free(write);
 }
@@ -110,7 +148,7 @@ static void on_written(uv_write_t *request, int status)
         client_close(client);
     else if (client->last_words && client->output == 0)
         client_close(client);
-    else if (client->paused && client->output <= FSW_MAX_OUTPUT / 2)
+    else if (client->paused && !client->cut_short && client->output <= FSW_MAX_OUTPUT / 2)
         resume(client);
 }
 
@@ -146,8 +184,10 @@ static void client_write(struct fsw_client *client, struct fsw_reply *reply)
     }
     *write = (struct write){.client = client, .reply = *reply};
     write->request.data = write;
+    write->cost = sizeof *write + reply->text_room + reply->piece_room * sizeof *reply->piece;
     client->output += reply->bytes;
-    client->clients->server->output_bytes += reply->bytes;
+    client->session.server->output_bytes += reply->bytes;
+    fsw_vault_charge(vault_of(client), write->cost);
     if (start_write(write) < 0) {
         write_free(write);
         client_close(client);
@@ -156,32 +196,59 @@ static void client_write(struct fsw_client *client, struct fsw_reply *reply)
 
 /* ---- reading ---- */
 
-static bool output_full(const struct fsw_client *client, const struct fsw_reply *reply)
+static bool is_crowded(const struct fsw_server *server)
 {
-    return client->output + reply->bytes >= FSW_MAX_OUTPUT;
+    return server->output_bytes >= FSW_MAX_OUTPUT_ALL;
 }
 
-/* Runs what the parser has, until it has no more, or the client must read first. */
-static int run_requests(struct fsw_client *client, struct fsw_reply *reply)
+static bool output_full(const struct fsw_client *client, const struct fsw_reply *reply)
 {
+    uint64_t max = is_crowded(client->session.server) ? FSW_MAX_OUTPUT / 16 : FSW_MAX_OUTPUT;
+
+    return client->output + reply->bytes >= max;
+}
+
+/* Runs what the parser has, until it has no more, the client must read first, or has had its turn.
+ */
+static int run_requests(struct fsw_client *client, struct fsw_reply *reply, bool *ret_turn_over)
+{
+    uint64_t end = fsw_now_ns() + FSW_MAX_TURN * 1000ull;
     struct fsw_request *request;
     int r = 0;
 
-    while (!client->session.closing && !output_full(client, reply)) {
+    *ret_turn_over = false;
+    while (!client->session.closing && !output_full(client, reply) && !*ret_turn_over) {
         r = fsw_parser_next(client->parser, &request);
         if (r <= 0)
             break;
         fsw_command_run(&client->session, request, reply);
         fsw_request_free(request);
         fsw_parser_set_stranger(client->parser, !client->session.welcome);
+        client->inside_since = 0;
+        *ret_turn_over = client->session.heard >= end;
     }
     return r;
+}
+
+static void on_others_served(uv_idle_t *idle);
+
+static void set_cut_short(struct fsw_client *client, bool cut_short)
+{
+    struct fsw_clients *clients = client->clients;
+
+    if (client->cut_short == cut_short)
+        return;
+    client->cut_short = cut_short;
+    clients->cut_short += cut_short ? 1u : -1u;
+    if (clients->cut_short > 0)
+        uv_idle_start(&clients->others_first, on_others_served);
+    else
+        uv_idle_stop(&clients->others_first);
 }
 
 /* Stops reading, and keeps what of the last read the parser has not seen. */
 static void pause_client(struct fsw_client *client)
 {
-    struct fsw_server *server = client->clients->server;
     const char *left;
     size_t length = fsw_parser_lent(client->parser, &left);
     char *kept = malloc(length + 1);
@@ -191,37 +258,67 @@ static void pause_client(struct fsw_client *client)
         return;
     }
     memcpy(kept, left, length);
-    free(client->kept);
-    client->kept = kept;
+    set_kept(client, kept, length);
     fsw_parser_lend(client->parser, kept, length);
     if (!client->paused) {
         client->paused = true;
-        server->clients_paused++;
-        server->hits.of[FSW_LIMIT_OUTPUT]++;
+        client->session.server->clients_paused++;
         uv_read_stop(&client->stream);
     }
+}
+
+static void note_inside(struct fsw_client *client)
+{
+    if (!fsw_parser_is_inside(client->parser))
+        client->inside_since = 0;
+    else if (client->inside_since == 0)
+        client->inside_since = fsw_now_ns();
+}
+
+static void say_what_is_wrong(struct fsw_client *client, int r, struct fsw_reply *reply)
+{
+    if (r == -EPROTO) {
+        client->session.server->counters.protocol_errors++;
+        fsw_reply_error(reply, "ERR Protocol error: %s", fsw_parser_error(client->parser));
+    } else if (r < 0) {
+        fsw_reply_error(reply, "ERR %s", fsw_parser_error(client->parser));
+    }
+}
+
+/* The client is not read for now, or again. */
+static void settle(struct fsw_client *client, bool full, bool turn_over)
+{
+    struct fsw_server *server = client->session.server;
+    const char *left;
+
+    turn_over = turn_over && !full && fsw_parser_lent(client->parser, &left) > 0;
+    if (full && !client->paused)
+        server->hits.of[is_crowded(server) ? FSW_LIMIT_OUTPUT_ALL : FSW_LIMIT_OUTPUT]++;
+    server->hits.of[FSW_LIMIT_TURN] += turn_over;
+    set_cut_short(client, turn_over);
+    if (full || turn_over)
+        pause_client(client);
 }
 
 static void take_turn(struct fsw_client *client)
 {
     struct fsw_reply reply = {0};
-    int r = run_requests(client, &reply);
+    bool turn_over;
+    int r = run_requests(client, &reply, &turn_over);
     bool full = output_full(client, &reply);
 
-    if (r == -EPROTO) {
-        client->clients->server->counters.protocol_errors++;
-        fsw_reply_error(&reply, "ERR Protocol error: %s", fsw_parser_error(client->parser));
-    } else if (r < 0) {
-        fsw_reply_error(&reply, "ERR %s", fsw_parser_error(client->parser));
-    }
+    say_what_is_wrong(client, r, &reply);
     if (r < 0 || client->session.closing) {
         client->last_words = true;
         uv_read_stop(&client->stream);
     }
+    note_inside(client);
     if (reply.failed || reply.pieces > 0)
         client_write(client, &reply);
-    if (full && !client->last_words && !uv_is_closing(&client->handle))
-        pause_client(client);
+    if (!client->last_words && !uv_is_closing(&client->handle))
+        settle(client, full, turn_over);
+    else
+        set_cut_short(client, false);
 }
 
 static void on_bytes(uv_handle_t *handle, size_t suggested, uv_buf_t *buffer)
@@ -241,7 +338,7 @@ static void on_read(uv_stream_t *stream, ssize_t length, const uv_buf_t *buffer)
     }
     if (length == 0)
         return;
-    client->clients->server->counters.total_net_input_bytes += (uint64_t)length;
+    client->session.server->counters.total_net_input_bytes += (uint64_t)length;
     fsw_parser_lend(client->parser, buffer->base, (size_t)length);
     take_turn(client);
 }
@@ -256,11 +353,23 @@ static void resume(struct fsw_client *client)
         fsw_parser_lent(client->parser, &left) > 0)
         return;
     client->paused = false;
-    client->clients->server->clients_paused--;
-    free(client->kept);
-    client->kept = NULL;
+    client->session.server->clients_paused--;
+    set_kept(client, NULL, 0);
     if (uv_read_start(&client->stream, on_bytes, on_read) < 0)
         client_close(client);
+}
+
+/* Each goes on once; those whose turn is cut short again wait for the next time. */
+static void on_others_served(uv_idle_t *idle)
+{
+    struct fsw_clients *clients = idle->data;
+    struct fsw_session *next;
+
+    for (struct fsw_session *session = clients->server->sessions; session != NULL; session = next) {
+        next = session->next;
+        if (client_of(session)->cut_short && !uv_is_closing(&client_of(session)->handle))
+            resume(client_of(session));
+    }
 }
 
 /* ---- accepting ---- */
@@ -275,6 +384,56 @@ static int init_stream(struct fsw_client *client, uv_stream_t *listener)
     return r;
 }
 
+static void note_address(struct fsw_client *client)
+{
+    struct fsw_session *session = &client->session;
+    struct sockaddr_storage address;
+    char host[INET6_ADDRSTRLEN] = "?";
+    int length = sizeof address;
+
+    session->admin = client->stream.type != UV_TCP;
+    if (session->admin) {
+        snprintf(session->host, sizeof session->host, "unix");
+        snprintf(session->address, sizeof session->address, "unix:0");
+        return;
+    }
+    if (uv_tcp_getpeername(&client->tcp, (struct sockaddr *)&address, &length) < 0)
+        return; /* gone already */
+    bool v6 = address.ss_family == AF_INET6;
+    struct sockaddr_in *in = (struct sockaddr_in *)&address;
+    struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)&address;
+    if (v6)
+        uv_ip6_name(in6, host, sizeof host);
+    else
+        uv_ip4_name(in, host, sizeof host);
+    snprintf(session->host, sizeof session->host, "%.39s", host);
+    snprintf(session->address, sizeof session->address, v6 ? "[%s]:%d" : "%s:%d", host,
+             ntohs(v6 ? in6->sin6_port : in->sin_port));
+}
+
+static bool is_stranger(const struct fsw_session *session)
+{
+    return !session->killed && !session->welcome;
+}
+
+/* There is one more stranger: who waited longest goes, so that nobody can take all the places. */
+static void limit_strangers(struct fsw_server *server)
+{
+    struct fsw_session *longest = NULL;
+    unsigned strangers = 0;
+
+    for (struct fsw_session *session = server->sessions; session != NULL; session = session->next) {
+        if (!is_stranger(session))
+            continue;
+        strangers++;
+        longest = session;
+    }
+    if (strangers <= FSW_MAX_STRANGERS)
+        return;
+    server->hits.of[FSW_LIMIT_STRANGERS]++;
+    client_close(client_of(longest));
+}
+
 static void say_goodbye(struct fsw_client *client, const char *error)
 {
     struct fsw_reply reply = {0};
@@ -286,18 +445,20 @@ static void say_goodbye(struct fsw_client *client, const char *error)
 
 static void welcome(struct fsw_client *client)
 {
-    struct fsw_server *server = client->clients->server;
+    struct fsw_server *server = client->session.server;
 
     if (client->stream.type == UV_TCP) {
         uv_tcp_nodelay(&client->tcp, 1);
         uv_tcp_keepalive(&client->tcp, 1, KEEPALIVE_SECONDS);
     }
+    note_address(client);
     client->session.id = ++server->counters.total_connections_received;
-    if (server->clients > FSW_MAX_CLIENTS) {
+    limit_strangers(server);
+    if (server->clients > FSW_MAX_CLIENTS + (client->session.admin ? FSW_MAX_ADMINS : 0)) {
         server->counters.rejected_connections++;
         server->hits.of[FSW_LIMIT_CLIENTS]++;
         say_goodbye(client, "ERR max number of clients reached");
-    } else if (fsw_parser_new(&server->hits, &client->parser) < 0) {
+    } else if (fsw_parser_new(&server->hits, vault_of(client), &client->parser) < 0) {
         client_close(client);
     } else {
         fsw_parser_set_stranger(client->parser, !client->session.welcome);
@@ -315,12 +476,12 @@ void fsw_client_accept(struct fsw_clients *clients, uv_stream_t *listener)
     client->clients = clients;
     client->session.server = clients->server;
     client->session.welcome = clients->server->password == NULL;
-    client->since = fsw_now_ns();
+    client->session.since = client->session.heard = fsw_now_ns();
     if (init_stream(client, listener) < 0) {
         free(client);
         return;
     }
-    link_client(clients, client);
+    link_client(client);
     if (uv_accept(listener, &client->stream) < 0)
         client_close(client);
     else
@@ -329,52 +490,54 @@ void fsw_client_accept(struct fsw_clients *clients, uv_stream_t *listener)
 
 /* ---- all of them ---- */
 
-static bool kill_client(struct fsw_server *server, uint64_t id)
+static void kill_client(struct fsw_session *session)
 {
-    struct fsw_clients *clients = server->kill_owner;
-
-    for (struct fsw_client *client = clients->first; client != NULL; client = client->next) {
-        if (client->session.id == id && !uv_is_closing(&client->handle)) {
-            client_close(client);
-            return true;
-        }
-    }
-    return false;
+    client_close(client_of(session));
 }
 
-static void on_doorman(uv_timer_t *timer)
+/* Whether it did not show a password, or say anything at all, or end what it began. */
+static bool overstayed(const struct fsw_client *client, uint64_t now, enum fsw_limit *ret_limit)
 {
-    struct fsw_clients *clients = timer->data;
-    uint64_t now = fsw_now_ns();
+    const struct fsw_session *session = &client->session;
+    uint64_t inside = client->paused ? 0 : client->inside_since;
 
-    for (struct fsw_client *client = clients->first; client != NULL; client = client->next) {
-        if (client->session.welcome || uv_is_closing(&client->handle) ||
-            now - client->since < FSW_MAX_STRANGER_SECONDS * FSW_NS_PER_S)
+    *ret_limit = inside != 0 ? FSW_LIMIT_REQUEST_SECONDS : FSW_LIMIT_STRANGER_SECONDS;
+    if (inside != 0 && now - inside >= FSW_MAX_REQUEST_SECONDS * FSW_NS_PER_S)
+        return true;
+    *ret_limit = FSW_LIMIT_STRANGER_SECONDS;
+    return (!session->welcome || session->commands == 0) &&
+           now - session->since >= FSW_MAX_STRANGER_SECONDS * FSW_NS_PER_S;
+}
+
+void fsw_clients_show_door(struct fsw_clients *clients)
+{
+    uint64_t now = fsw_now_ns();
+    enum fsw_limit limit;
+
+    for (struct fsw_session *session = clients->server->sessions; session;
+         session = session->next) {
+        if (session->killed || !overstayed(client_of(session), now, &limit))
             continue;
-        clients->server->hits.of[FSW_LIMIT_STRANGER_SECONDS]++;
-        client_close(client);
+        clients->server->hits.of[limit]++;
+        client_close(client_of(session));
     }
 }
 
 int fsw_clients_init(struct fsw_clients *clients, uv_loop_t *loop, struct fsw_server *server)
 {
-    int r;
-
     clients->server = server;
     clients->loop = loop;
-    clients->first = NULL;
+    clients->cut_short = 0;
+    clients->others_first.data = clients;
     server->kill = kill_client;
-    server->kill_owner = clients;
-    r = uv_timer_init(loop, &clients->doorman);
-    clients->doorman.data = clients;
-    if (r == 0 && server->password != NULL)
-        r = uv_timer_start(&clients->doorman, on_doorman, DOORMAN_MS, DOORMAN_MS);
-    return r;
+    return uv_idle_init(loop, &clients->others_first);
 }
 
 void fsw_clients_close(struct fsw_clients *clients)
 {
-    uv_close((uv_handle_t *)&clients->doorman, NULL);
-    for (struct fsw_client *client = clients->first; client != NULL; client = client->next)
-        client_close(client);
+    struct fsw_session *session = clients->server->sessions;
+
+    uv_close((uv_handle_t *)&clients->others_first, NULL);
+    for (; session != NULL; session = session->next)
+        client_close(client_of(session));
 }

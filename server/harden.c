@@ -8,7 +8,6 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -16,6 +15,7 @@
 #include <unistd.h>
 
 #include "common/parse.h"
+#include "server/pressure.h"
 
 void fsw_harden(void)
 {
@@ -32,50 +32,47 @@ static bool may_lock_anything(void)
            (data[CAP_TO_INDEX(CAP_IPC_LOCK)].effective & CAP_TO_MASK(CAP_IPC_LOCK)) != 0;
 }
 
-static bool may_lock(uint64_t wanted)
+static bool may_lock(void)
 {
     struct rlimit limit;
 
-    if (may_lock_anything())
-        return true;
-    if (getrlimit(RLIMIT_MEMLOCK, &limit) < 0)
-        return false;
-    limit.rlim_cur = limit.rlim_max;
-    return setrlimit(RLIMIT_MEMLOCK, &limit) == 0 &&
-           (limit.rlim_cur == RLIM_INFINITY || limit.rlim_cur > wanted);
+    return may_lock_anything() ||
+           (getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur == RLIM_INFINITY);
 }
 
-int fsw_lock_memory(uint64_t wanted, struct fsw_error *err)
+int fsw_lock_memory(void)
 {
-    if (!may_lock(wanted))
-        errno = EPERM;
-    else if (mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) == 0)
-        return 0;
-    return fsw_error(err, -errno,
-                     "can't lock memory (%s): this host may swap the values out, which is slow "
-                     "for the hosts that swap on us and leaves their memory on this host's disk; "
-                     "give CAP_IPC_LOCK or LimitMEMLOCK=infinity",
-                     strerror(errno));
+    if (!may_lock())
+        return -EPERM;
+    return mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) < 0 ? -errno : 0;
 }
 
-int fsw_check_memory(uint64_t wanted, struct fsw_error *err)
+uint64_t fsw_own_memory(void)
 {
-    FILE *file = fopen("/proc/meminfo", "re");
-    unsigned long long available = 0;
-    char line[128], have[FSW_SIZE_TEXT], want[FSW_SIZE_TEXT];
+    unsigned long long kib = 0;
+    char line[128];
+    FILE *file = fopen("/proc/self/status", "re");
 
     if (file == NULL)
         return 0;
     while (fgets(line, sizeof line, file) != NULL)
-        if (sscanf(line, "MemAvailable: %llu kB", &available) == 1)
+        if (sscanf(line, "RssAnon: %llu kB", &kib) == 1)
             break;
     fclose(file);
-    if (available == 0 || available >= wanted >> 10)
+    return kib << 10;
+}
+
+int fsw_check_memory(uint64_t wanted, struct fsw_error *err)
+{
+    uint64_t available = fsw_meminfo("MemAvailable");
+    char have[FSW_SIZE_TEXT], want[FSW_SIZE_TEXT];
+
+    if (available >= wanted)
         return 0;
     return fsw_error(err, -ENOMEM,
-                     "--memory %s is more than this host has available (%s): when values fill it, "
-                     "the kernel may kill us, and what other hosts swapped to us is lost",
-                     fsw_format_size(wanted, want), fsw_format_size(available << 10, have));
+                     "--memory %s is more than this host has available (%s): values will be "
+                     "refused before that, as long as --keep-available is not 0",
+                     fsw_format_size(wanted, want), fsw_format_size(available, have));
 }
 
 void fsw_raise_open_files(unsigned wanted)

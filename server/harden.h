@@ -11,10 +11,12 @@
 /* No core dump and no debugger of the same user sees the values; SIGPIPE is ignored. */
 void fsw_harden(void);
 
-/* Locks all memory, what comes later too, as it is touched. wanted: bytes that will be needed; with
- * a right to lock less than that nothing is locked, since later allocations would fail. Negative
- * errno with one line that says what is at risk; the program may go on. */
-int fsw_lock_memory(uint64_t wanted, struct fsw_error *err);
+/* Locks the process's memory, what comes later too, as it is touched. Without CAP_IPC_LOCK or an
+ * endless limit nothing is locked, since later allocations would fail. Negative errno. */
+int fsw_lock_memory(void);
+
+/* Bytes of memory that are ours alone now. */
+uint64_t fsw_own_memory(void);
 
 /* -ENOMEM with one line when this host has less memory available than we promise to hold. */
 int fsw_check_memory(uint64_t wanted, struct fsw_error *err);

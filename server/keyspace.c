@@ -1,5 +1,6 @@
 /*
- * keyspace.c: a hash table in hash order, resized a bucket at a time from the left.
+ * keyspace.c: a hash table in hash order, resized a bucket at a time from the left. Its entries are
+ * the LIVE descriptors of the image, chained by slot number.
  *
  * A key's hash (keyed, see siphash.h) is its position on a line of 2^48. A table of 2^bits buckets
  * cuts the line into as many equal pieces, by the position's upper bits; so the buckets of every
@@ -18,16 +19,17 @@
  *
  * Invariants:
  *  1. an entry is in the bucket that its position names, of `next` left of the frontier, else of
- *     `now`;
+ *     `now`; it is LIVE and sound, and no other entry has its key;
  *  2. the frontier is 0 when `next` is not there, and otherwise a multiple of the wider cut;
- *  3. entries, entry_bytes and table_bytes are the sums of what is there;
- *  4. bytes never pass the limit through a set: a set that would is refused, a table that would
- * does not grow (its chains do).
+ *  3. entries, value_bytes, table_bytes and the devices' sums are the sums of what is there;
+ *  4. used memory never passes the limit through a set: a set that would is refused, a table that
+ *     would does not grow (its chains do);
+ *  5. a value is published (LIVE) after all of it is written, and what it replaces is retired
+ *     (FREE) after that. Every moment between leaves an image that open makes whole.
  */
 #include "server/keyspace.h"
 
 #include <errno.h>
-#include <malloc.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,31 +46,32 @@
  * the next growing is due, as many sets later as there are pieces: 1 is enough, 2 are there early.
  */
 #define MOVES_A_CHANGE 2
-
-struct entry {
-    struct entry *next;
-    struct fsw_value *value;
-    uint64_t position;
-    uint8_t key_length;
-    char key[];
-};
+/* What only an overwrite may use: it needs the new value's memory before it frees the old one's. */
+#define SLACK_MAX (512u * 1024)
 
 struct table {
-    struct entry **bucket; /* NULL: not there */
+    uint32_t *bucket; /* slot numbers, 0: empty; NULL: not there */
     unsigned bits;
 };
 
 struct fsw_keyspace {
+    struct fsw_vault vault;
+    struct fsw_devices devices;
     struct table now, next;
     uint64_t frontier;
-    uint64_t entries, entry_bytes, table_bytes;
-    uint64_t limit;
+    uint64_t entries, value_bytes, table_bytes;
     struct fsw_siphash_key hash_key;
+    struct fsw_keyspace_found found;
 };
+
+static struct fsw_descriptor *entry_at(const struct fsw_keyspace *keyspace, uint32_t slot)
+{
+    return fsw_donor_descriptor(keyspace->vault.image, slot);
+}
 
 static uint64_t table_cost(unsigned bits)
 {
-    return sizeof(struct entry *) << bits;
+    return sizeof(uint32_t) << bits;
 }
 
 static int table_init(struct fsw_keyspace *keyspace, struct table *table, unsigned bits)
@@ -78,6 +81,7 @@ static int table_init(struct fsw_keyspace *keyspace, struct table *table, unsign
         return -ENOMEM;
     table->bits = bits;
     keyspace->table_bytes += table_cost(bits);
+    fsw_vault_charge(&keyspace->vault, table_cost(bits));
     return 0;
 }
 
@@ -86,11 +90,12 @@ static void table_deinit(struct fsw_keyspace *keyspace, struct table *table)
     if (table->bucket == NULL)
         return;
     keyspace->table_bytes -= table_cost(table->bits);
+    fsw_vault_uncharge(&keyspace->vault, table_cost(table->bits));
     free(table->bucket);
     table->bucket = NULL;
 }
 
-static struct entry **table_bucket(const struct table *table, uint64_t position)
+static uint32_t *table_bucket(const struct table *table, uint64_t position)
 {
     return &table->bucket[position >> (LINE_BITS - table->bits)];
 }
@@ -105,17 +110,18 @@ static const struct table *table_at(const struct fsw_keyspace *keyspace, uint64_
     return resizing(keyspace) && position < keyspace->frontier ? &keyspace->next : &keyspace->now;
 }
 
-/* The link that points at the key's entry, or at the NULL that ends its chain. */
-static struct entry **find(const struct fsw_keyspace *keyspace, uint64_t position, const char *key,
-                           size_t key_length)
+/* The link that names the key's entry, or the 0 that ends its chain. */
+static uint32_t *find(const struct fsw_keyspace *keyspace, uint64_t position, const char *key,
+                      size_t key_length)
 {
-    struct entry **link = table_bucket(table_at(keyspace, position), position);
+    uint32_t *link = table_bucket(table_at(keyspace, position), position);
 
-    for (; *link != NULL; link = &(*link)->next) {
-        const struct entry *entry = *link;
+    while (*link != 0) {
+        struct fsw_descriptor *entry = entry_at(keyspace, *link);
         if (entry->position == position && entry->key_length == key_length &&
-            memcmp(entry->key, key, key_length) == 0)
+            memcmp(entry->text, key, key_length) == 0)
             break;
+        link = &entry->next;
     }
     return link;
 }
@@ -125,16 +131,11 @@ static uint64_t position_of(const struct fsw_keyspace *keyspace, const char *key
     return fsw_siphash(&keyspace->hash_key, key, key_length) >> (64 - LINE_BITS);
 }
 
-static size_t entry_cost(const struct entry *entry)
-{
-    return malloc_usable_size((void *)entry) + sizeof(size_t);
-}
-
 /* ---- resizing ---- */
 
 static void resize_start(struct fsw_keyspace *keyspace, unsigned bits)
 {
-    if (fsw_keyspace_bytes(keyspace) + table_cost(bits) > keyspace->limit)
+    if (!fsw_vault_room(&keyspace->vault, table_cost(bits)))
         return;
     table_init(keyspace, &keyspace->next, bits); /* without memory for it, we try again later */
 }
@@ -154,14 +155,15 @@ static void resize_if_due(struct fsw_keyspace *keyspace)
         resize_start(keyspace, bits < BITS_MIN + 2 ? BITS_MIN : bits - 2);
 }
 
-static void move_chain(struct fsw_keyspace *keyspace, struct entry *chain)
+static void move_chain(struct fsw_keyspace *keyspace, uint32_t chain)
 {
-    while (chain != NULL) {
-        struct entry *entry = chain;
-        struct entry **bucket = table_bucket(&keyspace->next, entry->position);
+    while (chain != 0) {
+        uint32_t slot = chain;
+        struct fsw_descriptor *entry = entry_at(keyspace, slot);
+        uint32_t *bucket = table_bucket(&keyspace->next, entry->position);
         chain = entry->next;
         entry->next = *bucket;
-        *bucket = entry;
+        *bucket = slot;
     }
 }
 
@@ -173,9 +175,9 @@ static void resize_step(struct fsw_keyspace *keyspace)
     uint64_t end = keyspace->frontier + (1ull << (LINE_BITS - bits));
 
     for (uint64_t at = keyspace->frontier; at < end; at += 1ull << (LINE_BITS - now->bits)) {
-        struct entry **bucket = table_bucket(now, at);
+        uint32_t *bucket = table_bucket(now, at);
         move_chain(keyspace, *bucket);
-        *bucket = NULL;
+        *bucket = 0;
     }
     keyspace->frontier = end;
     if (end == LINE_END) {
@@ -193,124 +195,170 @@ static void after_change(struct fsw_keyspace *keyspace)
         resize_step(keyspace);
 }
 
+/* ---- entries ---- */
+
+/* One more value is there (1), or one less (-1). */
+static void count(struct fsw_keyspace *keyspace, const struct fsw_descriptor *entry, int by)
+{
+    struct fsw_device_use *use = &keyspace->devices.use[entry->device];
+    uint64_t bytes = by > 0 ? entry->length : 0 - (uint64_t)entry->length;
+
+    keyspace->entries += (uint64_t)by;
+    keyspace->value_bytes += bytes;
+    use->keys += (uint64_t)by;
+    use->bytes += bytes;
+}
+
+/* The entry, out of its chain already, is no more. */
+static void retire(struct fsw_keyspace *keyspace, struct fsw_descriptor *entry)
+{
+    atomic_store_explicit(&entry->state, FSW_DESCRIPTOR_FREE, memory_order_release);
+    count(keyspace, entry, -1);
+    fsw_value_release(&entry->value);
+}
+
+/* An unpublished descriptor with the value's bytes, held for the keyspace: the value's own, if it
+ * lies in a slot that is not published, or a new one. */
+static struct fsw_descriptor *place(struct fsw_keyspace *keyspace, struct fsw_value *value,
+                                    size_t key_length)
+{
+    bool within = key_length + value->length <= FSW_DESCRIPTOR_TEXT;
+    struct fsw_descriptor *entry;
+
+    if (value->vault != NULL && !within &&
+        fsw_vault_descriptor(value)->state == FSW_DESCRIPTOR_FREE) {
+        entry = fsw_vault_descriptor(fsw_value_hold(value));
+        entry->within = 0;
+        return entry;
+    }
+    struct fsw_value *copy = fsw_vault_take(&keyspace->vault, value->length, within);
+    if (copy == NULL)
+        return NULL;
+    entry = fsw_vault_descriptor(copy);
+    entry->within = within;
+    if (within)
+        copy->bytes = entry->text + key_length;
+    memcpy(copy->bytes, value->bytes, value->length);
+    return entry;
+}
+
+static void describe(struct fsw_keyspace *keyspace, struct fsw_descriptor *entry, const char *key,
+                     size_t key_length, uint64_t position)
+{
+    entry->sequence = ++keyspace->vault.image->super->sequence;
+    entry->length = entry->value.length;
+    entry->key_length = (uint8_t)key_length;
+    memcpy(entry->text, key, key_length);
+    entry->checksum = fsw_descriptor_checksum(entry);
+    entry->position = position;
+    entry->device = (uint16_t)fsw_devices_of_key(&keyspace->devices, key, key_length, true);
+}
+
 /* ---- the verbs ---- */
 
-int fsw_keyspace_new(uint64_t limit, struct fsw_keyspace **ret_keyspace)
+static bool room_for_new(struct fsw_keyspace *keyspace)
 {
-    struct fsw_keyspace *keyspace = calloc(1, sizeof *keyspace);
+    uint64_t limit = keyspace->vault.limit;
+    uint64_t slack = limit / 16 < SLACK_MAX ? limit / 16 : SLACK_MAX;
 
-    if (keyspace == NULL)
-        return -ENOMEM;
-    keyspace->limit = limit;
-    if (getrandom(&keyspace->hash_key, sizeof keyspace->hash_key, 0) != sizeof keyspace->hash_key ||
-        table_init(keyspace, &keyspace->now, BITS_MIN) < 0) {
-        free(keyspace);
-        return -ENOMEM;
-    }
-    *ret_keyspace = keyspace;
-    return 0;
-}
-
-static void entry_free(struct fsw_keyspace *keyspace, struct entry *entry)
-{
-    keyspace->entries--;
-    keyspace->entry_bytes -= entry_cost(entry);
-    fsw_value_release(entry->value);
-    free(entry);
-}
-
-void fsw_keyspace_free(struct fsw_keyspace *keyspace)
-{
-    struct table *tables[] = {&keyspace->now, &keyspace->next};
-
-    for (unsigned t = 0; t < 2; t++) {
-        for (uint64_t i = 0; tables[t]->bucket != NULL && i >> tables[t]->bits == 0; i++) {
-            struct entry *next;
-            for (struct entry *entry = tables[t]->bucket[i]; entry != NULL; entry = next) {
-                next = entry->next;
-                entry_free(keyspace, entry);
-            }
-        }
-        table_deinit(keyspace, tables[t]);
-    }
-    free(keyspace);
-}
-
-/* value is among the bytes already: it lives. */
-static int replace(struct fsw_keyspace *keyspace, struct entry *entry, struct fsw_value *value)
-{
-    uint64_t bytes = fsw_keyspace_bytes(keyspace);
-
-    if (bytes > keyspace->limit && bytes - fsw_value_cost(entry->value) > keyspace->limit)
-        return -ENOMEM;
-    fsw_value_hold(value);
-    fsw_value_release(entry->value);
-    entry->value = value;
-    return 0;
-}
-
-static int insert(struct fsw_keyspace *keyspace, uint64_t position, const char *key,
-                  size_t key_length, struct fsw_value *value)
-{
-    struct entry *entry = malloc(sizeof *entry + key_length);
-    struct entry **bucket = table_bucket(table_at(keyspace, position), position);
-
-    if (entry == NULL)
-        return -ENOMEM;
-    if (fsw_keyspace_bytes(keyspace) + entry_cost(entry) > keyspace->limit) {
-        free(entry);
-        return -ENOMEM;
-    }
-    entry->value = fsw_value_hold(value);
-    entry->position = position;
-    entry->key_length = (uint8_t)key_length;
-    memcpy(entry->key, key, key_length);
-    entry->next = *bucket;
-    *bucket = entry;
-    keyspace->entries++;
-    keyspace->entry_bytes += entry_cost(entry);
-    return 0;
+    return fsw_vault_room(&keyspace->vault, slack);
 }
 
 int fsw_keyspace_set(struct fsw_keyspace *keyspace, const char *key, size_t key_length,
                      struct fsw_value *value)
 {
     uint64_t position;
-    struct entry *entry;
-    int r;
+    uint32_t *link, old;
 
-    _Static_assert(FSW_MAX_KEY <= UINT8_MAX, "entry.key_length is a byte");
+    _Static_assert(FSW_MAX_KEY <= UINT8_MAX, "key_length is a byte");
     if (key_length > FSW_MAX_KEY)
         return -ENAMETOOLONG;
     position = position_of(keyspace, key, key_length);
-    entry = *find(keyspace, position, key, key_length);
-    if (entry != NULL)
-        return replace(keyspace, entry, value);
-    r = insert(keyspace, position, key, key_length, value);
-    if (r == 0)
+    link = find(keyspace, position, key, key_length);
+    old = *link;
+    if (keyspace->vault.shut || (old == 0 && !room_for_new(keyspace)))
+        return -ENOMEM;
+    struct fsw_descriptor *entry = place(keyspace, value, key_length);
+    if (entry == NULL)
+        return -ENOMEM;
+    describe(keyspace, entry, key, key_length, position);
+    atomic_store_explicit(&entry->state, FSW_DESCRIPTOR_LIVE, memory_order_release);
+    count(keyspace, entry, 1);
+    entry->next = old == 0 ? 0 : entry_at(keyspace, old)->next;
+    *link = fsw_vault_slot(&keyspace->vault, entry);
+    if (old != 0)
+        retire(keyspace, entry_at(keyspace, old));
+    else
         after_change(keyspace);
-    return r;
+    return 0;
 }
 
 struct fsw_value *fsw_keyspace_get(struct fsw_keyspace *keyspace, const char *key,
                                    size_t key_length)
 {
-    struct entry *entry = *find(keyspace, position_of(keyspace, key, key_length), key, key_length);
+    uint32_t slot = *find(keyspace, position_of(keyspace, key, key_length), key, key_length);
 
-    return entry != NULL ? entry->value : NULL;
+    return slot != 0 ? &entry_at(keyspace, slot)->value : NULL;
 }
 
 int fsw_keyspace_del(struct fsw_keyspace *keyspace, const char *key, size_t key_length)
 {
-    struct entry **link = find(keyspace, position_of(keyspace, key, key_length), key, key_length);
-    struct entry *entry = *link;
+    uint32_t *link = find(keyspace, position_of(keyspace, key, key_length), key, key_length);
+    uint32_t slot = *link;
 
-    if (entry == NULL)
+    if (slot == 0)
         return 0;
-    *link = entry->next;
-    entry_free(keyspace, entry);
+    *link = entry_at(keyspace, slot)->next;
+    retire(keyspace, entry_at(keyspace, slot));
     after_change(keyspace);
     return 1;
+}
+
+/* Dels what is in one chain and is the device's, or anybody's. */
+static uint64_t forget_chain(struct fsw_keyspace *keyspace, uint32_t *link, int device)
+{
+    uint64_t gone = 0;
+
+    while (*link != 0) {
+        struct fsw_descriptor *entry = entry_at(keyspace, *link);
+        if (device >= 0 && entry->device != device) {
+            link = &entry->next;
+            continue;
+        }
+        *link = entry->next;
+        retire(keyspace, entry);
+        gone++;
+    }
+    return gone;
+}
+
+static uint64_t forget(struct fsw_keyspace *keyspace, int device)
+{
+    const struct table *const tables[] = {&keyspace->now, &keyspace->next};
+    uint64_t gone = 0;
+
+    for (unsigned t = 0; t < 2; t++)
+        for (uint64_t i = 0; tables[t]->bucket != NULL && i >> tables[t]->bits == 0; i++)
+            gone += forget_chain(keyspace, &tables[t]->bucket[i], device);
+    after_change(keyspace);
+    return gone;
+}
+
+uint64_t fsw_keyspace_forget(struct fsw_keyspace *keyspace, unsigned device)
+{
+    uint64_t gone = forget(keyspace, (int)device);
+
+    fsw_devices_forget(&keyspace->devices, device);
+    return gone;
+}
+
+uint64_t fsw_keyspace_clear(struct fsw_keyspace *keyspace)
+{
+    uint64_t gone = forget(keyspace, -1);
+
+    for (unsigned device = 1; device < FSW_MAX_DEVICES; device++)
+        fsw_devices_forget(&keyspace->devices, device);
+    return gone;
 }
 
 uint64_t fsw_keyspace_scan(struct fsw_keyspace *keyspace, uint64_t cursor,
@@ -325,9 +373,12 @@ uint64_t fsw_keyspace_scan(struct fsw_keyspace *keyspace, uint64_t cursor,
     table = table_at(keyspace, cursor);
     width = 1ull << (LINE_BITS - table->bits);
     /* The cursor can be inside of a bucket, when the table has shrunk since. */
-    for (const struct entry *entry = *table_bucket(table, cursor); entry; entry = entry->next)
+    for (uint32_t slot = *table_bucket(table, cursor); slot != 0;) {
+        const struct fsw_descriptor *entry = entry_at(keyspace, slot);
         if (entry->position >= cursor)
-            each(entry->key, entry->key_length, opaque);
+            each(entry->text, entry->key_length, opaque);
+        slot = entry->next;
+    }
     cursor = (cursor & ~(width - 1)) + width;
     return cursor == LINE_END ? 0 : cursor;
 }
@@ -337,56 +388,200 @@ uint64_t fsw_keyspace_count(const struct fsw_keyspace *keyspace)
     return keyspace->entries;
 }
 
-uint64_t fsw_keyspace_bytes(const struct fsw_keyspace *keyspace)
+uint64_t fsw_keyspace_value_bytes(const struct fsw_keyspace *keyspace)
 {
-    return fsw_value_cost_of_all() + keyspace->entry_bytes + keyspace->table_bytes;
+    return keyspace->value_bytes;
 }
 
-uint64_t fsw_keyspace_limit(const struct fsw_keyspace *keyspace)
+struct fsw_vault *fsw_keyspace_vault(struct fsw_keyspace *keyspace)
 {
-    return keyspace->limit;
+    return &keyspace->vault;
+}
+
+struct fsw_devices *fsw_keyspace_devices(struct fsw_keyspace *keyspace)
+{
+    return &keyspace->devices;
+}
+
+const struct fsw_keyspace_found *fsw_keyspace_found(const struct fsw_keyspace *keyspace)
+{
+    return &keyspace->found;
+}
+
+/* ---- opening ---- */
+
+/* Takes a descriptor that says it is LIVE into the table, instead of an older one of its key. */
+static void recover_entry(struct fsw_keyspace *keyspace, uint32_t slot)
+{
+    struct fsw_descriptor *entry = entry_at(keyspace, slot);
+    uint64_t position = position_of(keyspace, entry->text, entry->key_length);
+    uint32_t *link = find(keyspace, position, entry->text, entry->key_length);
+    struct fsw_descriptor *other = *link != 0 ? entry_at(keyspace, *link) : NULL;
+
+    if (entry->sequence > keyspace->vault.image->super->sequence)
+        keyspace->vault.image->super->sequence = entry->sequence;
+    keyspace->found.stale += other != NULL;
+    if (other != NULL && other->sequence > entry->sequence) {
+        entry->state = FSW_DESCRIPTOR_FREE;
+        return;
+    }
+    entry->position = position;
+    entry->next = other != NULL ? other->next : 0;
+    *link = slot;
+    if (other != NULL)
+        other->state = FSW_DESCRIPTOR_FREE;
+    else
+        keyspace->entries++;
+    after_change(keyspace);
+}
+
+/* Which descriptors count; frees the others. */
+static void recover_table(struct fsw_keyspace *keyspace)
+{
+    uint32_t top = keyspace->vault.image->super->top;
+
+    for (uint32_t slot = 1; slot < top; slot++) {
+        struct fsw_descriptor *entry = entry_at(keyspace, slot);
+        uint64_t state = entry->state;
+        if (state == FSW_DESCRIPTOR_FREE)
+            continue;
+        if (state == FSW_DESCRIPTOR_LIVE && fsw_descriptor_sound(entry)) {
+            recover_entry(keyspace, slot);
+        } else {
+            entry->state = FSW_DESCRIPTOR_FREE;
+            keyspace->found.damaged++;
+        }
+    }
+}
+
+/* What the table holds takes its slots, and is counted. */
+static void recover_values(struct fsw_keyspace *keyspace)
+{
+    uint32_t top = keyspace->vault.image->super->top;
+
+    keyspace->entries = 0;
+    for (uint32_t slot = 1; slot < top; slot++) {
+        struct fsw_descriptor *entry = entry_at(keyspace, slot);
+        if (entry->state != FSW_DESCRIPTOR_LIVE)
+            continue;
+        fsw_vault_claim(&keyspace->vault, slot);
+        entry->device =
+            (uint16_t)fsw_devices_of_key(&keyspace->devices, entry->text, entry->key_length, true);
+        count(keyspace, entry, 1);
+    }
+    fsw_vault_rebuilt(&keyspace->vault);
+    keyspace->found.values = keyspace->entries;
+}
+
+int fsw_keyspace_open(struct fsw_donor_image *image, uint64_t limit,
+                      struct fsw_keyspace **ret_keyspace)
+{
+    struct fsw_keyspace *keyspace = calloc(1, sizeof *keyspace);
+
+    if (keyspace == NULL)
+        return -ENOMEM;
+    if (fsw_vault_init(&keyspace->vault, image, limit) < 0 ||
+        getrandom(&keyspace->hash_key, sizeof keyspace->hash_key, 0) != sizeof keyspace->hash_key ||
+        table_init(keyspace, &keyspace->now, BITS_MIN) < 0) {
+        fsw_vault_deinit(&keyspace->vault);
+        free(keyspace);
+        return -ENOMEM;
+    }
+    fsw_devices_init(&keyspace->devices, image->contacts);
+    recover_table(keyspace);
+    recover_values(keyspace);
+    *ret_keyspace = keyspace;
+    return 0;
+}
+
+void fsw_keyspace_close(struct fsw_keyspace *keyspace)
+{
+    table_deinit(keyspace, &keyspace->now);
+    table_deinit(keyspace, &keyspace->next);
+    fsw_vault_deinit(&keyspace->vault);
+    free(keyspace);
 }
 
 /* ---- proof ---- */
 
 struct sums {
-    uint64_t entries, entry_bytes, table_bytes;
+    uint64_t entries, value_bytes, table_bytes;
+    struct fsw_device_use use[FSW_MAX_DEVICES];
 };
+
+static void sum_up(struct sums *sums, const struct fsw_descriptor *entry)
+{
+    sums->entries++;
+    sums->value_bytes += entry->length;
+    sums->use[entry->device].keys++;
+    sums->use[entry->device].bytes += entry->length;
+}
+
+static int check_entry(const struct fsw_keyspace *keyspace, const struct table *table,
+                       const uint32_t *bucket, const struct fsw_descriptor *entry,
+                       struct fsw_error *err)
+{
+    if (position_of(keyspace, entry->text, entry->key_length) != entry->position ||
+        table_at(keyspace, entry->position) != table ||
+        table_bucket(table, entry->position) != bucket)
+        return fsw_error(err, -EUCLEAN, "invariant 1: an entry is in the wrong bucket");
+    if (entry->state != FSW_DESCRIPTOR_LIVE || !fsw_descriptor_sound(entry) ||
+        entry->value.holders == 0 || entry->value.length != entry->length)
+        return fsw_error(err, -EUCLEAN, "invariant 1: an entry is not LIVE, or not sound");
+    if (entry_at(keyspace, *find(keyspace, entry->position, entry->text, entry->key_length)) !=
+        entry)
+        return fsw_error(err, -EUCLEAN, "invariant 1: two entries have one key");
+    return 0;
+}
 
 static int check_table(const struct fsw_keyspace *keyspace, const struct table *table,
                        struct sums *sums, struct fsw_error *err)
 {
+    int r = 0;
+
     if (table->bucket == NULL)
         return 0;
     sums->table_bytes += table_cost(table->bits);
     for (uint64_t i = 0; i >> table->bits == 0; i++) {
-        for (const struct entry *entry = table->bucket[i]; entry != NULL; entry = entry->next) {
-            sums->entries++;
-            sums->entry_bytes += entry_cost(entry);
-            if (position_of(keyspace, entry->key, entry->key_length) != entry->position ||
-                table_at(keyspace, entry->position) != table ||
-                table_bucket(table, entry->position) != &table->bucket[i])
-                return fsw_error(err, -EUCLEAN, "invariant 1: an entry is in the wrong bucket");
+        for (uint32_t slot = table->bucket[i]; r == 0 && slot != 0;) {
+            const struct fsw_descriptor *entry = entry_at(keyspace, slot);
+            sum_up(sums, entry);
+            r = check_entry(keyspace, table, &table->bucket[i], entry, err);
+            slot = entry->next;
         }
     }
-    return 0;
+    return r;
+}
+
+static int check_sums(const struct fsw_keyspace *keyspace, struct sums *sums, struct fsw_error *err)
+{
+    const struct table *now = &keyspace->now, *next = &keyspace->next;
+    int r = check_table(keyspace, now, sums, err);
+
+    if (r == 0)
+        r = check_table(keyspace, next, sums, err);
+    if (r == 0 &&
+        (sums->entries != keyspace->entries || sums->value_bytes != keyspace->value_bytes ||
+         sums->table_bytes != keyspace->table_bytes ||
+         memcmp(sums->use, keyspace->devices.use, sizeof sums->use) != 0))
+        r = fsw_error(err, -EUCLEAN, "invariant 3: a sum is wrong");
+    return r;
 }
 
 int fsw_keyspace_check(const struct fsw_keyspace *keyspace, struct fsw_error *err)
 {
     const struct table *now = &keyspace->now, *next = &keyspace->next;
     unsigned bits = resizing(keyspace) && next->bits < now->bits ? next->bits : now->bits;
-    struct sums sums = {0};
+    struct sums *sums = calloc(1, sizeof *sums);
     int r;
 
+    if (sums == NULL)
+        return -ENOMEM;
     if (resizing(keyspace) ? keyspace->frontier % (1ull << (LINE_BITS - bits)) != 0
                            : keyspace->frontier != 0)
-        return fsw_error(err, -EUCLEAN, "invariant 2: the frontier cuts a bucket");
-    r = check_table(keyspace, now, &sums, err);
-    if (r == 0)
-        r = check_table(keyspace, next, &sums, err);
-    if (r == 0 && (sums.entries != keyspace->entries || sums.entry_bytes != keyspace->entry_bytes ||
-                   sums.table_bytes != keyspace->table_bytes))
-        r = fsw_error(err, -EUCLEAN, "invariant 3: a sum is wrong");
-    return r;
+        r = fsw_error(err, -EUCLEAN, "invariant 2: the frontier cuts a bucket");
+    else
+        r = check_sums(keyspace, sums, err);
+    free(sums);
+    return r == 0 ? fsw_vault_check(&keyspace->vault, err) : r;
 }

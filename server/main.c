@@ -2,7 +2,8 @@
  * main.c: farswapd, the donor: options, wiring, and the end.
  *
  * One thread, one libuv loop. What it listens on, it prints in one line when it is ready; warnings
- * and errors are one line each on stderr. SIGTERM and SIGINT end it; what it holds is then gone.
+ * and errors are one line each on stderr. SIGTERM and SIGINT end it. With a name, what it holds stays
+ * in its image for the next one; without, it is gone then.
  */
 #include <errno.h>
 #include <signal.h>
@@ -12,6 +13,7 @@
 #include <uv.h>
 
 #include "common/clock.h"
+#include "server/chores.h"
 #include "server/client.h"
 #include "server/harden.h"
 #include "server/listener.h"
@@ -25,7 +27,9 @@ struct program {
     uv_loop_t loop;
     uv_signal_t terminate, interrupt;
     struct fsw_server server;
+    struct fsw_donor_image image;
     struct fsw_clients clients;
+    struct fsw_chores chores;
     struct fsw_listeners listeners;
 };
 
@@ -38,6 +42,7 @@ static void program_stop(struct program *program)
 {
     uv_close((uv_handle_t *)&program->terminate, NULL);
     uv_close((uv_handle_t *)&program->interrupt, NULL);
+    fsw_chores_stop(&program->chores);
     fsw_listeners_close(&program->listeners);
     fsw_clients_close(&program->clients);
 }
@@ -83,34 +88,104 @@ static int program_start(struct program *program, const struct fsw_server_option
 
     if (r == 0)
         r = watch_signals(program);
+    if (r == 0)
+        r = fsw_chores_start(&program->chores, &program->loop, &program->server, &program->clients);
     if (r < 0)
         return fsw_error(err, r, "can't start: %s", uv_strerror(r));
     return fsw_listeners_open(&program->listeners, options, &program->clients, err);
 }
 
+/* What was found in a kept image, where it is worth a line. */
+static void tell_found(const struct fsw_keyspace *keyspace)
+{
+    const struct fsw_keyspace_found *found = fsw_keyspace_found(keyspace);
+
+    if (found->damaged > 0)
+        fprintf(stderr,
+                "farswapd: the image was damaged: %llu values could not be trusted and are gone, "
+                "%llu are there\n",
+                (unsigned long long)found->damaged, (unsigned long long)found->values);
+}
+
+/* The values, as they were left. */
+static int open_values(struct program *program, const struct fsw_server_options *options,
+                       struct fsw_error *err)
+{
+    int r = fsw_donor_image_open(&program->image, options->named ? options->name : NULL,
+                                 options->memory, err);
+
+    if (r < 0)
+        return r;
+    r = fsw_keyspace_open(&program->image, options->memory, &program->server.keyspace);
+    if (r < 0) {
+        fsw_donor_image_close(&program->image);
+        return fsw_error(err, r, "out of memory");
+    }
+    tell_found(program->server.keyspace);
+    return 0;
+}
+
+static void warn_of_swapping(bool locked)
+{
+    if (!locked)
+        complain("can't lock memory: this host may swap the values out, which is slow for the "
+                 "hosts that swap on us and leaves their memory on this host's disk; give it "
+                 "CAP_IPC_LOCK (run as root), or ulimit -l unlimited");
+}
+
+static void run(struct program *program)
+{
+    uv_run(&program->loop, UV_RUN_DEFAULT);
+    uv_loop_close(&program->loop);
+    fsw_keyspace_close(program->server.keyspace);
+    fsw_donor_image_close(&program->image);
+}
+
 static int serve(const struct fsw_server_options *options, struct fsw_error *err)
 {
     struct program *program = calloc(1, sizeof *program);
-    int r;
+    bool locked = fsw_lock_memory() == 0;
+    int r = program == NULL || uv_loop_init(&program->loop) < 0
+                ? fsw_error(err, -ENOMEM, "out of memory")
+                : open_values(program, options, err);
 
-    if (program == NULL || uv_loop_init(&program->loop) < 0 ||
-        fsw_keyspace_new(options->memory, &program->server.keyspace) < 0) {
+    if (r < 0) {
         free(program); /* and the loop: the process ends here */
-        return fsw_error(err, -ENOMEM, "out of memory");
+        return r;
     }
+    warn_of_swapping(locked && !program->image.unlocked);
     program->server.name = options->name;
+    program->server.named = options->named;
     program->server.password = options->password;
+    program->server.pressure.keep = options->keep;
     program->server.started = fsw_now_ns();
+    fsw_vault_charge(fsw_keyspace_vault(program->server.keyspace), fsw_own_memory());
     r = program_start(program, options, err);
     if (r == 0)
         say_ready(program);
     else
         program_stop(program);
-    uv_run(&program->loop, UV_RUN_DEFAULT);
-    uv_loop_close(&program->loop);
-    fsw_keyspace_free(program->server.keyspace);
+    run(program);
     free(program);
     return r;
+}
+
+static int act(const struct fsw_server_options *options, struct fsw_error *err)
+{
+    if (options->show_help) {
+        fsw_server_options_print_help(stdout);
+        return 0;
+    }
+    if (options->show_version) {
+        printf("farswapd %s\n", FSW_SERVER_VERSION);
+        return 0;
+    }
+    if (options->destroy != NULL)
+        return fsw_donor_image_destroy(options->destroy, err);
+    if (fsw_check_memory(options->memory, err) < 0)
+        complain(err->text);
+    fsw_raise_open_files(FSW_MAX_CLIENTS + FSW_MAX_ADMINS + OTHER_FILES);
+    return serve(options, err);
 }
 
 int main(int argc, char **argv)
@@ -123,20 +198,7 @@ int main(int argc, char **argv)
         complain(err.text);
         return 2;
     }
-    if (options.show_help || options.show_version) {
-        if (options.show_help)
-            fsw_server_options_print_help(stdout);
-        else
-            printf("farswapd %s\n", FSW_SERVER_VERSION);
-        free(options.password);
-        return 0;
-    }
-    if (fsw_check_memory(options.memory, &err) < 0)
-        complain(err.text);
-    if (fsw_lock_memory(options.memory, &err) < 0)
-        complain(err.text);
-    fsw_raise_open_files(FSW_MAX_CLIENTS + OTHER_FILES);
-    int r = serve(&options, &err);
+    int r = act(&options, &err);
     if (r < 0)
         complain(err.text);
     if (options.password != NULL)

@@ -13,9 +13,10 @@
 #include <sys/un.h>
 
 #include "common/parse.h"
+#include "server/pressure.h"
 
 #define NAME_MAX_BYTES 64
-#define MEMORY_MIN (1ull << 20)
+#define MEMORY_MIN (4ull << 20)
 #define MEMORY_MAX (1ull << 46)
 #define MEMORY_DEFAULT (1ull << 30)
 
@@ -81,22 +82,44 @@ static int option_memory(const char *text, struct fsw_server_options *options,
 {
     if (fsw_parse_size(text, &options->memory) < 0 || options->memory < MEMORY_MIN ||
         options->memory > MEMORY_MAX)
-        return fsw_error(err, -EINVAL, "--memory %s: allowed is a size from 1M to 64T, like 32G",
+        return fsw_error(err, -EINVAL, "--memory %s: allowed is a size from 4M to 64T, like 32G",
                          text);
     return 0;
 }
 
-static int option_name(const char *text, struct fsw_server_options *options, struct fsw_error *err)
+static int option_keep(const char *text, struct fsw_server_options *options, struct fsw_error *err)
+{
+    if (fsw_parse_size(text, &options->keep) < 0)
+        return fsw_error(err, -EINVAL, "--keep-available %s: allowed is a size, like 2G, or 0",
+                         text);
+    return 0;
+}
+
+/* -EINVAL with one line that names the option. */
+static int check_name(const char *option, const char *text, struct fsw_error *err)
 {
     size_t length = strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
                                  "._-");
 
     if (length == 0 || length > NAME_MAX_BYTES || text[length] != '\0')
         return fsw_error(err, -EINVAL,
-                         "--name %.80s: allowed are 1 to %d letters, digits, '.', '_' and '-'",
+                         "%s %.80s: allowed are 1 to %d letters, digits, '.', '_' and '-'", option,
                          text, NAME_MAX_BYTES);
-    options->name = text;
     return 0;
+}
+
+static int option_name(const char *text, struct fsw_server_options *options, struct fsw_error *err)
+{
+    options->name = text;
+    options->named = true;
+    return check_name("--name", text, err);
+}
+
+static int option_destroy(const char *text, struct fsw_server_options *options,
+                          struct fsw_error *err)
+{
+    options->destroy = text;
+    return check_name("--destroy", text, err);
 }
 
 static int option_password(const char *path, struct fsw_server_options *options,
@@ -168,11 +191,17 @@ static const struct {
      "address to listen on, numeric; may be repeated; port 0 chooses one\n"
      "(default 127.0.0.1:6390, unless --unix is given)"},
     {"unix", "PATH", option_unix, "Unix socket to listen on; made with mode 0600"},
-    {"memory", "SIZE", option_memory, "what values may cost, 1M to 64T (default 1G)"},
-    {"name", "NAME", option_name, "what this donor is called (default donor)"},
+    {"memory", "SIZE", option_memory,
+     "what this donor may take, all included, 4M to 64T (default 1G)"},
+    {"name", "NAME", option_name,
+     "keep the values when this process ends, for the next one of that name"},
+    {"keep-available", "SIZE", option_keep,
+     "refuse new values while this host has less memory available\n"
+     "(default 5% of its memory, 1G at most); 0: never"},
     {"requirepass-file", "FILE", option_password,
      "file whose first line is the password that clients must show;\n"
      "required for an address that is not loopback"},
+    {"destroy", "NAME", option_destroy, "remove the values kept under that name, and end"},
     {"help", "", option_help, "this text"},
     {"version", "", option_version, "the version"},
 };
@@ -197,7 +226,7 @@ void fsw_server_options_print_help(FILE *file)
 
 static int bad_option(const char *text, struct fsw_error *err)
 {
-    char allowed[256] = "";
+    char allowed[384] = "";
     size_t length = 0;
 
     for (unsigned i = 0; i < TABLE_LENGTH && length < sizeof allowed; i++)
@@ -212,7 +241,8 @@ static int bad_option(const char *text, struct fsw_error *err)
 int fsw_server_options_parse(int argc, char **argv, struct fsw_server_options *ret_options,
                              struct fsw_error *err)
 {
-    struct fsw_server_options options = {.memory = MEMORY_DEFAULT, .name = "donor"};
+    struct fsw_server_options options = {
+        .memory = MEMORY_DEFAULT, .name = "donor", .keep = fsw_pressure_keep_default()};
     struct option known[TABLE_LENGTH + 1] = {0};
     int i, r = 0;
 
@@ -228,7 +258,7 @@ int fsw_server_options_parse(int argc, char **argv, struct fsw_server_options *r
         r = bad_option(argv[optind], err);
     if (r == 0 && options.listens == 0 && options.unix_path == NULL)
         r = option_listen("127.0.0.1", &options, err);
-    if (r == 0 && !options.show_help && !options.show_version)
+    if (r == 0 && !options.show_help && !options.show_version && options.destroy == NULL)
         r = check_password(&options, err);
     if (r < 0)
         free(options.password);

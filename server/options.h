@@ -21,8 +21,11 @@ struct fsw_server_options {
     unsigned listens;
     const char *unix_path; /* NULL: none */
     uint64_t memory;
-    const char *name;
-    char *password; /* NULL: none; the caller's to free */
+    uint64_t keep;       /* what the host keeps available for itself */
+    const char *name;    /* "donor" unless named */
+    bool named;          /* the image outlives the process */
+    const char *destroy; /* NULL, or the name whose image goes; nothing else is done */
+    char *password;      /* NULL: none; the caller's to free */
     bool show_help, show_version;
 };
 

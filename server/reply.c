@@ -103,7 +103,10 @@ void fsw_reply_integer(struct fsw_reply *reply, int64_t value)
 
 void fsw_reply_nil(struct fsw_reply *reply)
 {
-    add_text(reply, "$-1\r\n", 5);
+    if (reply->resp3)
+        add_text(reply, "_\r\n", 3);
+    else
+        add_text(reply, "$-1\r\n", 5);
 }
 
 void fsw_reply_bulk(struct fsw_reply *reply, const char *bytes, size_t length)
@@ -138,6 +141,31 @@ void fsw_reply_value(struct fsw_reply *reply, struct fsw_value *value, size_t of
 void fsw_reply_array(struct fsw_reply *reply, size_t elements)
 {
     add_number(reply, '*', (int64_t)elements);
+}
+
+void fsw_reply_set(struct fsw_reply *reply, size_t elements)
+{
+    add_number(reply, reply->resp3 ? '~' : '*', (int64_t)elements);
+}
+
+void fsw_reply_map(struct fsw_reply *reply, size_t pairs)
+{
+    if (reply->resp3)
+        add_number(reply, '%', (int64_t)pairs);
+    else
+        add_number(reply, '*', (int64_t)pairs * 2);
+}
+
+void fsw_reply_verbatim(struct fsw_reply *reply, const char *bytes, size_t length)
+{
+    if (!reply->resp3) {
+        fsw_reply_bulk(reply, bytes, length);
+        return;
+    }
+    add_number(reply, '=', (int64_t)length + 4);
+    add_text(reply, "txt:", 4);
+    add_text(reply, bytes, length);
+    add_text(reply, "\r\n", 2);
 }
 
 struct iovec fsw_reply_piece(const struct fsw_reply *reply, size_t i)

@@ -1,5 +1,5 @@
 /*
- * reply.h: RESP2 replies, many in a batch, ready for one vectored write.
+ * reply.h: RESP2 and RESP3 replies, many in a batch, ready for one vectored write.
  *
  * Text is gathered in one growing buffer; values above FSW_REPLY_COPIES bytes are held, not copied.
  * A failed allocation is remembered (failed) and looked at once, by who sends. One thread.
@@ -29,6 +29,7 @@ struct fsw_reply {
     size_t pieces, piece_room;
     size_t bytes; /* of all pieces */
     bool failed;
+    bool resp3; /* what the peer asked for with HELLO; may change between replies */
 };
 
 /* {0} is an empty batch. Frees what it holds and makes it empty. */
@@ -47,6 +48,12 @@ void fsw_reply_value(struct fsw_reply *reply, struct fsw_value *value, size_t of
                      size_t length);
 /* The header; the elements follow as replies of their own. */
 void fsw_reply_array(struct fsw_reply *reply, size_t elements);
+/* The same, for elements without an order, and for pairs of a name and a value: RESP2 has arrays
+ * for both. */
+void fsw_reply_set(struct fsw_reply *reply, size_t elements);
+void fsw_reply_map(struct fsw_reply *reply, size_t pairs);
+/* Text for people. */
+void fsw_reply_verbatim(struct fsw_reply *reply, const char *bytes, size_t length);
 
 /* Piece i as writev wants it. Good until the reply changes. */
 struct iovec fsw_reply_piece(const struct fsw_reply *reply, size_t i);

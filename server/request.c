@@ -9,12 +9,15 @@
  *     line ---'*3'---> reader makes the request      (createArray)
  *          ---'$5'---> the next 5 + 2 bytes go to the reader uninspected, which
  *                      makes an argument             (createString)
+ *          ---'$65520'---> the next 65520 bytes go straight to a slot of the vault; the reader
+ *                      is given an empty string to make an argument of
  *          ---other, between requests---> an inline request; the reader never sees it
  *          ---other, inside one---> protocol error
  *
  * Since the reader never gets a byte of the next request, it never moves bytes to the front of its
- * buffer, and a pipeline of any length costs it nothing. A value is copied twice on its way:
- * into the reader's buffer, and from there into the fsw_value that the keyspace will hold.
+ * buffer, and a pipeline of any length costs it nothing. A large value is copied once on its way:
+ * from what was read into the slot that the keyspace will hold. When the vault has no room for it,
+ * it is read all the same, to nowhere, so that the request can be answered.
  *
  * Invariants:
  *  1. between requests the reader's buffer is empty;
@@ -33,16 +36,25 @@
 
 #include "common/parse.h"
 
-/* The reader keeps its empty buffer up to this size, else it is freed at the next request. One
- * value of 65,520 bytes fits (hiredis doubles as it grows), so busy clients don't allocate. */
-#define READER_KEEPS (256 * 1024)
+/* The reader keeps its empty buffer up to this size, else it is freed at the next request. Small
+ * arguments are all that comes there. */
+#define READER_KEEPS (16 * 1024)
+/* Above this an argument goes to the vault. No stranger's does. */
+#define SMALL_BYTES 1024
+_Static_assert(SMALL_BYTES >= FSW_MAX_STRANGER_VALUE, "strangers take nothing from the vault");
 
 struct fsw_parser {
     redisReader *reader;
     struct fsw_limit_hits *hits;
+    struct fsw_vault *vault;
     const char *lent;
     size_t lent_length;
-    size_t bulk_left;     /* bytes that go to the reader uninspected, CR LF included */
+    size_t bulk_left;        /* bytes that go to the reader uninspected, CR LF included */
+    size_t large_length;     /* 0, or of the argument that goes to the vault */
+    size_t large_done;       /* of it, CR LF included */
+    struct fsw_value *large; /* NULL before its first byte, and when there is no room */
+    bool large_refused;
+    char large_end[2];
     size_t request_bytes; /* announced in this request so far */
     bool in_request;
     bool stranger;
@@ -83,22 +95,44 @@ static void *create_array(const redisReadTask *task, int elements)
     return task->parent == NULL ? request_new((size_t)elements) : NULL;
 }
 
+/* The large argument that is complete, or its excuse; else NULL. */
+static struct fsw_value *take_large(struct fsw_parser *parser, struct fsw_request *request)
+{
+    struct fsw_value *value = parser->large;
+
+    if (parser->large_refused) {
+        request->refused = true;
+        value = fsw_value_new(0);
+    }
+    parser->large = NULL;
+    parser->large_refused = false;
+    parser->large_length = parser->large_done = 0;
+    return value;
+}
+
+static struct fsw_value *copy_small(const char *bytes, size_t length)
+{
+    struct fsw_value *value = fsw_value_new(length);
+
+    if (value != NULL)
+        memcpy(value->bytes, bytes, length);
+    return value;
+}
+
 static void *create_string(const redisReadTask *task, char *bytes, size_t length)
 {
+    struct fsw_parser *parser = task->privdata;
     struct fsw_request *request;
     struct fsw_value *value;
 
     if (task->parent == NULL || task->type != REDIS_REPLY_STRING)
         return NULL;
     if (memcmp(bytes + length, "\r\n", 2) != 0) {
-        fail(task->privdata, -EPROTO, "bulk without CR LF at its end");
+        fail(parser, -EPROTO, "bulk without CR LF at its end");
         return NULL;
     }
-    value = fsw_value_new(length);
-    if (value == NULL)
-        return NULL;
-    memcpy(value->bytes, bytes, length);
     request = task->parent->obj;
+    value = parser->large_length > 0 ? take_large(parser, request) : copy_small(bytes, length);
     request->argument[task->idx] = value;
     return value;
 }
@@ -130,7 +164,8 @@ static redisReplyObjectFunctions builder = {
 
 /* ---- the parser ---- */
 
-int fsw_parser_new(struct fsw_limit_hits *hits, struct fsw_parser **ret_parser)
+int fsw_parser_new(struct fsw_limit_hits *hits, struct fsw_vault *vault,
+                   struct fsw_parser **ret_parser)
 {
     struct fsw_parser *parser = calloc(1, sizeof *parser);
 
@@ -144,6 +179,7 @@ int fsw_parser_new(struct fsw_limit_hits *hits, struct fsw_parser **ret_parser)
     parser->reader->maxbuf = READER_KEEPS;
     parser->reader->privdata = parser; /* its own macro casts a pointer to int */
     parser->hits = hits;
+    parser->vault = vault;
     parser->stranger = true;
     *ret_parser = parser;
     return 0;
@@ -154,7 +190,13 @@ void fsw_parser_free(struct fsw_parser *parser)
     if (parser == NULL)
         return;
     redisReaderFree(parser->reader);
+    fsw_value_release(parser->large);
     free(parser);
+}
+
+bool fsw_parser_is_inside(const struct fsw_parser *parser)
+{
+    return parser->in_request || parser->line_length > 0;
 }
 
 void fsw_parser_set_stranger(struct fsw_parser *parser, bool stranger)
@@ -251,6 +293,11 @@ static int begin_bulk(struct fsw_parser *parser, const char *digits)
     parser->request_bytes += length;
     if (parser->request_bytes > FSW_MAX_REQUEST)
         return fail_at_limit(parser, FSW_LIMIT_REQUEST, "request too large");
+    if (length > SMALL_BYTES) {
+        parser->large_length = length;
+        parser->large_done = 0;
+        return 0;
+    }
     parser->bulk_left = length + 2;
     return feed_line(parser);
 }
@@ -383,13 +430,60 @@ static int take_bulk(struct fsw_parser *parser, struct fsw_request **ret_request
     return parser->bulk_left == 0 ? take_from_reader(parser, ret_request) : 0;
 }
 
+static void take_lent(struct fsw_parser *parser, size_t length)
+{
+    parser->lent += length;
+    parser->lent_length -= length;
+    parser->large_done += length;
+}
+
+/* Up to the argument's last byte. Its place is made when the first one comes: to announce costs
+ * us nothing. */
+static void take_large_bytes(struct fsw_parser *parser)
+{
+    size_t n = parser->large_length - parser->large_done;
+
+    if (n > parser->lent_length)
+        n = parser->lent_length;
+    if (parser->large_done == 0) {
+        parser->large = parser->vault != NULL
+                            ? fsw_vault_take(parser->vault, parser->large_length, false)
+                            : fsw_value_new(parser->large_length);
+        parser->large_refused = parser->large == NULL;
+    }
+    if (parser->large != NULL)
+        memcpy(parser->large->bytes + parser->large_done, parser->lent, n);
+    take_lent(parser, n);
+}
+
+/* The bytes of a large argument and the CR LF behind them, which the reader gets with nothing
+ * before it. */
+static int take_large_bulk(struct fsw_parser *parser, struct fsw_request **ret_request)
+{
+    const size_t end = parser->large_length + 2;
+
+    if (parser->large_done < parser->large_length)
+        take_large_bytes(parser);
+    while (parser->lent_length > 0 && parser->large_done < end) {
+        parser->large_end[parser->large_done - parser->large_length] = parser->lent[0];
+        take_lent(parser, 1);
+    }
+    if (parser->large_done < end)
+        return 0;
+    int r = feed(parser, "$0\r\n", 4);
+    if (r == 0)
+        r = feed(parser, parser->large_end, 2);
+    return r < 0 ? r : take_from_reader(parser, ret_request);
+}
+
 int fsw_parser_next(struct fsw_parser *parser, struct fsw_request **ret_request)
 {
     int r = parser->error;
 
     while (r == 0 && parser->lent_length > 0) {
-        if (parser->bulk_left > 0) {
-            r = take_bulk(parser, ret_request);
+        if (parser->bulk_left > 0 || parser->large_length > 0) {
+            r = parser->bulk_left > 0 ? take_bulk(parser, ret_request)
+                                      : take_large_bulk(parser, ret_request);
             continue;
         }
         r = take_line(parser);

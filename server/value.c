@@ -1,10 +1,12 @@
 /*
- * value.c: malloc with a count of holders and a sum of costs.
+ * value.c: malloc, or the vault, with a count of holders and a sum of costs.
  */
 #include "server/value.h"
 
 #include <malloc.h>
 #include <stdlib.h>
+
+#include "server/vault.h"
 
 #define VALUE_MAX (1u << 30)
 
@@ -19,6 +21,8 @@ struct fsw_value *fsw_value_new(size_t length)
     value = malloc(sizeof *value + length + 1);
     if (value == NULL)
         return NULL;
+    value->bytes = (char *)(value + 1);
+    value->vault = NULL;
     value->holders = 1;
     value->length = (uint32_t)length;
     value->bytes[length] = '\0';
@@ -36,13 +40,17 @@ void fsw_value_release(struct fsw_value *value)
 {
     if (value == NULL || --value->holders > 0)
         return;
+    if (value->vault != NULL) {
+        fsw_vault_give(value);
+        return;
+    }
     cost_of_all -= fsw_value_cost(value);
     free(value);
 }
 
 size_t fsw_value_cost(const struct fsw_value *value)
 {
-    return malloc_usable_size((void *)value) + sizeof(size_t);
+    return value->vault != NULL ? 0 : malloc_usable_size((void *)value) + sizeof(size_t);
 }
 
 uint64_t fsw_value_cost_of_all(void)

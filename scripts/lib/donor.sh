@@ -4,7 +4,7 @@
 # donor_start BYTES: sets $OVERFLOW to where it listens.
 donor_start() {
     local socket=$STATE/donor.sock
-    spawn donor "$FARSWAPD" --unix "$socket" --memory "$1" --name "$IMAGE"
+    spawn donor "$FARSWAPD" --unix "$socket" --memory "$1"
     wait_until 10 donor_is_decided
     donor_is_ready || die 'the donor did not start:' "$(log_of donor)"
     # shellcheck disable=SC2034 # for the run

@@ -15,15 +15,17 @@
 static char *run(const uint8_t *bytes, size_t length, const uint8_t *cut, size_t *ret_length)
 {
     struct fsw_server server = {.name = "fuzz"};
-    struct fsw_session session = {.server = &server, .welcome = true};
+    struct fsw_session session = {.server = &server, .welcome = true, .admin = true};
+    struct fsw_donor_image image;
     struct fsw_request *request;
     struct fsw_parser *parser;
     char *text = NULL;
     FILE *out = open_memstream(&text, ret_length);
     int r = 0;
 
-    if (fsw_keyspace_new(1 << 20, &server.keyspace) < 0 ||
-        fsw_parser_new(&server.hits, &parser) < 0)
+    if (fsw_donor_image_open(&image, NULL, 4 << 20, NULL) < 0 ||
+        fsw_keyspace_open(&image, 4 << 20, &server.keyspace) < 0 ||
+        fsw_parser_new(&server.hits, fsw_keyspace_vault(server.keyspace), &parser) < 0)
         abort();
     fsw_parser_set_stranger(parser, false);
     for (size_t at = 0, piece, i = 0; r == 0 && at < length; at += piece, i++) {
@@ -50,7 +52,8 @@ static char *run(const uint8_t *bytes, size_t length, const uint8_t *cut, size_t
     fsw_parser_free(parser);
     if (fsw_keyspace_check(server.keyspace, NULL) < 0)
         abort();
-    fsw_keyspace_free(server.keyspace);
+    fsw_keyspace_close(server.keyspace);
+    fsw_donor_image_close(&image);
     if (fsw_value_cost_of_all() != 0)
         abort();
     return text;

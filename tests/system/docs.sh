@@ -64,7 +64,7 @@ same() {
 }
 
 # items MACRO PAGE: the names of its .It entries.
-items() { sed -n "s/^\.It $1 -\{0,1\}\([A-Za-z_-]*\).*/\1/p" "$2"; }
+items() { sed -n "s/^\.It $1 -\{0,1\}\([A-Za-z._-]*\).*/\1/p" "$2"; }
 
 # ---- man pages ----
 

@@ -79,19 +79,40 @@ static void must_be_sound(const struct fsw_keyspace *keyspace)
         fail_msg("%s", err.text);
 }
 
+static struct fsw_donor_image image;
+
 static struct fsw_keyspace *make_keyspace(uint64_t limit)
 {
     struct fsw_keyspace *keyspace;
+    struct fsw_error err = {""};
 
-    assert_int_equal(fsw_keyspace_new(limit, &keyspace), 0);
+    if (fsw_donor_image_open(&image, NULL, limit, &err) < 0)
+        fail_msg("%s", err.text);
+    assert_int_equal(fsw_keyspace_open(&image, limit, &keyspace), 0);
     return keyspace;
 }
 
-/* Frees, and looks whether every value has gone with it. */
+static uint64_t used(struct fsw_keyspace *keyspace)
+{
+    return fsw_vault_used(fsw_keyspace_vault(keyspace));
+}
+
+/* Gives all that is free back to the system. */
+static void tidy(struct fsw_keyspace *keyspace)
+{
+    struct fsw_vault *vault = fsw_keyspace_vault(keyspace);
+
+    vault->shut = true;
+    assert_false(fsw_vault_tidy(vault, UINT32_MAX));
+    vault->shut = false;
+    assert_int_equal(vault->warm_frames, 0);
+}
+
 static void end(struct fsw_keyspace *keyspace)
 {
     must_be_sound(keyspace);
-    fsw_keyspace_free(keyspace);
+    fsw_keyspace_close(keyspace);
+    fsw_donor_image_close(&image);
     assert_int_equal(fsw_value_cost_of_all(), 0);
 }
 
@@ -114,12 +135,25 @@ static void compare(struct fsw_keyspace *keyspace, const struct model *model, un
         assert_int_equal((uint8_t)value->bytes[i], (uint8_t)(model[k].content + i));
 }
 
+/* Mostly within a descriptor or a page, sometimes more. */
+static uint32_t some_length(void)
+{
+    switch (roll(16)) {
+    case 0:
+        return (uint32_t)roll(20000);
+    case 1:
+        return 4096 - 2 + (uint32_t)roll(4);
+    default:
+        return (uint32_t)roll(300);
+    }
+}
+
 static void random_operation(struct fsw_keyspace *keyspace, struct model *model, bool growing)
 {
     unsigned k = (unsigned)roll(KEYS);
 
     if (roll(10) < (growing ? 7 : 2)) {
-        model[k] = (struct model){true, (uint32_t)roll(UINT32_MAX), (uint32_t)roll(300)};
+        model[k] = (struct model){true, (uint32_t)roll(UINT32_MAX), some_length()};
         assert_int_equal(set(keyspace, k, model[k].content, model[k].length), 0);
     } else {
         assert_int_equal(del(keyspace, k), model[k].there);
@@ -242,57 +276,116 @@ static void test_at_the_limit_set_refuses_and_nothing_changes(void **unused)
     unsigned count = 0;
     uint64_t bytes;
 
-    while (set(keyspace, count, count, 1000) == 0)
+    while (set(keyspace, count, count, 4000) == 0)
         count++;
-    assert_in_range(count, 850, 1020);
-    bytes = fsw_keyspace_bytes(keyspace);
+    assert_in_range(count, 200, 240);
+    bytes = used(keyspace);
     assert_true(bytes <= 1 << 20);
-    assert_int_equal(set(keyspace, count, 0, 2000), -ENOMEM);
+    assert_int_equal(set(keyspace, count, 0, 5000), -ENOMEM);
     assert_null(get(keyspace, count));
-    assert_int_equal(fsw_keyspace_bytes(keyspace), bytes);
+    assert_int_equal(used(keyspace), bytes);
     assert_int_equal(fsw_keyspace_count(keyspace), count);
-    assert_int_equal(set(keyspace, 7, 8, 1000), 0); /* as large as what it replaces */
+    assert_int_equal(set(keyspace, 7, 8, 4000), 0); /* as large as what it replaces */
     assert_int_equal(get(keyspace, 7)->bytes[0], 8);
-    assert_int_equal(set(keyspace, 7, 9, 100000), -ENOMEM);
-    assert_int_equal(get(keyspace, 7)->bytes[0], 8);
-    assert_int_equal(del(keyspace, 3), 1);
-    assert_int_equal(set(keyspace, count, 0, 1000), 0);
+    for (unsigned i = 0; i < 100; i++)
+        set(keyspace, i, 9, 65536); /* larger: some may be, until it is full indeed */
+    assert_true(used(keyspace) <= 1 << 20);
+    assert_int_equal(set(keyspace, 99, 7, 65536), -ENOMEM);
+    assert_int_equal(get(keyspace, 99)->bytes[0], 99);
+    for (unsigned i = 0; i < 50; i++)
+        assert_int_equal(del(keyspace, i), 1);
+    assert_int_equal(set(keyspace, count, 0, 4000), 0);
     end(keyspace);
 }
 
 /* Some of these limits are reached just before the table is due to double, and some just after. */
 static void test_no_limit_is_passed_by_descriptors_or_table(void **unused)
 {
-    for (uint64_t limit = 150000; limit < 260000; limit += 1501) {
+    for (uint64_t limit = 500000; limit < 700000; limit += 3003) {
         struct fsw_keyspace *keyspace = make_keyspace(limit);
         unsigned count = 0;
 
         for (; set(keyspace, count, count, 1) == 0; count++)
-            assert_true(fsw_keyspace_bytes(keyspace) <= limit);
+            assert_true(used(keyspace) <= limit);
         assert_true(count > 1000);
-        assert_true(fsw_keyspace_bytes(keyspace) <= limit);
+        assert_true(used(keyspace) <= limit);
         for (unsigned k = 0; k < count; k++)
             assert_non_null(get(keyspace, k));
         end(keyspace);
     }
 }
 
+/* Bytes of the image that the system says are in RAM: what the vault says, to the page. */
+static void must_be_resident(struct fsw_keyspace *keyspace)
+{
+    char path[64], line[512];
+    unsigned long long pages = 0, resident;
+    FILE *file;
+
+    snprintf(path, sizeof path, "/proc/self/smaps");
+    file = fopen(path, "r");
+    assert_non_null(file);
+    for (int inside = 0; fgets(line, sizeof line, file) != NULL;) {
+        unsigned long begin;
+        if (sscanf(line, "%lx-", &begin) == 1 && strchr(line, '-') != NULL &&
+            strchr(line, '-') - line < 17)
+            inside = begin == (unsigned long)image.super;
+        if (inside && sscanf(line, "Rss: %llu kB", &resident) == 1)
+            pages += resident / 4;
+    }
+    fclose(file);
+    assert_int_equal(pages, fsw_keyspace_vault(keyspace)->frames);
+}
+
 static void test_bytes_come_back(void **unused)
 {
     struct fsw_keyspace *keyspace = make_keyspace(PLENTY);
-    uint64_t before = fsw_keyspace_bytes(keyspace);
+    uint64_t before = fsw_keyspace_vault(keyspace)->frames;
 
     for (unsigned k = 0; k < KEYS; k++)
-        assert_int_equal(set(keyspace, k, k, 100), 0);
-    assert_true(fsw_keyspace_bytes(keyspace) >= before + KEYS * 100ull);
-    for (unsigned k = 0; k < KEYS; k++)
+        assert_int_equal(set(keyspace, k, k, 100 + k * 5), 0);
+    must_be_resident(keyspace);
+    assert_true(used(keyspace) >= KEYS * 4096ull);
+    for (unsigned k = 0; k < KEYS; k += 2)
         assert_int_equal(del(keyspace, k), 1);
+    tidy(keyspace);
+    must_be_resident(keyspace);
+    must_be_sound(keyspace);
+    for (unsigned k = 1; k < KEYS; k += 2)
+        assert_int_equal(del(keyspace, k), 1);
+    fsw_vault_tidy(fsw_keyspace_vault(keyspace), UINT32_MAX);
+    assert_true(fsw_keyspace_vault(keyspace)->warm_frames <= FSW_WARM_FRAMES);
+    must_be_resident(keyspace);
+    tidy(keyspace);
+    assert_int_equal(fsw_keyspace_vault(keyspace)->frames, before);
+    must_be_resident(keyspace);
     /* The table shrinks too, as long as there are changes. */
     for (unsigned i = 0; i < KEYS; i++) {
         set(keyspace, 0, 0, 1);
         del(keyspace, 0);
     }
-    assert_int_equal(fsw_keyspace_bytes(keyspace), before);
+    assert_in_range(fsw_keyspace_vault(keyspace)->charged, 0, 2048);
+    end(keyspace);
+}
+
+static void test_memory_is_handed_from_small_values_to_large_ones(void **unused)
+{
+    struct fsw_keyspace *keyspace = make_keyspace(4 << 20);
+    unsigned small = 0, large = 0;
+
+    for (unsigned round = 0; round < 3; round++) {
+        for (small = 0; small < KEYS && set(keyspace, small, small, 4) == 0;)
+            small++;
+        assert_int_equal(small, KEYS);
+        assert_int_equal(fsw_keyspace_clear(keyspace), small);
+        for (large = 0; set(keyspace, large, large, 65520) == 0;)
+            large++;
+        assert_in_range(large, 50, 64);
+        assert_true(used(keyspace) <= 4 << 20);
+        must_be_resident(keyspace);
+        assert_int_equal(fsw_keyspace_clear(keyspace), large);
+        must_be_sound(keyspace);
+    }
     end(keyspace);
 }
 
@@ -305,7 +398,11 @@ static void test_a_value_in_use_outlives_its_key(void **unused)
     value = fsw_value_hold(get(keyspace, 1));
     assert_int_equal(del(keyspace, 1), 1);
     assert_int_equal(value->bytes[0], 'x');
-    assert_true(fsw_keyspace_bytes(keyspace) > 1000); /* it still counts */
+    tidy(keyspace);
+    assert_int_equal(value->bytes[0], 'x');
+    assert_int_equal(fsw_vault_descriptor(value)->frames, 1); /* it still counts */
+    assert_int_equal(set(keyspace, 2, 'y', 1000), 0);
+    assert_int_equal(value->bytes[0], 'x');
     fsw_value_release(value);
     end(keyspace);
 }
@@ -401,6 +498,7 @@ int main(void)
         cmocka_unit_test(test_at_the_limit_set_refuses_and_nothing_changes),
         cmocka_unit_test(test_no_limit_is_passed_by_descriptors_or_table),
         cmocka_unit_test(test_bytes_come_back),
+        cmocka_unit_test(test_memory_is_handed_from_small_values_to_large_ones),
         cmocka_unit_test(test_a_value_in_use_outlives_its_key),
         cmocka_unit_test(test_keys_are_bytes_up_to_the_limit),
         cmocka_unit_test(test_siphash_is_the_papers),

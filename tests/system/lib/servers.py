@@ -235,8 +235,7 @@ class Donor:
         self.name = f"d{os.getpid()}-{next(_serial)}"
         self.socket = os.path.join(workdir(), f"{self.name}.sock")
         self.uri = f"resp+unix://{self.socket}"
-        argv = list(prefix) + [built("server/farswapd"), "--unix", self.socket, "--memory", memory,
-                               "--name", self.name]
+        argv = list(prefix) + [built("server/farswapd"), "--unix", self.socket, "--memory", memory]
         self.process = spawn(argv, log=f"{self.name}.log", env=image_environment())
         wait_for(lambda: os.path.exists(self.socket) or self.process.poll() is not None,
                  START_SECONDS, "farswapd to listen")
