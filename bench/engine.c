@@ -74,7 +74,8 @@ int main(int argc, char **argv)
         return 1;
     }
     params.memory = size + (size >> 2) + (64u << 20);
-    if (fsw_device_create(&params, NULL, &device, &err) < 0 || fsw_device_start(device, &err) < 0) {
+    if (fsw_device_open(&params, FSW_OPEN_NEW, 0, NULL, &device, &err) < 0 ||
+        fsw_device_start(device, &err) < 0) {
         fprintf(stderr, "%s\n", err.text);
         return 1;
     }

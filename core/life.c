@@ -262,12 +262,6 @@ int fsw_device_could_open(const struct fsw_params *params, struct fsw_error *err
     return r;
 }
 
-int fsw_device_create(const struct fsw_params *params, struct fsw_store *store,
-                      struct fsw_device **ret_device, struct fsw_error *err)
-{
-    return fsw_device_open(params, FSW_OPEN_NEW, 0, store, ret_device, err);
-}
-
 static int complete_overflow(struct fsw_params *params, const struct fsw_record *record,
                              struct fsw_error *err)
 {

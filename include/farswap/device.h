@@ -66,10 +66,6 @@ int fsw_device_complete_params(struct fsw_params *params, struct fsw_error *err)
  * found to be damaged: each costs a page, or the pages of a leaf, which read as -EIO. */
 int fsw_device_is_recovered(const struct fsw_device *device, uint64_t *ret_lost);
 
-/* FSW_OPEN_NEW, not waiting. On its way out. */
-int fsw_device_create(const struct fsw_params *params, struct fsw_store *store,
-                      struct fsw_device **ret_device, struct fsw_error *err);
-
 /* Starts the device's threads (and the store's). After any fork, once. */
 int fsw_device_start(struct fsw_device *device, struct fsw_error *err);
 

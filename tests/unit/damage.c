@@ -165,7 +165,7 @@ void damage_open(void)
     params.memory = 8 << 20;
     fsw_params_set(&params, "codec", "lz4", &err);
     store.base.ops = &store_ops;
-    if (fsw_device_create(&params, &store.base, &device, &err) < 0)
+    if (fsw_device_open(&params, FSW_OPEN_NEW, 0, &store.base, &device, &err) < 0)
         broken("%s", err.text);
     image = &device->image;
     shmctl(image->shmid, IPC_RMID, NULL);

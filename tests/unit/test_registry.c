@@ -32,13 +32,13 @@ static void an_image_outlives_its_server_and_keeps_its_name(void **state)
     char page[FSW_PAGE_SIZE], back[FSW_PAGE_SIZE];
     int fd;
 
-    assert_int_equal(fsw_device_create(&params, NULL, &device, &err), 0);
+    assert_int_equal(fsw_device_open(&params, FSW_OPEN_NEW, 0, NULL, &device, &err), 0);
     assert_int_equal(fsw_device_start(device, &err), 0);
     rig_fill(page, RIG_NOISE, 1);
     assert_int_equal(fsw_device_write(device, page, 0, sizeof page), 0);
     struct fsw_device_id id = *fsw_device_id(device);
     uint64_t seed = fsw_object_seed(&id);
-    assert_int_equal(fsw_device_create(&params, NULL, &second, &err), -EBUSY);
+    assert_int_equal(fsw_device_open(&params, FSW_OPEN_NEW, 0, NULL, &second, &err), -EBUSY);
     assert_int_equal(fsw_registry_read("alpha", -1, &record, &err), 0);
     assert_int_equal(record.served, 1);
     fsw_device_close(device);
@@ -46,7 +46,7 @@ static void an_image_outlives_its_server_and_keeps_its_name(void **state)
     assert_int_equal(fsw_registry_read("alpha", -1, &record, &err), 0);
     assert_int_equal(record.served, 0);
     assert_memory_equal(&record.device, &id, sizeof id);
-    assert_int_equal(fsw_device_create(&params, NULL, &second, &err), -EEXIST);
+    assert_int_equal(fsw_device_open(&params, FSW_OPEN_NEW, 0, NULL, &second, &err), -EEXIST);
     assert_non_null(strstr(err.text, "farswap destroy alpha"));
     assert_int_equal(fsw_image_attach(&image, record.shmid, 1, &err), 0);
     uint64_t value = *fsw_table_find(&image, 0);
@@ -63,7 +63,7 @@ static void an_image_outlives_its_server_and_keeps_its_name(void **state)
     struct shmid_ds gone;
     assert_true(shmctl(record.shmid, IPC_STAT, &gone) < 0);
     assert_int_equal(fsw_registry_read("alpha", -1, &record, &err), -ENOENT);
-    assert_int_equal(fsw_device_create(&params, NULL, &device, &err), 0);
+    assert_int_equal(fsw_device_open(&params, FSW_OPEN_NEW, 0, NULL, &device, &err), 0);
     fsw_device_discard_image(device);
     assert_int_equal(fsw_registry_read("alpha", -1, &record, &err), -ENOENT);
 }
@@ -83,8 +83,8 @@ static void an_image_without_a_file_is_found(void **state)
     char path[128];
     int counts[2] = {0, 0};
 
-    assert_int_equal(fsw_device_create(&a, NULL, &named, &err), 0);
-    assert_int_equal(fsw_device_create(&b, NULL, &orphan, &err), 0);
+    assert_int_equal(fsw_device_open(&a, FSW_OPEN_NEW, 0, NULL, &named, &err), 0);
+    assert_int_equal(fsw_device_open(&b, FSW_OPEN_NEW, 0, NULL, &orphan, &err), 0);
     snprintf(path, sizeof path, "%s/orphan.image", getenv("FARSWAP_RUNDIR"));
     assert_int_equal(unlink(path), 0);
     assert_int_equal(fsw_registry_list(count_record, counts, &err), 0);
@@ -101,7 +101,7 @@ static void a_damaged_superblock_is_refused(void **state)
     struct fsw_image image;
     struct fsw_error err = {""};
 
-    assert_int_equal(fsw_device_create(&params, NULL, &device, &err), 0);
+    assert_int_equal(fsw_device_open(&params, FSW_OPEN_NEW, 0, NULL, &device, &err), 0);
     struct fsw_superblock *super = device->image.super;
     super->rows ^= 1;
     assert_int_equal(fsw_image_attach(&image, device->image.shmid, 0, &err), -EUCLEAN);
@@ -130,7 +130,7 @@ static void a_file_whose_memory_is_another_devices_attaches_to_nothing(void **st
     struct fsw_error err = {""};
     int fd;
 
-    assert_int_equal(fsw_device_create(&params, NULL, &device, &err), 0);
+    assert_int_equal(fsw_device_open(&params, FSW_OPEN_NEW, 0, NULL, &device, &err), 0);
     assert_int_equal(fsw_registry_read("newer", -1, &record, &err), 0);
     assert_int_equal(fsw_registry_attach(&record, 0, &image, &err), 0);
     fsw_image_detach(&image);
@@ -143,7 +143,7 @@ static void a_file_whose_memory_is_another_devices_attaches_to_nothing(void **st
     assert_int_equal(fsw_registry_write(fd, &record, &err), 0);
     close(fd);
     params = params_of("older"); /* such a name is free */
-    assert_int_equal(fsw_device_create(&params, NULL, &second, &err), 0);
+    assert_int_equal(fsw_device_open(&params, FSW_OPEN_NEW, 0, NULL, &second, &err), 0);
     fsw_device_discard_image(second);
 
     fsw_device_discard_image(device);
@@ -157,16 +157,17 @@ static void an_image_of_another_version_keeps_its_name(void **state)
     struct fsw_image image;
     struct fsw_error err = {""};
 
-    assert_int_equal(fsw_device_create(&params, NULL, &device, &err), 0);
+    assert_int_equal(fsw_device_open(&params, FSW_OPEN_NEW, 0, NULL, &device, &err), 0);
     assert_int_equal(fsw_device_start(device, &err), 0);
     assert_int_equal(fsw_registry_read("version", -1, &record, &err), 0);
     assert_int_equal(fsw_registry_attach(&record, 1, &image, &err), 0);
     fsw_device_close(device);
     image.super->layout++;
-    assert_int_equal(fsw_device_create(&params, NULL, &second, &err), -EEXIST);
+    assert_int_equal(fsw_device_open(&params, FSW_OPEN_NEW, 0, NULL, &second, &err), -EEXIST);
     image.super->layout--;
     assert_int_equal(fsw_image_wipe(&image, &err), 0);
-    assert_int_equal(fsw_device_create(&params, NULL, &second, &err), 0); /* its memory is gone */
+    assert_int_equal(fsw_device_open(&params, FSW_OPEN_NEW, 0, NULL, &second, &err),
+                     0); /* its memory is gone */
     fsw_device_discard_image(second);
 }
 
@@ -270,15 +271,15 @@ static void a_damaged_image_is_not_forgotten(void **state)
     struct fsw_image image;
     struct fsw_error err = {""};
 
-    assert_int_equal(fsw_device_create(&params, NULL, &device, &err), 0);
+    assert_int_equal(fsw_device_open(&params, FSW_OPEN_NEW, 0, NULL, &device, &err), 0);
     int shmid = device->image.shmid;
     device->image.super->size ^= 1 << 22;
     fsw_device_close(device);
-    assert_int_equal(fsw_device_create(&params, NULL, &device, &err), -EEXIST);
+    assert_int_equal(fsw_device_open(&params, FSW_OPEN_NEW, 0, NULL, &device, &err), -EEXIST);
     assert_int_equal(fsw_image_attach(&image, shmid, 0, &err), -EUCLEAN);
     assert_int_equal(fsw_image_wipe_damaged(shmid, &err), 0);
     assert_int_equal(fsw_image_attach(&image, shmid, 0, &err), -EINVAL);
-    assert_int_equal(fsw_device_create(&params, NULL, &device, &err), 0);
+    assert_int_equal(fsw_device_open(&params, FSW_OPEN_NEW, 0, NULL, &device, &err), 0);
     assert_int_equal(fsw_registry_read("spoilt", -1, &record, NULL), 0);
     assert_int_not_equal(record.shmid, shmid);
     fsw_device_discard_image(device);
