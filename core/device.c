@@ -107,7 +107,7 @@ void fsw_device_do(struct fsw_device *device, struct fsw_io *io)
     int r = check_range(device, io);
 
     arrived(io);
-    if (r == 0 && !fsw_device_is_large(io)) {
+    if (r == 0 && (io->flags & FSW_IO_ALONE || !fsw_device_is_large(io))) {
         r = fsw_range_do(device, io);
     } else if (r == 0) {
         fsw_crew_run(&device->crew, run_part, &request, parts_of(io));

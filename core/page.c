@@ -232,7 +232,7 @@ static int is_late(struct fsw_peer *peer)
 {
     if (atomic_load(&peer->gone))
         return 1;
-    uint64_t now = fsw_now_ns();
+    uint64_t now = fsw_now_coarse_ns();
     if (now - atomic_load(&peer->looked_at) <= LOOK_EVERY_NS)
         return 0;
     if (peer->is_gone(peer)) {

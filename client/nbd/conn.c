@@ -188,6 +188,7 @@ static void reset(struct fsw_conn *conn)
     conn->filling = conn->answered = NULL;
     conn->out = conn->waiting = 0;
     conn->iovs = 1; /* the first is for what is staged */
+    conn->pending = 0;
     conn->leaving = conn->giving_up = conn->broken = 0;
     atomic_store(&conn->says_goodbye, 0);
     fsw_list_init(&conn->begun);

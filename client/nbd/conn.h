@@ -98,12 +98,15 @@ struct fsw_conn {
     int leaving;             /* nothing more is read: the client said so, or we give up */
     int giving_up;           /* a read has waited too long: all else is answered, then we close */
     int broken;              /* nobody listens any more */
+    unsigned large;          /* large requests so far */
+    uint64_t cost[2];        /* of large reads and writes on this thread: ns a MiB, about */
 
     /* answering */
     char *staging;
     size_t staged;
     struct iovec iov[1 + 2 * FSW_CONN_REQUESTS];
     unsigned iovs;
+    size_t pending;               /* bytes in iov */
     struct fsw_request *answered; /* their bytes are in iov */
 
     struct fsw_arena arena;

@@ -120,8 +120,8 @@ enum fsw_verb { FSW_READ, FSW_WRITE, FSW_ZERO, FSW_DISCARD, FSW_FLUSH };
  * counted as late_writes). Looked at with the entry's lock bit held, so nothing comes between the
  * look and the publish: once `gone` is set, whoever asks later has the last word. */
 struct fsw_peer {
-    _Atomic int gone;                      /* set by anybody, for good */
-    _Atomic uint64_t looked_at;            /* CLOCK_MONOTONIC ns; asked again when 250 ms old */
+    _Atomic int gone;           /* set by anybody, for good */
+    _Atomic uint64_t looked_at; /* CLOCK_MONOTONIC_COARSE ns; after 250 ms, asked again */
     int (*is_gone)(struct fsw_peer *peer); /* 1: gone. From any thread, at once; may not lock */
 };
 

@@ -2,6 +2,7 @@
 
   Plugin   nbdkit with our plugin, on a Unix socket (or TCP), image files in the test's directory.
            Its image outlives it on purpose, so destroy() belongs to the clean-up and is done here.
+  Server   farswap-nbd, with the same parameters and the same clean-up.
   Stock    nbdkit's memory plugin: the control that shows a test can fail, and the peer of a bench.
   Donor    farswapd on a Unix socket.
   Redis    a real redis-server on a Unix socket, nothing persisted.
@@ -203,6 +204,41 @@ class Plugin(Nbd):
         expect(done.returncode == 0, f"farswap check: {done.stdout}{done.stderr}")
 
 
+class Server(Plugin):
+    """farswap-nbd, with the plugin's parameters. `options` are its own, as "--timeout"."""
+
+    PATH = "client/nbd/farswap-nbd"
+
+    def where(self):
+        if self.tcp is None:
+            return ["--unix", self.socket]
+        return ["--listen", f"{self.tcp[0]}:{self.tcp[1]}"]
+
+    def command(self):
+        return [built(self.PATH)] + self.where() + self.options + [
+            f"{k.replace('_', '-')}={v}" for k, v in self.parameters.items()]
+
+    def environment(self):
+        return image_environment()
+
+    def start(self):
+        self.process = spawn(self.prefix + self.command(), log=f"{self.name}.log",
+                             env=self.environment())
+        wait_for(lambda: " is served" in self.log() or not self.alive(), START_SECONDS,
+                 "farswap-nbd to listen")
+        expect(self.alive(), f"farswap-nbd ended at its start: {self.log()}")
+        return self
+
+    def refusal(self):
+        """Starts a server that must refuse to; returns the one line that it says."""
+        done = run(self.prefix + self.command(), START_SECONDS, env=self.environment())
+        lines = done.stderr.splitlines()
+        expect(done.returncode == 1 and len(lines) == 1,
+               f"{self.command()}: expected status 1 and one line, got {done.returncode}:\n"
+               f"{done.stdout}{done.stderr}")
+        return lines[0]
+
+
 class Stock(Nbd):
     """nbdkit memory, no compression."""
 
@@ -222,10 +258,14 @@ def sanitizer():
 
 
 def device(size, memory, **more):
-    """A started Plugin, or the stand-in."""
+    """A started Plugin, or what FARSWAP_DOOR names (nbd: a Server, fuse: farswap-fuse), or the stand-in."""
     if STOCK:
         return Stock(size, **{key: more[key] for key in ("prefix", "tcp") if key in more}).start()
-    return Plugin(size=size, memory=memory, **more).start()
+    if os.environ.get("FARSWAP_DOOR") == "fuse":
+        import fuse  # which needs this module
+        return fuse.device(size, memory, **more)
+    door = Server if os.environ.get("FARSWAP_DOOR") == "nbd" else Plugin
+    return door(size=size, memory=memory, **more).start()
 
 
 class Donor:
