@@ -485,6 +485,7 @@ int fsw_overflow_start(struct fsw_device *device)
         return -r;
     pthread_setname_np(overflow->thread, "fsw-overflow");
     overflow->running = 1;
+    fsw_overflow_kick(device); /* frames may be short already: this may be a recovery */
     return 0;
 }
 
