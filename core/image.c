@@ -202,22 +202,42 @@ int fsw_image_create(struct fsw_image *image, const struct fsw_params *params, i
         return fsw_error(err, code, "mapping the image: %s", strerror(-code));
     }
     set_advice(base, plan.bytes);
-    *ret_unlocked = shmctl(shmid, SHM_LOCK, NULL) < 0;
+    *ret_unlocked = fsw_image_lock(shmid) < 0;
 
-    int r = fsw_image_touch(base, plan.rows_at);
+    int r = fsw_image_touch(base, FSW_FRAME_SIZE);
     if (r == 0)
         r = write_super(base, params);
     if (r < 0) {
         shmdt(base);
         shmctl(shmid, IPC_RMID, NULL);
-        return fsw_error(err, r, "no memory for the image's directory (%llu bytes)",
-                         (unsigned long long)plan.rows_at);
+        return fsw_error(err, r, "no memory for the image's superblock");
     }
     set_pointers(image, base);
     image->shmid = shmid;
+    return 0;
+}
+
+int fsw_image_finish(struct fsw_image *image, struct fsw_error *err)
+{
+    int r = fsw_image_touch(image->super, image->super->rows_at);
+
+    if (r < 0)
+        return fsw_error(err, r, "no memory for the image's directory (%llu bytes)",
+                         (unsigned long long)image->super->rows_at);
     atomic_thread_fence(memory_order_release);
     memcpy(image->super->magic, FSW_IMAGE_MAGIC, sizeof FSW_IMAGE_MAGIC);
     return 0;
+}
+
+int fsw_image_lock(int shmid)
+{
+    struct shmid_ds segment;
+
+    if (shmctl(shmid, SHM_LOCK, NULL) == 0)
+        return 0;
+    int code = -errno;
+    /* Who may not lock may still find it locked. */
+    return shmctl(shmid, IPC_STAT, &segment) == 0 && segment.shm_perm.mode & SHM_LOCKED ? 0 : code;
 }
 
 static int check_super(const struct fsw_superblock *super, uint64_t bytes, struct fsw_error *err)
@@ -276,19 +296,23 @@ int fsw_image_attach(struct fsw_image *image, int shmid, int writable, struct fs
     return 0;
 }
 
-int fsw_image_lost_its_magic(int shmid, const struct fsw_device_id *device)
+enum fsw_image_remains fsw_image_remains(int shmid, const struct fsw_device_id *device)
 {
+    static const char none[sizeof(((struct fsw_superblock *)0)->magic)];
+    enum fsw_image_remains remains = FSW_IMAGE_NONE;
     struct shmid_ds segment;
 
     if (shmctl(shmid, IPC_STAT, &segment) < 0 || segment.shm_segsz < FSW_FRAME_SIZE)
-        return 0;
+        return FSW_IMAGE_NONE;
     const struct fsw_superblock *super = shmat(shmid, NULL, SHM_RDONLY);
     if (super == (void *)-1)
-        return 0;
-    int same =
-        fsw_image_resident(super, 1) == 1 && memcmp(&super->device, device, sizeof *device) == 0;
+        return FSW_IMAGE_NONE;
+    if (fsw_image_resident(super, 1) == 1 && memcmp(&super->device, device, sizeof *device) == 0)
+        remains = memcmp(super->magic, none, sizeof none) == 0 && segment.shm_nattch == 0
+                      ? FSW_IMAGE_UNFINISHED
+                      : FSW_IMAGE_LOST_ITS_MAGIC;
     shmdt(super);
-    return same;
+    return remains;
 }
 
 void fsw_image_detach(struct fsw_image *image)

@@ -126,18 +126,24 @@ struct fsw_image {
     int lock_fd; /* -1 for a reader */
 };
 
-/* Makes the shared memory of a new device; touches superblock, counters and directory only. Warns
- * through *ret_unlocked when SHM_LOCK was not allowed. Blocks for milliseconds. */
+/* Makes the shared memory of a new device, all but its magic. Warns through *ret_unlocked when
+ * SHM_LOCK was not allowed. Its maker writes down where it is (registry.h), and then finishes it:
+ * touches superblock, counters and directory, and makes it an image. Blocks for milliseconds. */
 int fsw_image_create(struct fsw_image *image, const struct fsw_params *params, int *ret_unlocked,
                      struct fsw_error *err);
+int fsw_image_finish(struct fsw_image *image, struct fsw_error *err);
+
+/* SHM_LOCK, by us or somebody before us. 0, or -EPERM or -ENOMEM. */
+int fsw_image_lock(int shmid);
 
 /* Attaches an image and checks its superblock: -EINVAL (no such memory, or not an image), -EUCLEAN
  * (an image, and damaged), -ENOTSUP (another layout). writable 0 maps it for reading only. */
 int fsw_image_attach(struct fsw_image *image, int shmid, int writable, struct fsw_error *err);
 
-/* 1 if that memory is no image by its magic, and yet that device's: its first bytes are damaged.
- * (Of one that its maker did not live to finish nobody has written the name down.) */
-int fsw_image_lost_its_magic(int shmid, const struct fsw_device_id *device);
+/* Of memory that is no image by its magic: that device's, its first bytes damaged; or that device's,
+ * and its maker did not live to finish it. */
+enum fsw_image_remains { FSW_IMAGE_NONE, FSW_IMAGE_LOST_ITS_MAGIC, FSW_IMAGE_UNFINISHED };
+enum fsw_image_remains fsw_image_remains(int shmid, const struct fsw_device_id *device);
 #define FSW_IMAGE_DAMAGED                                                                          \
     "the image's superblock is damaged: nothing in it can be trusted; `farswap destroy` removes "  \
     "it"

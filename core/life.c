@@ -172,12 +172,13 @@ static int finish_open(struct fsw_device *device, struct fsw_params *params, str
         settle_params(params, device->image.super);
     fill_record(device, params, &record);
     int r = fsw_registry_write(device->image.lock_fd, &record, err);
-    if (r == 0 || device->recovered) { /* it has its files: a full disk must not keep it away */
-        r = init_engine(device, params);
-        if (r < 0)
-            fsw_error(err, r, "no memory for the engine: %s", strerror(-r));
-    }
-    return r;
+    if (r == 0 && !device->recovered)
+        r = fsw_image_finish(&device->image, err);
+    if (r < 0 && !device->recovered) /* else it has its files: a full disk must not keep it away */
+        return r;
+    fsw_device_after_mlockall(device);
+    r = init_engine(device, params);
+    return r < 0 ? fsw_error(err, r, "no memory for the engine: %s", strerror(-r)) : 0;
 }
 
 /* Attaches the image, or makes it. */
@@ -196,7 +197,7 @@ static int open_image(struct fsw_device *device, const struct fsw_params *params
     if (r == 0 && exists)
         r = check_contradictions(params, image->super, err);
     if (r == 0 && exists)
-        device->unlocked = shmctl(image->shmid, SHM_LOCK, NULL) < 0;
+        device->unlocked = fsw_image_lock(image->shmid) < 0;
     if (r == 0 && !exists)
         r = fsw_params_check(params, err);
     if (r == 0 && !exists)

@@ -271,8 +271,13 @@ int fsw_registry_attach(const struct fsw_record *record, int writable, struct fs
 {
     int r = fsw_image_attach(ret_image, record->shmid, writable, err);
 
-    if (r == -EINVAL && fsw_image_lost_its_magic(record->shmid, &record->device))
+    enum fsw_image_remains remains =
+        r == -EINVAL ? fsw_image_remains(record->shmid, &record->device) : FSW_IMAGE_NONE;
+
+    if (remains == FSW_IMAGE_LOST_ITS_MAGIC)
         return fsw_error(err, -EUCLEAN, FSW_IMAGE_DAMAGED);
+    if (remains == FSW_IMAGE_UNFINISHED && writable)
+        shmctl(record->shmid, IPC_RMID, NULL);
 
     if (r == 0 && memcmp(&ret_image->super->device, &record->device, sizeof record->device) != 0) {
         fsw_image_detach(ret_image);

@@ -43,7 +43,8 @@ int fsw_registry_read(const char *name, int fd, struct fsw_record *ret_record,
                       struct fsw_error *err);
 
 /* Attaches the image that a record names. -ENOENT: its memory is gone, and the number perhaps
- * another's by now; else as fsw_image_attach. */
+ * another's by now; else as fsw_image_attach. Whoever wants to write removes what a maker did not
+ * live to finish: then it is gone, too. */
 int fsw_registry_attach(const struct fsw_record *record, int writable, struct fsw_image *ret_image,
                         struct fsw_error *err);
 

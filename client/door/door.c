@@ -4,6 +4,7 @@
 #include "client/door/door.h"
 
 #include <stddef.h>
+#include <stdio.h>
 
 #include "client/store/store_open.h"
 #include "common/rights.h"
@@ -68,7 +69,17 @@ int fsw_door_open(struct fsw_door *door, int wait, struct fsw_error *err)
 
 void fsw_door_warn(const struct fsw_door *door, void (*warn)(const char *line))
 {
+    uint64_t lost;
+    char line[160];
+
     fsw_rights_check(warn);
+    if (fsw_device_is_recovered(door->device, &lost) && lost > 0) {
+        snprintf(line, sizeof line,
+                 "%llu words of the image were damaged: the pages they named are lost, and I/O "
+                 "errors until they are written",
+                 (unsigned long long)lost);
+        warn(line);
+    }
     if (!fsw_device_memory_locked(door->device))
         warn("can't lock the image (CAP_IPC_LOCK): the kernel may swap the pool out");
 }

@@ -81,7 +81,7 @@ void fsw_device_discard_image(struct fsw_device *device);
 int fsw_device_is_shared(const struct fsw_device *device);
 
 /* Takes the image out of the process's mlockall, so that its memory can be given back while it
- * stays locked by SHM_LOCK. After every mlockall. */
+ * stays locked by SHM_LOCK. After every mlockall that comes after the open. */
 int fsw_device_after_mlockall(struct fsw_device *device);
 
 /* 0 if SHM_LOCK was refused: the kernel may then swap the pool out, onto itself in the end. */

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/shm.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -17,6 +18,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "core/registry.h"
 
 /* ---- what is asked for against what there is ---- */
 
@@ -117,6 +119,33 @@ static void images_of_others_are_refused(void **state)
     handover_destroy("layout");
 }
 
+/* A maker that died before the image was one. */
+static void what_was_never_finished_is_removed(void **state)
+{
+    struct fsw_params params = handover_params("unfinished", HANDOVER_PAGES, MIB(16));
+    struct fsw_record record = {.name = "unfinished"}, after;
+    struct fsw_error err = {""};
+    struct fsw_image image;
+    struct shmid_ds segment;
+    struct rig rig;
+    int fd, unlocked;
+
+    assert_int_equal(fsw_image_create(&image, &params, &unlocked, &err), 0);
+    record.shmid = image.shmid;
+    record.device = image.super->device;
+    assert_int_equal(fsw_registry_lock("unfinished", &fd, &err), 0);
+    assert_int_equal(fsw_registry_write(fd, &record, &err), 0);
+    fsw_image_detach(&image);
+    close(fd);
+    refused(&params, FSW_OPEN_EXISTING, NULL, -ENOENT, "no device named unfinished");
+    assert_true(shmctl(record.shmid, IPC_STAT, &segment) < 0);
+    handover_leave(&rig, &params, NULL);
+    assert_int_equal(fsw_registry_read("unfinished", -1, &after, NULL), 0);
+    assert_int_not_equal(after.shmid, record.shmid);
+    handover_let_go(&rig);
+    handover_destroy("unfinished");
+}
+
 /* ---- memory= and codec= ---- */
 
 static void memory_and_codec_may_change(void **state)
@@ -208,6 +237,7 @@ static void an_idle_device_costs_nothing_after_a_restart(void **state)
 
 RIG_MAIN(cmocka_unit_test(contradictions_are_refused_and_change_nothing),
          cmocka_unit_test(a_store_is_the_images), cmocka_unit_test(images_of_others_are_refused),
+         cmocka_unit_test(what_was_never_finished_is_removed),
          cmocka_unit_test(memory_and_codec_may_change),
          cmocka_unit_test(what_is_too_much_overflows),
          cmocka_unit_test(an_idle_device_costs_nothing_after_a_restart))
