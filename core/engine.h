@@ -117,6 +117,7 @@ struct fsw_device {
     struct fsw_rows rows;
     struct fsw_contexts contexts;
     struct fsw_store *store; /* NULL: none */
+    unsigned seal;           /* units that the store wants before each object: 0 or 1 */
     int unlocked;            /* SHM_LOCK was refused */
     int recovered;           /* the image was there before */
     uint64_t lost;           /* damaged words that recovery found in it */

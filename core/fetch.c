@@ -25,7 +25,7 @@ struct batch {
 struct get {
     struct fsw_store_request request;
     struct fsw_fetch *fetch;
-    char object[FSW_OBJECT_MAX];
+    char bytes[FSW_SEAL_BYTES + FSW_OBJECT_MAX]; /* the object, behind its seal if it has one */
 };
 
 static void get_done(struct fsw_store_request *request)
@@ -53,6 +53,7 @@ static int pin(struct fsw_device *device, const struct fsw_fetch *fetch)
 {
     uint32_t row = fsw_entry_row(fetch->value);
     unsigned units = fsw_entry_units(fetch->value);
+    unsigned offset = fsw_entry_offset_units(fetch->value);
     int tries = PIN_TRIES;
 
     while (!fsw_row_pin(&device->rows, row)) {
@@ -67,8 +68,8 @@ static int pin(struct fsw_device *device, const struct fsw_fetch *fetch)
     if (!unchanged(fetch))
         r = -EAGAIN;
     else if (units < FSW_OBJECT_UNITS_MIN || units > FSW_OBJECT_UNITS_MAX ||
-             (fsw_entry_offset_units(fetch->value) + units) * FSW_UNIT >
-                 atomic_load(&device->image.rows[row].bytes))
+             offset < device->seal ||
+             (offset + units) * FSW_UNIT > atomic_load(&device->image.rows[row].bytes))
         r = -EIO;
     if (r < 0)
         fsw_fetch_unpin(device, fetch->value);
@@ -91,9 +92,9 @@ static int prepare(struct fsw_device *device, struct fsw_fetch *fetch, struct ge
         .verb = FSW_STORE_GET,
         .row = row,
         .id = fsw_row_id(&device->image, row),
-        .bytes = get->object,
-        .offset = fsw_entry_offset_units(fetch->value) * FSW_UNIT,
-        .length = fsw_entry_units(fetch->value) * FSW_UNIT,
+        .bytes = get->bytes,
+        .offset = (fsw_entry_offset_units(fetch->value) - device->seal) * FSW_UNIT,
+        .length = (fsw_entry_units(fetch->value) + device->seal) * FSW_UNIT,
         .deadline = fetch->deadline,
         .done = get_done,
         .owner = batch,
@@ -108,10 +109,10 @@ static void finish(struct fsw_device *device, struct get *get, uint64_t started)
     unsigned units = fsw_entry_units(fetch->value);
 
     if (get->request.result == FSW_STORE_OK) {
-        fetch->result =
-            fsw_object_open(device->seed, (uint32_t)fetch->number, get->object, units, fetch->page);
-        fsw_latency_add(image, FSW_LATENCY_FETCH, started);
+        fetch->result = fsw_object_open(device->seed, (uint32_t)fetch->number,
+                                        get->bytes + device->seal * FSW_UNIT, units, fetch->page);
         fsw_stat_add(image, FSW_STAT_FETCH_PAGES, 1);
+        fsw_latency_add(image, FSW_LATENCY_FETCH, started);
         fsw_stat_add(image, FSW_STAT_FETCH_BYTES, units * FSW_UNIT);
     } else {
         fetch->result = -EIO;

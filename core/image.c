@@ -172,7 +172,8 @@ static int write_super(struct fsw_superblock *super, const struct fsw_params *pa
     super->layout = FSW_IMAGE_LAYOUT;
     if (getrandom(super->device.bytes, sizeof super->device.bytes, 0) !=
             (ssize_t)sizeof super->device.bytes ||
-        getrandom(&super->sentinel, sizeof super->sentinel, 0) != (ssize_t)sizeof super->sentinel)
+        getrandom(&super->sentinel, sizeof super->sentinel, 0) != (ssize_t)sizeof super->sentinel ||
+        getrandom(super->store_key, sizeof super->store_key, 0) != (ssize_t)sizeof super->store_key)
         return -EIO;
     memcpy(super->name, params->name, sizeof super->name);
     memcpy(super->overflow, params->overflow, sizeof super->overflow);

@@ -57,6 +57,7 @@ struct fsw_superblock {
     uint64_t leaves, rows, zspages, frames;
     int64_t created; /* seconds since 1970 */
     char overflow[512];
+    uint8_t store_key[FSW_STORE_KEY_BYTES]; /* what a store that encrypts does it with */
     uint64_t sentinel;      /* that tells the store of this device from an emptied one */
     uint32_t counters;      /* in a stripe, when the image was made */
     uint32_t counter_names; /* checksum of their names */
@@ -71,6 +72,7 @@ struct fsw_superblock {
     _Atomic uint64_t memory_limit;  /* memory=: the server follows it */
     _Atomic uint32_t codec;         /* fsw_codec_word: the server follows it */
     _Atomic uint32_t planted;       /* 1: a put was acknowledged, so the store has the sentinel */
+    _Atomic uint32_t seal;          /* bytes before each object at the store: 0 or 16 */
     _Atomic uint64_t compact_asked; /* requests so far */
     _Atomic uint64_t compact_answered; /* the last request that was carried out */
 

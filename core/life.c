@@ -163,15 +163,35 @@ static int init_engine(struct fsw_device *device, const struct fsw_params *param
     return device->recovered ? fsw_recover(device) : 0;
 }
 
+/* Bytes of a store that encrypts are nothing to one that does not, and the other way round. */
+static int settle_seal(struct fsw_device *device, struct fsw_error *err)
+{
+    struct fsw_superblock *super = device->image.super;
+    unsigned seal = device->store == NULL ? 0 : device->store->seal;
+
+    if (device->recovered && device->store != NULL && atomic_load(&super->seal) != seal)
+        return fsw_error(err, -EINVAL,
+                         "the pages of device %s are %sencrypted at its store: say "
+                         "overflow-plaintext=%s to go on with it",
+                         super->name, seal ? "not " : "", seal ? "yes" : "no");
+    if (!device->recovered)
+        atomic_store(&super->seal, seal);
+    device->seal = seal / FSW_UNIT;
+    return 0;
+}
+
 /* The image is there and belongs to us. */
 static int finish_open(struct fsw_device *device, struct fsw_params *params, struct fsw_error *err)
 {
     struct fsw_record record;
+    int r = settle_seal(device, err);
 
+    if (r < 0)
+        return r;
     if (device->recovered)
         settle_params(params, device->image.super);
     fill_record(device, params, &record);
-    int r = fsw_registry_write(device->image.lock_fd, &record, err);
+    r = fsw_registry_write(device->image.lock_fd, &record, err);
     if (r == 0 && !device->recovered)
         r = fsw_image_finish(&device->image, err);
     if (r < 0 && !device->recovered) /* else it has its files: a full disk must not keep it away */
@@ -298,6 +318,19 @@ int fsw_device_complete_params(struct fsw_params *params, struct fsw_error *err)
 
 /* ---- from start to close ---- */
 
+static int start_store(struct fsw_device *device, struct fsw_error *err)
+{
+    const struct fsw_superblock *super = device->image.super;
+    struct fsw_store_identity identity = {.device = super->device,
+                                          .sentinel = super->sentinel,
+                                          .planted = (int)atomic_load(&super->planted)};
+
+    memcpy(identity.key, super->store_key, sizeof identity.key);
+    int r = device->store->ops->start(device->store, &identity, err);
+    explicit_bzero(&identity, sizeof identity);
+    return r;
+}
+
 int fsw_device_start(struct fsw_device *device, struct fsw_error *err)
 {
     struct fsw_superblock *super = device->image.super;
@@ -305,8 +338,7 @@ int fsw_device_start(struct fsw_device *device, struct fsw_error *err)
 
     atomic_store(&super->holder, (int32_t)getpid());
     if (device->store != NULL)
-        r = device->store->ops->start(device->store, &super->device, super->sentinel,
-                                      (int)atomic_load(&super->planted), err);
+        r = start_store(device, err);
     if (r < 0)
         return r;
     r = fsw_frames_start(&device->pool.frames);

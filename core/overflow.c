@@ -80,7 +80,7 @@ static int pack_one(struct fsw_device *device, struct fsw_put *put, const struct
 {
     uint64_t seen = victim->value, marked = seen | FSW_ENTRY_OVERFLOW;
     unsigned units = fsw_entry_units(seen);
-    char *to = put->bytes + put->units * FSW_UNIT;
+    char *seal = put->bytes + put->units * FSW_UNIT, *to = seal + device->seal * FSW_UNIT;
     uint32_t page;
 
     if (!atomic_compare_exchange_strong(victim->entry, &seen, marked))
@@ -95,7 +95,9 @@ static int pack_one(struct fsw_device *device, struct fsw_put *put, const struct
     }
     put->entries[put->count] = victim->entry;
     put->values[put->count++] = marked;
-    put->units += units;
+    if (device->seal != 0)
+        fsw_seal_write(seal, units);
+    put->units += device->seal + units;
     return 1;
 }
 
@@ -107,7 +109,8 @@ static void pack(struct fsw_device *device, struct fsw_put *put)
     put->count = 0;
     put->units = 0;
     while (put->count < FSW_SEGMENT_OBJECTS && fsw_reclaim_next(device, &victim)) {
-        if (put->units + fsw_entry_units(victim.value) > FSW_SEGMENT_BYTES / FSW_UNIT) {
+        if (put->units + device->seal + fsw_entry_units(victim.value) >
+            FSW_SEGMENT_BYTES / FSW_UNIT) {
             fsw_reclaim_unget(device);
             break;
         }
@@ -169,6 +172,7 @@ static void put_succeeded(struct fsw_device *device, struct fsw_put *put)
     fsw_hook(device, FSW_HOOK_LIVE);
     for (uint32_t i = 0; i < put->count; i++) {
         uint64_t marked = put->values[i];
+        offset += device->seal;
         uint64_t stored = fsw_entry_store(put->row, offset, fsw_entry_units(marked));
         if (flip(put->entries[i], marked, stored)) {
             fsw_crash_point("overflow: flipped, not counted");

@@ -26,8 +26,7 @@ const struct fsw_param_info fsw_param_table[] = {
      "where the least recently used pages go: resp://HOST[:PORT], resp+unix:///PATH or file:PATH",
      0},
     {"overflow-password", "+FILE", NULL, "file whose first line is the store's password", 0},
-    {"overflow-plaintext", "yes|no", "no",
-     "allow a store that is not on this host, though what goes there is not encrypted yet", 0},
+    {"overflow-plaintext", "yes|no", "no", "do not encrypt what leaves this host", 0},
 };
 const unsigned fsw_param_count = sizeof fsw_param_table / sizeof fsw_param_table[0];
 

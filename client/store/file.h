@@ -48,9 +48,7 @@ struct file_worker {
 struct file_store {
     struct fsw_store base;
     char *path;
-    struct fsw_device_id device;
-    uint64_t sentinel;
-    int planted;
+    struct fsw_store_identity identity;
     int direct; /* 0: tests of file systems without direct I/O */
     struct slots slots;
     struct known known;
@@ -65,6 +63,9 @@ struct file_store {
     unsigned threads; /* workers that run */
     pthread_t minder;
 };
+
+/* A worker's thread: ends when the store is stopping. */
+void *file_worker_run(void *worker);
 
 /* path: absolute. Copies it; opens nothing. 0, -EINVAL with one line in err, or -ENOMEM. */
 int file_store_new(const char *path, struct fsw_store **ret_store, struct fsw_error *err);

@@ -59,7 +59,7 @@ void report_finish(struct report *report, struct fsw_store_request *request,
                    enum fsw_store_result result)
 {
     request->result = result;
-    request->copies = request->verb == FSW_STORE_PUT && result == FSW_STORE_OK;
+    request->copies = result == FSW_STORE_OK;
     if (result != FSW_STORE_UNREACHABLE)
         report->answered[request->verb]++;
     if (result != FSW_STORE_OK)

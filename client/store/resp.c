@@ -28,7 +28,7 @@ void resp_store_finish(struct resp_store *store, struct fsw_store_request *reque
                        enum fsw_store_result result)
 {
     request->result = result;
-    request->copies = request->verb == FSW_STORE_PUT && result == FSW_STORE_OK;
+    request->copies = result == FSW_STORE_OK;
     if (result != FSW_STORE_UNREACHABLE)
         store->answered[request->verb]++;
     if (result != FSW_STORE_OK)
@@ -104,6 +104,7 @@ static void *run(void *opaque)
     struct resp_store *store = opaque;
 
     pthread_setname_np(pthread_self(), "farswap-store");
+    fsw_touch_stack();
     resp_lane_open(&store->gets);
     resp_lane_open(&store->puts);
     uv_run(&store->loop, UV_RUN_DEFAULT);
@@ -146,17 +147,17 @@ static void deinit_loop(struct resp_store *store)
         assert(!"a handle of the store's loop was left open");
 }
 
-static int store_start(struct fsw_store *base, const struct fsw_device_id *device,
-                       uint64_t sentinel, int planted, struct fsw_error *err)
+static int store_start(struct fsw_store *base, const struct fsw_store_identity *identity,
+                       struct fsw_error *err)
 {
     struct resp_store *store = of_base(base);
     int r;
 
     assert(!store->started);
-    store->device = *device;
+    store->device = identity->device;
     store->since = fsw_now_ns();
-    snprintf(store->sentinel, sizeof store->sentinel, "%016" PRIx64, sentinel);
-    store->sentinel_left = planted != 0;
+    snprintf(store->sentinel, sizeof store->sentinel, "%016" PRIx64, identity->sentinel);
+    store->sentinel_left = identity->planted != 0;
     r = init_loop(store);
     if (r < 0)
         return fsw_error(err, r, "the store's event loop can't start: %s", strerror(-r));

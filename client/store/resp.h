@@ -23,7 +23,7 @@
 #include "client/store/requests.h"
 #include "client/store/resp_lane.h"
 
-#define RESP_SENTINEL_TEXT 33
+#define RESP_SENTINEL_TEXT 17 /* hex */
 
 struct resp_store {
     struct fsw_store base;

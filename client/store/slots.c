@@ -282,10 +282,10 @@ static int settle_header(struct slots *slots, const char *path, int planted, int
     return r == 0 ? 0 : fsw_error(err, r, "file:%s: %s", path, strerror(-r));
 }
 
-int slots_open(struct slots *slots, const char *path, const struct fsw_device_id *device,
-               uint64_t sentinel, int planted, int direct, int *ret_emptied, struct fsw_error *err)
+int slots_open(struct slots *slots, const char *path, const struct fsw_store_identity *identity,
+               int direct, int *ret_emptied, struct fsw_error *err)
 {
-    *slots = (struct slots){.device = *device, .sentinel = sentinel};
+    *slots = (struct slots){.device = identity->device, .sentinel = identity->sentinel};
     *ret_emptied = 0;
     slots->fd = open_file(path, O_RDWR | O_CREAT, err);
     if (slots->fd < 0)
@@ -294,7 +294,7 @@ int slots_open(struct slots *slots, const char *path, const struct fsw_device_id
     if (r == 0 && direct)
         try_direct(slots);
     if (r == 0)
-        r = settle_header(slots, path, planted, ret_emptied, err);
+        r = settle_header(slots, path, identity->planted, ret_emptied, err);
     if (r < 0)
         slots_close(slots);
     return r;
@@ -345,6 +345,30 @@ int slots_probe(const char *path, struct fsw_error *err)
     if (r == 0 || r == -ENOENT)
         r = check_room(folder, path, err);
     return r;
+}
+
+/* File systems whose blocks are not on this host's disks, or may not be. */
+int slots_is_local(const char *path)
+{
+    static const unsigned long away[] = {
+        NFS_SUPER_MAGIC, SMB_SUPER_MAGIC,  CIFS_SUPER_MAGIC, SMB2_SUPER_MAGIC, CEPH_SUPER_MAGIC,
+        AFS_SUPER_MAGIC, CODA_SUPER_MAGIC, V9FS_MAGIC,       FUSE_SUPER_MAGIC, OCFS2_SUPER_MAGIC,
+    };
+    FSW_CLEANUP_FREE char *folder = strdup(path);
+    struct statfs fs;
+
+    if (folder == NULL)
+        return 0;
+    for (int r = statfs(folder, &fs); r < 0; r = statfs(folder, &fs)) {
+        char *slash = strrchr(folder, '/');
+        if (slash == NULL || slash == folder)
+            return 1; /* there is no such folder: it is refused later */
+        *slash = '\0';
+    }
+    for (size_t i = 0; i < sizeof away / sizeof *away; i++)
+        if ((unsigned long)fs.f_type == away[i])
+            return 0;
+    return 1;
 }
 
 int slots_shows_sentinel(const struct slots *slots, void *buffer)

@@ -44,14 +44,17 @@ void *slots_buffer(void);
  * ours to write, on a disk, with room. Changes nothing. One line in err. */
 int slots_probe(const char *path, struct fsw_error *err);
 
-/* Opens, or makes, the device's file, locks it, and makes it 0600. With `planted` the device has
+/* 0: the file, or the folder for it, is on a file system of another host, as far as its kind tells. */
+int slots_is_local(const char *path);
+
+/* Opens, or makes, the device's file, locks it, and makes it 0600. With identity->planted the device has
  * used it before: if it is empty or shows another sentinel, *ret_emptied is 1 and it shows none from
  * now on. Else the sentinel is written. Direct I/O where the file system has it, unless !direct.
  *     -EBUSY   another process holds it (perhaps one that was killed, whose last write hangs)
  *     -EEXIST  it is another device's     -EINVAL  it is no file of slots
  * One line in err. */
-int slots_open(struct slots *slots, const char *path, const struct fsw_device_id *device,
-               uint64_t sentinel, int planted, int direct, int *ret_emptied, struct fsw_error *err);
+int slots_open(struct slots *slots, const char *path, const struct fsw_store_identity *identity,
+               int direct, int *ret_emptied, struct fsw_error *err);
 void slots_close(struct slots *slots);
 
 /* 1 if the file still begins with the header of slots_open(), sentinel and all. */

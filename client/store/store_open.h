@@ -7,15 +7,18 @@
 #include "farswap/store.h"
 
 struct fsw_store_options {
-    const char *uri;      /* resp://HOST[:PORT] (default port 6390), resp+unix:///PATH, file:PATH */
+    /* resp://HOST[:PORT] (default port 6390), resp+unix:///PATH, file:PATH; or crypt+ and one of them
+     */
+    const char *uri;
     const char *password; /* NULL: none. Copied, wiped at close */
-    int plaintext; /* 1: what leaves this host may do so unencrypted (overflow-plaintext=yes) */
+    int plaintext; /* 1: what leaves this host does so unencrypted (overflow-plaintext=yes) */
 };
 
-/* Parses, resolves a host's name (that may block) and checks; connects to nothing. -EINVAL with one
- * line for a URI it can't serve, or for one that is neither loopback nor a Unix socket when
- * options->plaintext is 0; -ENOENT for a name that nobody knows. The caller calls
- * (*ret)->ops->close() in the end. Allocates. */
+/* Parses, resolves a host's name (that may block) and checks; connects to nothing. What leaves this
+ * host is encrypted, unless options->plaintext; what stays is not, unless the URI begins with crypt+.
+ * Leaving is: an address that is neither loopback nor a Unix socket, a file on a file system that is
+ * another host's. The store's `seal` tells. -EINVAL with one line for a URI it can't serve; -ENOENT
+ * for a name that nobody knows. The caller calls (*ret)->ops->close() in the end. Allocates. */
 int fsw_store_open(const struct fsw_store_options *options, struct fsw_store **ret_store,
                    struct fsw_error *err);
 

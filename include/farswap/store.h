@@ -11,15 +11,23 @@
  * has several (or, for a store that can answer at once, inside submit()): it must neither block nor
  * submit() while holding a lock that a submitter holds.
  *
+ * A segment is objects, one behind the other, and what is got of it is whole objects: most stores
+ * don't look, but one that encrypts does so object by object. Such a store says with `seal` that it
+ * wants FSW_SEAL_BYTES before each object; the caller fills them with fsw_seal_write(), and from the
+ * submit of a PUT on, the segment's bytes are the store's to change. A GET begins with a seal, and
+ * gets seal and object; if it asks for more, the objects that are whole in the range follow, each
+ * behind its seal, until the end or a seal of 0 units.
+ *
  * What a result means to the engine:
- *   FSW_STORE_OK           done; for PUT, `copies` says which copies were acknowledged (bit 0: the
- *                          first)
+ *   FSW_STORE_OK           done; `copies` says which copies were acknowledged (PUT), or which one
+ *                          answered (GET); bit 0: the first
  *   FSW_STORE_GONE         GET only: the store answered, still shows this device's sentinel, and
  *                          does not have that segment. The page is lost to that store.
  *   FSW_STORE_FULL         PUT only: no room now. Nothing was stored.
  *   FSW_STORE_UNREACHABLE  no answer until the deadline. A PUT may or may not have landed: its id
  *                          is burnt, drop it. A GET may be tried again.
- *   FSW_STORE_CORRUPT      the answer does not fit the request (length, type).
+ *   FSW_STORE_CORRUPT      the answer does not fit the request (length, type), or is not what was
+ *                          put (a store with seals proves that).
  *   FSW_STORE_REFUSED      the store answered an error that trying again will not mend (rights).
  */
 #ifndef FARSWAP_STORE_H
@@ -27,6 +35,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "farswap/error.h"
 
@@ -40,6 +49,32 @@ struct fsw_device_id {
 /* Lower-case hex with its NUL. */
 #define FSW_DEVICE_ID_TEXT 33
 
+/* What a store has to know of the device it works for. All of it is made with the device's image,
+ * and stays as long as that; the key is nowhere else. */
+#define FSW_STORE_KEY_BYTES 32u
+struct fsw_store_identity {
+    struct fsw_device_id device;
+    uint64_t sentinel; /* not 0 */
+    int planted;       /* 1: a put of this device was acknowledged before */
+    uint8_t key[FSW_STORE_KEY_BYTES];
+};
+
+/* Before each object, where a store wants it: how many 16 bytes the object has, and room for what
+ * the store adds. */
+#define FSW_SEAL_BYTES 16u
+
+static inline void fsw_seal_write(void *seal, unsigned units)
+{
+    memset(seal, 0, FSW_SEAL_BYTES);
+    ((uint8_t *)seal)[0] = (uint8_t)units;
+    ((uint8_t *)seal)[1] = (uint8_t)(units >> 8);
+}
+
+static inline unsigned fsw_seal_units(const void *seal)
+{
+    return ((const uint8_t *)seal)[0] | (unsigned)((const uint8_t *)seal)[1] << 8;
+}
+
 enum fsw_store_verb { FSW_STORE_PUT, FSW_STORE_GET, FSW_STORE_DROP };
 
 enum fsw_store_result {
@@ -51,6 +86,14 @@ enum fsw_store_result {
     FSW_STORE_REFUSED,
 };
 
+/* Stores that are wrapped around another stand in front of done(), each at its own place. */
+struct fsw_store_request;
+enum fsw_outer { FSW_OUTER_CRYPT, FSW_OUTER_MIRROR, FSW_OUTER_COUNT };
+struct fsw_store_outer {
+    void (*done)(struct fsw_store_request *request);
+    void *owner;
+};
+
 struct fsw_store_request {
     /* set by the caller */
     enum fsw_store_verb verb;
@@ -59,15 +102,16 @@ struct fsw_store_request {
     void *bytes;       /* PUT: what to store. GET: where to. DROP: unused */
     uint32_t offset;   /* GET: first byte of the range, within the segment */
     uint32_t length;   /* PUT: 1..FSW_SEGMENT_BYTES. GET: bytes wanted, all within the segment */
+    uint32_t copies;   /* which to get from, or to put; 0: any, or all */
     uint64_t deadline; /* CLOCK_MONOTONIC in ns; 0: wait for ever (reads of the default) */
     void (*done)(struct fsw_store_request *request);
     void *owner; /* the caller's, untouched */
-    /* set by the store before done() */
+    /* set by the store before done(), and `copies` */
     enum fsw_store_result result;
-    uint32_t copies;
     /* the store's, between submit() and done() */
     struct fsw_store_request *next, *prev;
     uint64_t scratch[2];
+    struct fsw_store_outer outer[FSW_OUTER_COUNT];
 };
 
 /* What status and the counters say of a store. Written by value; all may be read at any time. */
@@ -92,13 +136,12 @@ struct fsw_store_ops {
 
     /* Starts the store's thread for this device (after any fork). Returns before the first
      * connection is up: requests wait for it.
-     * sentinel: a random value that was made with the device and stays with it. The store keeps it
-     * under a name of the device; it tells an emptied store from one that lost a segment. planted 0:
+     * sentinel: a random value. The store keeps it under a name of the device; it tells an emptied store from one that lost a segment. planted 0:
      * no put of this device was ever acknowledged, so it is left there before the first put. planted
      * 1: it is never left there again, and a store that shows none or another was emptied or
      * replaced: what it does not have is unreachable and not gone, and health says so. */
-    int (*start)(struct fsw_store *store, const struct fsw_device_id *device, uint64_t sentinel,
-                 int planted, struct fsw_error *err);
+    int (*start)(struct fsw_store *store, const struct fsw_store_identity *identity,
+                 struct fsw_error *err);
 
     /* Hands over n requests. Never blocks and never fails: failures come through done(). From any
      * thread, after start(). */
@@ -123,6 +166,7 @@ struct fsw_store_ops {
 /* Every store begins with this. */
 struct fsw_store {
     const struct fsw_store_ops *ops;
+    unsigned seal; /* bytes it wants before each object: 0 or FSW_SEAL_BYTES */
 };
 
 #endif

@@ -60,6 +60,7 @@ static void superblock(void)
     FIELD(superblock, frames);
     FIELD(superblock, created);
     FIELD(superblock, overflow);
+    FIELD(superblock, store_key);
     FIELD(superblock, sentinel);
     FIELD(superblock, counters);
     FIELD(superblock, counter_names);
@@ -72,6 +73,7 @@ static void superblock(void)
     FIELD(superblock, memory_limit);
     FIELD(superblock, codec);
     FIELD(superblock, planted);
+    FIELD(superblock, seal);
     FIELD(superblock, compact_asked);
     FIELD(superblock, compact_answered);
     FIELD(superblock, store_state);
@@ -149,6 +151,7 @@ static void constants(void)
     CONSTANT(FSW_OBJECT_UNITS_MAX);
     CONSTANT(FSW_HUGE_THRESHOLD);
     CONSTANT(FSW_SEGMENT_BYTES);
+    CONSTANT(FSW_SEAL_BYTES);
     CONSTANT(FSW_RESERVE_FRAMES);
     CONSTANT(FSW_HEADROOM_FRAMES);
     CONSTANT(FSW_PUTS_IN_FLIGHT);

@@ -35,7 +35,8 @@ WRONG = [
     ({"overflow": "http://127.0.0.1"}, ["http://127.0.0.1", "resp://"]),
     ({"overflow": "resp://127.0.0.1:1"}, ["127.0.0.1:1"]),
     ({"overflow": "resp+unix:///nowhere/at/all"}, ["/nowhere/at/all"]),
-    ({"overflow": "resp://192.0.2.1:6390"}, ["192.0.2.1", "overflow-plaintext=yes"]),
+    ({"overflow": "crypt+resp://127.0.0.1:6390", "overflow_plaintext": "yes"},
+     ["crypt+resp", "overflow-plaintext=yes"]),
     ({"overflow": "resp://127.0.0.1:6390", "overflow_plaintext": "perhaps"}, ["perhaps"]),
     ({"overflow_password": "secret"}, ["+FILE"]),
 ]

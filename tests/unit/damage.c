@@ -85,16 +85,24 @@ static void store_submit(struct fsw_store *base, struct fsw_store_request *const
     }
 }
 
-static int store_start(struct fsw_store *base, const struct fsw_device_id *id,
-                       uint64_t sentinel, int planted, struct fsw_error *err)
+static int store_start(struct fsw_store *base, const struct fsw_store_identity *identity,
+                       struct fsw_error *err)
 {
     return 0;
 }
 
+static void store_health(struct fsw_store *base, struct fsw_store_health *ret_health)
+{
+    *ret_health = (struct fsw_store_health){.connected = 1};
+}
+
 static void store_close(struct fsw_store *base) {}
 
-static const struct fsw_store_ops store_ops = {
-    .scheme = "damage", .start = store_start, .submit = store_submit, .close = store_close};
+static const struct fsw_store_ops store_ops = {.scheme = "damage",
+                                               .start = store_start,
+                                               .submit = store_submit,
+                                               .health = store_health,
+                                               .close = store_close};
 
 /* ---- the device ---- */
 

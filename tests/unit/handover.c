@@ -55,12 +55,12 @@ static void keep_submit(struct fsw_store *base, struct fsw_store_request *const 
     }
 }
 
-static int keep_start(struct fsw_store *base, const struct fsw_device_id *device, uint64_t sentinel,
-                      int planted, struct fsw_error *err)
+static int keep_start(struct fsw_store *base, const struct fsw_store_identity *identity,
+                      struct fsw_error *err)
 {
     keep.starts++;
-    keep.sentinel = sentinel;
-    keep.planted = planted;
+    keep.sentinel = identity->sentinel;
+    keep.planted = identity->planted;
     return 0;
 }
 

@@ -173,6 +173,8 @@ void rig_open(struct rig *rig, const struct rig_options *options)
         rig->store = teststore_new(options->seed);
         if (options->answer_at_once)
             teststore_answer_at_once(rig->store);
+        if (options->seals || getenv("FARSWAP_TEST_SEALS") != NULL)
+            teststore_seal(rig->store);
     }
     must(fsw_device_open(&params, FSW_OPEN_NEW, 0, rig->store ? teststore_base(rig->store) : NULL,
                          &rig->device, &err),

@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/shm.h>
 
 #include "common/clock.h"
 
@@ -257,7 +258,39 @@ static void closing_under_a_put_leaves_its_pages_in_the_pool(void **state)
     teststore_free(rig.store);
 }
 
-RIG_MAIN(cmocka_unit_test(local_pages_do_not_wait_for_a_store_that_is_away),
+/* A store that encrypts keeps bytes that are nothing to one that does not. */
+static void an_image_keeps_to_encryption(void **state)
+{
+    struct teststore *stores[2] = {teststore_new(1), teststore_new(1)};
+    struct fsw_params params;
+    struct fsw_error err = {""};
+    struct fsw_device *device;
+
+    teststore_seal(stores[0]);
+    for (unsigned made = 0; made < 2; made++) {
+        fsw_params_init(&params);
+        snprintf(params.name, sizeof params.name, "seal%u", made);
+        params.size = params.memory = 8 << 20;
+        assert_int_equal(
+            fsw_device_open(&params, FSW_OPEN_NEW, 0, teststore_base(stores[made]), &device, &err),
+            0);
+        fsw_device_close(device);
+        assert_int_equal(fsw_device_open(&params, FSW_OPEN_EXISTING, 0,
+                                         teststore_base(stores[!made]), &device, &err),
+                         -EINVAL);
+        assert_non_null(strstr(err.text, made ? "plaintext=yes" : "plaintext=no"));
+        assert_int_equal(fsw_device_open(&params, FSW_OPEN_EXISTING, 0,
+                                         teststore_base(stores[made]), &device, &err),
+                         0);
+        shmctl(device->image.shmid, IPC_RMID, NULL);
+        fsw_device_close(device);
+    }
+    teststore_free(stores[0]);
+    teststore_free(stores[1]);
+}
+
+RIG_MAIN(cmocka_unit_test(an_image_keeps_to_encryption),
+         cmocka_unit_test(local_pages_do_not_wait_for_a_store_that_is_away),
          cmocka_unit_test(a_lost_segment_costs_its_pages_and_says_so),
          cmocka_unit_test(damaged_bytes_are_an_error_and_never_content),
          cmocka_unit_test(a_get_that_is_refused_is_an_error_once),

@@ -103,7 +103,7 @@ static void test_put_says_which_copy(void **state)
     uint8_t bytes[PLACE_OBJECT];
     struct call call;
 
-    segment_fill(bytes, sizeof bytes, 1);
+    segment_fill(f->store, bytes, sizeof bytes, 1);
     call_prepare(&call, FSW_STORE_PUT, 1, bytes, 0, sizeof bytes, 5000);
     call_submit(f->store, &call);
     assert_int_equal(call_wait(&call), FSW_STORE_OK);
@@ -207,7 +207,7 @@ static void test_a_large_batch(void **state)
     uint8_t *original = malloc(LENGTH);
 
     for (size_t i = 0; i < N; i++) {
-        segment_fill(bytes + i * LENGTH, LENGTH, i);
+        segment_fill(f->store, bytes + i * LENGTH, LENGTH, i);
         call_prepare(&puts[i], FSW_STORE_PUT, i, bytes + i * LENGTH, 0, LENGTH, 0);
         requests[i] = &puts[i].request;
     }
@@ -222,7 +222,7 @@ static void test_a_large_batch(void **state)
     f->store->ops->submit(f->store, requests, M);
     for (size_t i = 0; i < M; i++) {
         assert_int_equal(call_wait(&gets[i]), FSW_STORE_OK);
-        segment_fill(original, LENGTH, i % N);
+        segment_fill(f->store, original, LENGTH, i % N);
         assert_memory_equal(back + i * PLACE_OBJECT, original + i % 50 * PLACE_OBJECT,
                             PLACE_OBJECT);
         assert_int_equal(gets[i].done, 1);
@@ -262,7 +262,7 @@ static void put_many(struct fixture *f, unsigned n)
     uint8_t *bytes = calloc(n, PLACE_OBJECT);
 
     for (unsigned i = 0; i < n; i++) {
-        segment_fill(bytes + i * PLACE_OBJECT, PLACE_OBJECT, i);
+        segment_fill(f->store, bytes + i * PLACE_OBJECT, PLACE_OBJECT, i);
         call_prepare(&calls[i], FSW_STORE_PUT, i, bytes + i * PLACE_OBJECT, 0, PLACE_OBJECT, 0);
         call_submit(f->store, &calls[i]);
     }
@@ -325,7 +325,7 @@ static void test_starts_in_a_child(void **state)
     assert_int_equal(store->ops->probe(store, &err), 0);
     child = fork();
     if (child == 0) {
-        int r = store->ops->start(store, &f->device, SENTINEL, 0, &err);
+        int r = store_start_as(store, &f->device, 0, &err);
         if (r == 0)
             r = segment_put(store, 1, PLACE_OBJECT) != FSW_STORE_OK;
         if (r == 0)
@@ -355,13 +355,13 @@ static void test_done_may_submit(void **state)
 
     chain_store = f->store;
     chain_next = &second;
-    segment_fill(bytes, sizeof bytes, 1);
+    segment_fill(f->store, bytes, sizeof bytes, 1);
     call_prepare(&first, FSW_STORE_PUT, 1, bytes, 0, sizeof bytes, 5000);
     call_prepare(&second, FSW_STORE_GET, 1, back, 0, sizeof back, 5000);
     first.request.done = submit_next;
     call_submit(f->store, &first);
     assert_int_equal(call_wait(&second), FSW_STORE_OK);
-    segment_fill(bytes, sizeof bytes, 1);
+    segment_fill(f->store, bytes, sizeof bytes, 1);
     assert_memory_equal(bytes, back, sizeof back);
 }
 

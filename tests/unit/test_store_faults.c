@@ -69,7 +69,7 @@ static int setup_impatient(void **state)
     f->store = store_open(server_uri(&f->server), NULL);
     store = (struct resp_store *)f->store;
     store->gets.silence_ns = store->puts.silence_ns = 300 * FSW_NS_PER_MS;
-    assert_int_equal(f->store->ops->start(f->store, &f->device, SENTINEL, 0, &err), 0);
+    assert_int_equal(store_start_as(f->store, &f->device, 0, &err), 0);
     wait_connected(f->store, 1);
     return 0;
 }
@@ -521,7 +521,7 @@ static void start_with(struct fixture *f, const char *password)
     struct fsw_error err;
 
     f->store = store_open(server_uri(&f->server), password);
-    assert_int_equal(f->store->ops->start(f->store, &f->device, SENTINEL, 0, &err), 0);
+    assert_int_equal(store_start_as(f->store, &f->device, 0, &err), 0);
 }
 
 /* Puts are refused at once, gets and drops wait for somebody to mend it. */

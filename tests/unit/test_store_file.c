@@ -218,7 +218,7 @@ static void refuses(struct fixture *f, int code, const char *says)
     int r = f->store->ops->probe(f->store, &err);
 
     if (r == 0)
-        r = f->store->ops->start(f->store, &f->device, SENTINEL, 0, &err);
+        r = store_start_as(f->store, &f->device, 0, &err);
     if (r != code || strstr(err.text, says) == NULL)
         fail_msg("%d \"%s\" is not %d \"%s\"", r, err.text, code, says);
     assert_null(strchr(err.text, '\n'));
@@ -320,7 +320,7 @@ static void test_one_process_at_a_time(void **state)
     assert_int_equal(segment_put(f->store, 1, PLACE_OBJECT), FSW_STORE_OK);
     store_start(second, &f->device);
     assert_says(second, "another process holds it");
-    segment_fill(bytes, sizeof bytes, 2);
+    segment_fill(f->store, bytes, sizeof bytes, 2);
     call_prepare(&put, FSW_STORE_PUT, 2, bytes, 0, sizeof bytes, 0);
     call_submit(second, &put);
     call_prepare(&hasty, FSW_STORE_PUT, 3, bytes, 0, sizeof bytes, 200);
@@ -402,7 +402,7 @@ static void start_again(struct fixture *f, int planted)
 
     close_store(f);
     f->store = open_path();
-    if (f->store->ops->start(f->store, &f->device, SENTINEL, planted, &err) < 0)
+    if (store_start_as(f->store, &f->device, planted, &err) < 0)
         fail_msg("%s", err.text);
 }
 
@@ -548,7 +548,7 @@ static void test_a_given_up_put_is_quarantined(void **state)
 
     assert_int_equal(segment_put(f->store, 1, PLACE_OBJECT), FSW_STORE_OK);
     freeze();
-    segment_fill(bytes, sizeof bytes, ID);
+    segment_fill(f->store, bytes, sizeof bytes, ID);
     call_prepare(&next, FSW_STORE_PUT, ID, bytes, 0, sizeof bytes, 200);
     call_submit(f->store, &next);
     assert_int_equal(call_wait(&next), FSW_STORE_UNREACHABLE);
@@ -559,7 +559,7 @@ static void test_a_given_up_put_is_quarantined(void **state)
     assert_int_equal(segment_get(f->store, 1, 0, PLACE_OBJECT, 5000), FSW_STORE_OK);
     call_prepare(&drop, FSW_STORE_DROP, ID, NULL, 0, 0, 0);
     call_submit(f->store, &drop);
-    segment_fill(bytes, sizeof bytes, NEXT);
+    segment_fill(f->store, bytes, sizeof bytes, NEXT);
     call_prepare(&next, FSW_STORE_PUT, NEXT, bytes, 0, sizeof bytes, 0);
     call_submit(f->store, &next);
     assert_int_equal(drop.done, 0);
@@ -578,7 +578,7 @@ static void test_deadlines_of_a_frozen_disk(void **state)
     struct call calls[N];
     static uint8_t bytes[FSW_SEGMENT_BYTES];
 
-    segment_fill(bytes, sizeof bytes, 1);
+    segment_fill(f->store, bytes, sizeof bytes, 1);
     freeze();
     for (unsigned i = 0; i < N; i++) {
         call_prepare(&calls[i], i % 2 ? FSW_STORE_PUT : FSW_STORE_DROP, i, bytes, 0, sizeof bytes,

@@ -112,7 +112,7 @@ static void try_all(struct peer *peer, unsigned deadline_ms)
     struct call calls[6];
     struct fsw_error err;
 
-    assert_int_equal(store->ops->start(store, &device, SENTINEL, 0, &err), 0);
+    assert_int_equal(store_start_as(store, &device, 0, &err), 0);
     for (unsigned i = 0; i < 6; i++) {
         call_prepare(&calls[i], (enum fsw_store_verb)(i % 3), i, peer->back, 0, 1000, deadline_ms);
         call_submit(store, &calls[i]);
@@ -157,7 +157,7 @@ static void test_never_answers_is_tried_again(void **state)
 
     peer_start(&peer, NULL, 0);
     store = store_to(&peer);
-    assert_int_equal(store->ops->start(store, &device, SENTINEL, 0, &err), 0);
+    assert_int_equal(store_start_as(store, &device, 0, &err), 0);
     while (peer.accepted < 4 && fsw_now_ns() < end)
         usleep(10000);
     assert_true(peer.accepted >= 4); /* two lanes, twice */
@@ -228,7 +228,7 @@ static void test_endless_answer_takes_no_memory(void **state)
     memcpy(flood, "$500000000\r\n", 12);
     peer_start(&peer, flood, sizeof flood);
     store = store_to(&peer);
-    assert_int_equal(store->ops->start(store, &device, SENTINEL, 0, &err), 0);
+    assert_int_equal(store_start_as(store, &device, 0, &err), 0);
     do {
         usleep(1000);
         store->ops->health(store, &health);

@@ -15,10 +15,14 @@
 #include <cmocka.h>
 
 #include "client/store/keys.h"
+#include "client/store/slots.h"
 
 void place_choose(struct place *place, int argc, char **argv)
 {
     memset(place, 0, sizeof *place);
+    place->encrypts = argc > 1 && strcmp(argv[1], "crypt") == 0;
+    argc -= place->encrypts;
+    argv += place->encrypts;
     place->is_file = argc == 2 && strcmp(argv[1], "file") == 0;
     if (!place->is_file)
         server_choose(&place->server, argc, argv);
@@ -47,13 +51,15 @@ void place_path(const struct place *place, const struct fsw_device_id *device, c
 
 struct fsw_store *place_open(struct place *place, const struct fsw_device_id *device)
 {
+    const char *crypt = place->encrypts ? "crypt+" : "";
     char path[128], uri[160];
 
-    if (!place->is_file)
-        return store_open(server_uri(&place->server), place->server.password);
     place_path(place, device, path);
-    snprintf(uri, sizeof uri, "file:%s", path);
-    return store_open(uri, NULL);
+    if (place->is_file)
+        snprintf(uri, sizeof uri, "%sfile:%s", crypt, path);
+    else
+        snprintf(uri, sizeof uri, "%s%s", crypt, server_uri(&place->server));
+    return store_open(uri, place->server.password);
 }
 
 struct fsw_store *place_started(struct place *place, const struct fsw_device_id *device)
@@ -90,11 +96,95 @@ void place_spoil_sentinel(struct place *place, const struct fsw_device_id *devic
         server_ask(&place->server, "UNLINK %s", sentinel);
 }
 
+static int open_slot(const struct place *place, const struct fsw_device_id *device, uint64_t id,
+                     off_t *ret_at)
+{
+    char path[128];
+    int fd;
+
+    place_path(place, device, path);
+    fd = open(path, O_RDWR | O_CLOEXEC);
+    assert_true(fd >= 0);
+    *ret_at = (off_t)(id % 65536 + 1) * SLOTS_BYTES;
+    return fd;
+}
+
+static uint32_t look_into_file(const struct place *place, const struct fsw_device_id *device,
+                               uint64_t id, void *bytes)
+{
+    uint32_t head[4];
+    off_t at;
+    int fd = open_slot(place, device, id, &at);
+
+    assert_int_equal(pread(fd, head, sizeof head, at), sizeof head);
+    assert_in_range(head[2], 1, FSW_SEGMENT_BYTES);
+    assert_int_equal(pread(fd, bytes, head[2], at + SLOTS_HEAD), head[2]);
+    close(fd);
+    return head[2];
+}
+
+uint32_t place_look(struct place *place, const struct fsw_device_id *device, uint64_t id,
+                    void *bytes)
+{
+    char key[FSW_KEY_TEXT];
+    redisReply *reply;
+    uint32_t length;
+
+    if (place->is_file)
+        return look_into_file(place, device, id, bytes);
+    fsw_key_segment(key, device, id);
+    reply = server_command(&place->server, "GETRANGE %s 0 -1", key);
+    assert_int_equal(reply->type, REDIS_REPLY_STRING);
+    length = (uint32_t)reply->len;
+    assert_in_range(length, 1, FSW_SEGMENT_BYTES);
+    memcpy(bytes, reply->str, length);
+    freeReplyObject(reply);
+    return length;
+}
+
+static void forge_at_server(struct place *place, const struct fsw_device_id *device, uint64_t id,
+                            const void *bytes, uint32_t length)
+{
+    char key[FSW_KEY_TEXT];
+    const char *words[3] = {"SET", key, bytes};
+    size_t lengths[3] = {3, fsw_key_segment(key, device, id), length};
+    redisContext *context = server_connect(&place->server);
+    redisReply *reply = redisCommandArgv(context, 3, words, lengths);
+
+    assert_non_null(reply);
+    assert_int_equal(reply->type, REDIS_REPLY_STATUS);
+    freeReplyObject(reply);
+    redisFree(context);
+}
+
+void place_forge(struct place *place, const struct fsw_device_id *device, uint64_t id,
+                 const void *bytes, uint32_t length)
+{
+    off_t at;
+    int fd;
+
+    if (!place->is_file) {
+        forge_at_server(place, device, id, bytes, length);
+        return;
+    }
+    fd = open_slot(place, device, id, &at);
+    assert_int_equal(pwrite(fd, bytes, length, at + SLOTS_HEAD), length);
+    close(fd);
+}
+
 /* ---- segments ---- */
 
-void segment_fill(void *bytes, uint32_t length, uint64_t id)
+void segment_fill(const struct fsw_store *store, void *bytes, uint32_t length, uint64_t id)
 {
+    uint32_t object;
+
     fill_segment(bytes, length, id);
+    for (uint32_t at = 0; store->seal != 0 && at < length; at += object) {
+        object = length - at;
+        if (object >= PLACE_OBJECT + 2 * FSW_SEAL_BYTES)
+            object = PLACE_OBJECT;
+        fsw_seal_write((char *)bytes + at, object / FSW_SEAL_BYTES - 1);
+    }
 }
 
 enum fsw_store_result segment_put(struct fsw_store *store, uint64_t id, uint32_t length)
@@ -102,7 +192,7 @@ enum fsw_store_result segment_put(struct fsw_store *store, uint64_t id, uint32_t
     uint8_t *bytes = malloc(length);
     enum fsw_store_result result;
 
-    segment_fill(bytes, length, id);
+    segment_fill(store, bytes, length, id);
     result = do_put(store, id, bytes, length);
     free(bytes);
     return result;
@@ -114,7 +204,7 @@ int segment_get(struct fsw_store *store, uint64_t id, uint32_t offset, uint32_t 
     uint8_t *bytes = malloc(offset + length), *back = malloc(length + 1);
     int result;
 
-    segment_fill(bytes, offset + length, id);
+    segment_fill(store, bytes, offset + length, id);
     memset(back, 0xee, length + 1);
     result = (int)do_get(store, id, back, offset, length, deadline_ms);
     if (back[length] != 0xee ||

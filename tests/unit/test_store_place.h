@@ -1,10 +1,10 @@
 /*
  * test_store_place.h: where a store's segments go in a test: any of the real ones, by words.
  *
- *     redis BINARY [unix] | farswapd BINARY [unix] | file
+ *     [crypt] redis BINARY [unix] | [crypt] farswapd BINARY [unix] | [crypt] file
  *
- * And segments as the engine packs them, which every store takes: objects of PLACE_OBJECT bytes, the
- * last one shorter.
+ * And segments as the engine packs them, which every store takes: objects of PLACE_OBJECT bytes with
+ * their seal, where the store wants one; the last one is shorter, or a little longer.
  */
 #ifndef FSW_TEST_STORE_PLACE_H
 #define FSW_TEST_STORE_PLACE_H
@@ -14,7 +14,7 @@
 #define PLACE_OBJECT 400u
 
 struct place {
-    int is_file;
+    int encrypts, is_file;
     struct server server; /* of a file: only its directory */
 };
 
@@ -33,8 +33,15 @@ void place_path(const struct place *place, const struct fsw_device_id *device, c
 /* The device's sentinel is not there any more, or (other) is another's; segments stay. */
 void place_spoil_sentinel(struct place *place, const struct fsw_device_id *device, int other);
 
+/* The bytes of a stored segment, as somebody finds them there who has no key: how many. And puts
+ * others in their place. bytes: FSW_SEGMENT_BYTES. */
+uint32_t place_look(struct place *place, const struct fsw_device_id *device, uint64_t id,
+                    void *bytes);
+void place_forge(struct place *place, const struct fsw_device_id *device, uint64_t id,
+                 const void *bytes, uint32_t length);
+
 /* A segment that only this id has. */
-void segment_fill(void *bytes, uint32_t length, uint64_t id);
+void segment_fill(const struct fsw_store *store, void *bytes, uint32_t length, uint64_t id);
 
 /* Puts that segment. */
 enum fsw_store_result segment_put(struct fsw_store *store, uint64_t id, uint32_t length);

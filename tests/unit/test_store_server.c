@@ -329,12 +329,20 @@ struct fsw_store *store_open(const char *uri, const char *password)
     return store;
 }
 
+int store_start_as(struct fsw_store *store, const struct fsw_device_id *device, int planted,
+                   struct fsw_error *err)
+{
+    struct fsw_store_identity identity = {
+        .device = *device, .sentinel = SENTINEL, .planted = planted, .key = "a key of 32 bytes"};
+
+    return store->ops->start(store, &identity, err);
+}
+
 void store_start(struct fsw_store *store, const struct fsw_device_id *device)
 {
     struct fsw_error err = {""};
 
-    if (store->ops->probe(store, &err) < 0 ||
-        store->ops->start(store, device, SENTINEL, 0, &err) < 0)
+    if (store->ops->probe(store, &err) < 0 || store_start_as(store, device, 0, &err) < 0)
         fail_msg("%s", err.text);
 }
 

@@ -75,6 +75,8 @@ struct call {
 
 /* Opens (fails the test if it can't) and starts for the device. */
 struct fsw_store *store_open(const char *uri, const char *password);
+int store_start_as(struct fsw_store *store, const struct fsw_device_id *device, int planted,
+                   struct fsw_error *err);
 void store_start(struct fsw_store *store, const struct fsw_device_id *device);
 struct fsw_store *store_started(struct server *server, const struct fsw_device_id *device);
 

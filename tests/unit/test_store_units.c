@@ -34,13 +34,12 @@ static const struct {
     {"resp+unix:///run/farswapd.sock", 0, 0, ""},
     {"resp://10.0.0.2:6390", 1, 0, ""},
     {"resp://[2001:db8::1]", 1, 0, ""},
-    {"resp://10.0.0.2:6390", 0, -EINVAL, "overflow-plaintext=yes"},
-    {"resp://[2001:db8::1]", 0, -EINVAL, "overflow-plaintext=yes"},
-    {"resp://128.0.0.1", 0, -EINVAL, "overflow-plaintext=yes"},
-    {"resp://0.0.0.0", 0, -EINVAL, "overflow-plaintext=yes"},
-    {"resp://[::ffff:10.0.0.2]", 0, -EINVAL, "overflow-plaintext=yes"},
     {"file:/var/tmp/overflow", 0, 0, ""},
     {"redis://127.0.0.1", 0, -EINVAL, "resp://HOST[:PORT], resp+unix:///PATH and file:PATH"},
+    {"crypt+resp://127.0.0.1", 1, -EINVAL, "overflow-plaintext=yes"},
+    {"crypt+", 0, -EINVAL, "allowed are"},
+    {"crypt+crypt+resp://127.0.0.1", 0, -EINVAL, "allowed are"},
+    {"crypt+file:x", 0, -EINVAL, "absolute path"},
     {"127.0.0.1:6390", 0, -EINVAL, "allowed are"},
     {"", 0, -EINVAL, "allowed are"},
     {"resp://", 0, -EINVAL, "HOST[:PORT]"},
@@ -75,6 +74,42 @@ static void test_uris(void **state)
         assert_null(strchr(err.text, '\n'));
         if (r == 0)
             store->ops->close(store);
+    }
+}
+
+/* What is encrypted: what leaves the host, unless that was switched off; and what is asked for. */
+static const struct {
+    const char *uri;
+    int plaintext, encrypted;
+} leaving[] = {
+    {"resp://127.0.0.1", 0, 0},
+    {"resp://[::1]", 0, 0},
+    {"resp+unix:///run/farswapd.sock", 0, 0},
+    {"file:/var/tmp/overflow", 0, 0},
+    {"resp://10.0.0.2:6390", 1, 0},
+    {"resp://10.0.0.2:6390", 0, 1},
+    {"resp://[2001:db8::1]", 0, 1},
+    {"resp://128.0.0.1", 0, 1},
+    {"resp://0.0.0.0", 0, 1},
+    {"resp://[::ffff:10.0.0.2]", 0, 1},
+    {"crypt+resp://127.0.0.1", 0, 1},
+    {"crypt+resp+unix:///run/farswapd.sock", 0, 1},
+    {"crypt+file:/var/tmp/overflow", 0, 1},
+};
+
+static void test_what_leaves_is_encrypted(void **state)
+{
+    for (size_t i = 0; i < sizeof leaving / sizeof *leaving; i++) {
+        struct fsw_store_options options = {.uri = leaving[i].uri,
+                                            .plaintext = leaving[i].plaintext};
+        struct fsw_error err = {""};
+        struct fsw_store *store;
+
+        assert_int_equal(fsw_store_open(&options, &store, &err), 0);
+        if (store->seal != (leaving[i].encrypted ? FSW_SEAL_BYTES : 0) ||
+            (strcmp(store->ops->scheme, "crypt") == 0) != leaving[i].encrypted)
+            fail_msg("%s is %sencrypted", leaving[i].uri, store->seal ? "" : "not ");
+        store->ops->close(store);
     }
 }
 
@@ -291,13 +326,10 @@ static void test_requests(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_uris),
-        cmocka_unit_test(test_uri_too_long),
-        cmocka_unit_test(test_default_port),
-        cmocka_unit_test(test_keys),
-        cmocka_unit_test(test_command_is_what_hiredis_writes),
-        cmocka_unit_test(test_verdicts),
-        cmocka_unit_test(test_reader_takes_no_arrays),
+        cmocka_unit_test(test_uris),         cmocka_unit_test(test_what_leaves_is_encrypted),
+        cmocka_unit_test(test_uri_too_long), cmocka_unit_test(test_default_port),
+        cmocka_unit_test(test_keys),         cmocka_unit_test(test_command_is_what_hiredis_writes),
+        cmocka_unit_test(test_verdicts),     cmocka_unit_test(test_reader_takes_no_arrays),
         cmocka_unit_test(test_requests),
     };
 

@@ -18,7 +18,7 @@ enum life { NEVER, PUTTING, ENDED, DROPPING, DROPPED };
 struct segment {
     char *bytes; /* NULL: not stored */
     uint32_t length, row, checksum, gets;
-    uint8_t life, acknowledged;
+    uint8_t life, acknowledged, damaged;
 };
 
 struct teststore {
@@ -90,6 +90,40 @@ static uint64_t *owner_of(struct teststore *store, uint32_t row)
     return &store->row_owner[row];
 }
 
+/* ---- seals (the lock is held) ---- */
+
+/* 1 if there are none, or if they lead from the begin to `to`. */
+static int seals_lead_to(struct teststore *store, const char *bytes, uint32_t length, uint32_t to)
+{
+    uint32_t at = 0;
+
+    while (store->base.seal != 0 && at < to) {
+        if (length - at < FSW_SEAL_BYTES || fsw_seal_units(bytes + at) == 0)
+            return 0;
+        at += FSW_SEAL_BYTES + fsw_seal_units(bytes + at) * FSW_SEAL_BYTES;
+        if (at > length)
+            return 0;
+    }
+    return store->base.seal == 0 || at == to;
+}
+
+/* There and back. No substitute for encryption. */
+static void scramble(char *bytes, uint32_t length, uint64_t id)
+{
+    for (uint32_t i = 0; i < length; i++)
+        bytes[i] ^= (char)(id * 0x9e3779b1u + i * 31 + 1);
+}
+
+static void copy_range(struct teststore *store, struct segment *segment,
+                       struct fsw_store_request *request)
+{
+    if (store->base.seal != 0)
+        scramble(segment->bytes, segment->length, request->id);
+    memcpy(request->bytes, segment->bytes + request->offset, request->length);
+    if (store->base.seal != 0)
+        scramble(segment->bytes, segment->length, request->id);
+}
+
 /* ---- what the engine may ask (the lock is held) ---- */
 
 static void submitted_put(struct teststore *store, struct fsw_store_request *request)
@@ -106,6 +140,8 @@ static void submitted_put(struct teststore *store, struct fsw_store_request *req
         broken("an id is put once (S1)", request);
     if (*owner != 0 && *owner != request->id)
         broken("the row belongs to another segment (S2)", request);
+    if (!seals_lead_to(store, request->bytes, request->length, request->length))
+        broken("the seals of a segment lead from its begin to its end (S6)", request);
     *owner = request->id;
     segment->life = PUTTING;
     segment->row = request->row;
@@ -124,6 +160,13 @@ static void submitted_get(struct teststore *store, struct fsw_store_request *req
     if (request->length == 0 || (uint64_t)request->offset + request->length > segment->length)
         broken("a get past the segment's end (S3)", request);
     segment->gets++;
+    if (store->base.seal == 0 || segment->bytes == NULL || segment->damaged)
+        return;
+    scramble(segment->bytes, segment->length, request->id);
+    if (!seals_lead_to(store, segment->bytes, segment->length, request->offset) ||
+        !seals_lead_to(store, segment->bytes, segment->length, request->offset + request->length))
+        broken("a get of what is not whole objects with their seals (S6)", request);
+    scramble(segment->bytes, segment->length, request->id);
 }
 
 static void submitted_drop(struct teststore *store, struct fsw_store_request *request)
@@ -163,6 +206,10 @@ static void ended_put(struct teststore *store, struct fsw_store_request *request
     segment->bytes = malloc(request->length);
     memcpy(segment->bytes, request->bytes, request->length);
     store->stored++;
+    if (store->base.seal == 0)
+        return;
+    scramble(segment->bytes, request->length, request->id);
+    scramble(request->bytes, request->length, request->id); /* they were ours to change */
 }
 
 static void ended_get(struct teststore *store, struct fsw_store_request *request)
@@ -172,8 +219,9 @@ static void ended_get(struct teststore *store, struct fsw_store_request *request
     segment->gets--;
     if (request->result == FSW_STORE_OK && segment->bytes == NULL)
         request->result = FSW_STORE_GONE;
+    request->copies = request->result == FSW_STORE_OK;
     if (request->result == FSW_STORE_OK)
-        memcpy(request->bytes, segment->bytes + request->offset, request->length);
+        copy_range(store, segment, request);
     else
         memset(request->bytes, 0xa5, request->length);
 }
@@ -292,8 +340,8 @@ static int store_probe(struct fsw_store *base, struct fsw_error *err)
     return 0;
 }
 
-static int store_start(struct fsw_store *base, const struct fsw_device_id *device,
-                       uint64_t sentinel, int planted, struct fsw_error *err)
+static int store_start(struct fsw_store *base, const struct fsw_store_identity *identity,
+                       struct fsw_error *err)
 {
     struct teststore *store = of_base(base);
 
@@ -476,6 +524,11 @@ void teststore_delay(struct teststore *store, unsigned max_us)
     store->delay_us = max_us;
 }
 
+void teststore_seal(struct teststore *store)
+{
+    store->base.seal = FSW_SEAL_BYTES;
+}
+
 void teststore_answer_at_once(struct teststore *store)
 {
     store->at_once = 1;
@@ -500,6 +553,7 @@ void teststore_damage(struct teststore *store, uint64_t id, uint32_t byte)
     if (segment->bytes == NULL || byte >= segment->length)
         abort();
     segment->bytes[byte] ^= 4;
+    segment->damaged = 1;
 }
 
 uint32_t teststore_length(struct teststore *store, uint64_t id)

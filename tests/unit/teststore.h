@@ -9,6 +9,8 @@
  *   S3  a get names a segment that was acknowledged and not dropped, its own row, and a range in it
  *   S4  a drop names a segment whose put has ended, and no get of it is in flight
  *   S5  bytes that are being put do not change under way
+ *   S6  with seals: those of a segment lead from its begin to its end, and a get begins and ends
+ *       where one of them says that an object does
  *
  * The test owns it: the engine's close() ends the thread, and what is stored can still be looked
  * at, until teststore_free().
@@ -40,6 +42,8 @@ void teststore_answer(struct teststore *store, unsigned verb, enum fsw_store_res
 void teststore_fail_some(struct teststore *store, unsigned in_thousand);
 /* Each answer comes after up to that long, in any order. */
 void teststore_delay(struct teststore *store, unsigned max_us);
+/* Wants seals, and stores and takes bytes that are nobody's. Before a device has it. */
+void teststore_seal(struct teststore *store);
 /* Answers inside submit(). Before the engine starts it. */
 void teststore_answer_at_once(struct teststore *store);
 /* So many segments and then FULL. */

@@ -1,0 +1,212 @@
+/*
+ * crypt.c: a store around a store: what goes there is encrypted, what comes back is proved.
+ */
+#include "client/store/crypt.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/store/requests.h"
+#include "client/store/seal.h"
+
+/* Seals that can be worked on at once: threads that submit, and the store's own. */
+#define SEALS 16u
+
+struct guarded_seal {
+    pthread_mutex_t lock;
+    struct seal *seal;
+};
+
+struct crypt_store {
+    struct fsw_store base;
+    struct fsw_store *lower;
+    struct guarded_seal seals[SEALS];
+    atomic_uint turn;
+    atomic_uint_fast64_t lies; /* gets whose bytes were not what was put */
+};
+
+static struct crypt_store *of_base(struct fsw_store *base)
+{
+    return (struct crypt_store *)base;
+}
+
+/* ---- seals ---- */
+
+/* One that is idle; if none is, the next that will be, in some 25 µs. */
+static struct guarded_seal *seal_take(struct crypt_store *store)
+{
+    unsigned turn = atomic_fetch_add(&store->turn, 1);
+
+    for (unsigned i = 0; i < SEALS; i++) {
+        struct guarded_seal *guarded = &store->seals[(turn + i) % SEALS];
+        if (pthread_mutex_trylock(&guarded->lock) == 0)
+            return guarded;
+    }
+    pthread_mutex_lock(&store->seals[turn % SEALS].lock);
+    return &store->seals[turn % SEALS];
+}
+
+static int close_put(struct crypt_store *store, struct fsw_store_request *request)
+{
+    struct guarded_seal *guarded = seal_take(store);
+    int r = seal_close(guarded->seal, request->id, request->bytes, request->length);
+
+    pthread_mutex_unlock(&guarded->lock);
+    return r;
+}
+
+static int open_get(struct crypt_store *store, struct fsw_store_request *request)
+{
+    struct guarded_seal *guarded = seal_take(store);
+    int r = seal_open(guarded->seal, request->id, request->offset, request->bytes, request->length);
+
+    pthread_mutex_unlock(&guarded->lock);
+    return r;
+}
+
+/* ---- requests ---- */
+
+static void get_done(struct fsw_store_request *request)
+{
+    struct crypt_store *store = request->outer[FSW_OUTER_CRYPT].owner;
+
+    request->done = request->outer[FSW_OUTER_CRYPT].done;
+    if (request->result == FSW_STORE_OK && open_get(store, request) < 0) {
+        store->lies++;
+        request->result = FSW_STORE_CORRUPT;
+    }
+    request->done(request);
+}
+
+/* 1 if it may go down to the lower store; else it was answered. */
+static int prepare(struct crypt_store *store, struct fsw_store_request *request)
+{
+    fsw_request_check(request);
+    if (request->verb == FSW_STORE_GET) {
+        request->outer[FSW_OUTER_CRYPT] = (struct fsw_store_outer){request->done, store};
+        request->done = get_done;
+    }
+    if (request->verb != FSW_STORE_PUT || close_put(store, request) == 0)
+        return 1;
+    request->result = FSW_STORE_REFUSED;
+    request->copies = 0;
+    request->done(request);
+    return 0;
+}
+
+static void store_submit(struct fsw_store *base, struct fsw_store_request *const *requests,
+                         size_t n)
+{
+    struct crypt_store *store = of_base(base);
+    struct fsw_store *lower = store->lower;
+    size_t from = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        if (prepare(store, requests[i]))
+            continue;
+        if (i > from)
+            lower->ops->submit(lower, requests + from, i - from);
+        from = i + 1;
+    }
+    if (n > from)
+        lower->ops->submit(lower, requests + from, n - from);
+}
+
+/* ---- the other verbs ---- */
+
+static int store_probe(struct fsw_store *base, struct fsw_error *err)
+{
+    struct fsw_store *lower = of_base(base)->lower;
+
+    return lower->ops->probe(lower, err);
+}
+
+static int store_start(struct fsw_store *base, const struct fsw_store_identity *identity,
+                       struct fsw_error *err)
+{
+    struct crypt_store *store = of_base(base);
+
+    for (unsigned i = 0; i < SEALS; i++) {
+        store->seals[i].seal = seal_new(&identity->device, identity->key);
+        if (store->seals[i].seal == NULL)
+            return fsw_error(err, -ENOMEM, "no memory for encryption, or no AES-256-GCM");
+    }
+    return store->lower->ops->start(store->lower, identity, err);
+}
+
+static int store_list(struct fsw_store *base, const struct fsw_device_id *device,
+                      int (*each)(uint64_t id, void *opaque), void *opaque, struct fsw_error *err)
+{
+    struct fsw_store *lower = of_base(base)->lower;
+
+    return lower->ops->list(lower, device, each, opaque, err);
+}
+
+static int store_forget(struct fsw_store *base, const struct fsw_device_id *device,
+                        uint64_t *ret_count, struct fsw_error *err)
+{
+    struct fsw_store *lower = of_base(base)->lower;
+
+    return lower->ops->forget(lower, device, ret_count, err);
+}
+
+static void store_health(struct fsw_store *base, struct fsw_store_health *ret_health)
+{
+    struct crypt_store *store = of_base(base);
+    uint64_t lies = store->lies;
+
+    store->lower->ops->health(store->lower, ret_health);
+    ret_health->errors += lies;
+    if (lies > 0 && ret_health->last_error[0] == '\0')
+        snprintf(ret_health->last_error, sizeof ret_health->last_error,
+                 "%llu answers of it were not what was put there", (unsigned long long)lies);
+}
+
+static void store_free(struct crypt_store *store)
+{
+    for (unsigned i = 0; i < SEALS; i++) {
+        seal_free(store->seals[i].seal);
+        pthread_mutex_destroy(&store->seals[i].lock);
+    }
+    free(store);
+}
+
+static void store_close(struct fsw_store *base)
+{
+    struct crypt_store *store = of_base(base);
+
+    store->lower->ops->close(store->lower);
+    store_free(store);
+}
+
+static const struct fsw_store_ops crypt_ops = {
+    .scheme = "crypt",
+    .probe = store_probe,
+    .start = store_start,
+    .submit = store_submit,
+    .list = store_list,
+    .forget = store_forget,
+    .health = store_health,
+    .close = store_close,
+};
+
+int crypt_store_new(struct fsw_store *lower, struct fsw_store **ret_store)
+{
+    struct crypt_store *store = calloc(1, sizeof *store);
+
+    if (store == NULL)
+        return -ENOMEM;
+    assert(lower->seal == 0);
+    store->base.ops = &crypt_ops;
+    store->base.seal = FSW_SEAL_BYTES;
+    store->lower = lower;
+    for (unsigned i = 0; i < SEALS; i++)
+        pthread_mutex_init(&store->seals[i].lock, NULL);
+    *ret_store = &store->base;
+    return 0;
+}
