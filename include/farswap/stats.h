@@ -60,7 +60,8 @@
     X(LATE_WRITES, late_writes, COUNTER, "pages",                                                  \
       "page writes and discards dropped because who asked was gone")                               \
     X(CORRUPT_PAGES, corrupt_pages, COUNTER, "pages",                                              \
-      "objects whose header or checksum did not fit, at each time they were read")                 \
+      "objects whose header or checksum did not fit, at each time they were read; and words of the " \
+      "image that were damaged when a server took it over")                                        \
     X(RECLAIM_SCANNED, reclaim_scanned, COUNTER, "pages", "objects that the reclaim hand passed")  \
     X(RECLAIM_SECOND_CHANCES, reclaim_second_chances, COUNTER, "pages",                            \
       "objects that were used since the hand last passed, and stay")                               \
