@@ -74,7 +74,7 @@ static int claim_stored(struct recovery *recovery, uint64_t value)
     unsigned units = fsw_entry_units(value);
 
     if (recovery->device->store == NULL || units < FSW_OBJECT_UNITS_MIN ||
-        units > FSW_OBJECT_UNITS_MAX ||
+        units > FSW_OBJECT_UNITS_MAX || fsw_entry_offset_units(value) < recovery->device->seal ||
         !fsw_row_may_hold(recovery->image, row, (fsw_entry_offset_units(value) + units) * FSW_UNIT))
         return -EUCLEAN;
     recovery->live[row]++;

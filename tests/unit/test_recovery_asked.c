@@ -148,6 +148,11 @@ static void what_was_never_finished_is_removed(void **state)
 
 /* ---- memory= and codec= ---- */
 
+static int has_no_reserve(struct rig *rig, void *opaque)
+{
+    return rig->device->pool.frames.nready == 0;
+}
+
 static void memory_and_codec_may_change(void **state)
 {
     struct fsw_params params = handover_params("change", HANDOVER_PAGES, MIB(16));
@@ -163,6 +168,7 @@ static void memory_and_codec_may_change(void **state)
     handover_take(&rig, &params, NULL);
     assert_true(used > rig_stat(&rig, FSW_STAT_MEM_LIMIT)); /* in debt */
     handover_expect(&rig);
+    rig_wait(&rig, has_no_reserve, NULL); /* what an earlier server had is given back */
     rig_fill(page, RIG_NOISE, 1);
     assert_int_equal(fsw_device_write(rig.device, page, 0, sizeof page), -ENOSPC);
     assert_int_equal(fsw_device_discard(rig.device, 0, HANDOVER_PAGES * FSW_PAGE_SIZE), 0);

@@ -81,7 +81,7 @@ static void row_has_another_id(struct fsw_image *image)
 {
     uint32_t row = fsw_entry_row(*word_of(image, RIG_TEXT));
 
-    image->rows[row].id ^= 1; /* its neighbour's: to drop that would be a loss of its pages */
+    image->rows[row].id++; /* its neighbour's: to drop that would be a loss of its pages */
 }
 
 static void row_has_no_state(struct fsw_image *image)
