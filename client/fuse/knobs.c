@@ -122,7 +122,7 @@ static int show_mem_limit(struct fsw_device *device, char *text, size_t room)
     return show_number(text, room, v[FSW_STAT_MEM_LIMIT]);
 }
 
-/* 0, zram's "no limit", is refused as too small: this device always has one. */
+/* 0, zram's "no limit", is refused as less than is in use: this device always has one. */
 static int store_mem_limit(struct fsw_device *device, const char *text)
 {
     return fsw_device_set(device, "memory", text, NULL);

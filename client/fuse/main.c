@@ -24,10 +24,13 @@ static void usage(FILE *to)
           "  --help, --version\n\n"
           "Parameters, as the plugin's; what the image of NAME knows need not be said again:\n",
           to);
-    for (unsigned i = 0; i < fsw_param_count; i++)
-        fprintf(to, "  %s=%s\n      %s%s%s%s\n", fsw_param_table[i].name, fsw_param_table[i].value,
-                fsw_param_table[i].meaning, fsw_param_table[i].default_text[0] ? " (default " : "",
-                fsw_param_table[i].default_text, fsw_param_table[i].default_text[0] ? ")" : "");
+    for (unsigned i = 0; i < fsw_param_count; i++) {
+        const struct fsw_param_info *info = &fsw_param_table[i];
+        fprintf(to, "  %s=%s\n      %s", info->name, info->value, info->meaning);
+        if (info->default_text != NULL && info->default_text[0] != '\0')
+            fprintf(to, " (default %s)", info->default_text);
+        fputc('\n', to);
+    }
 }
 
 /* "5,6,7" */

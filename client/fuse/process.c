@@ -70,10 +70,10 @@ static int take_mount(struct fsw_process *process, struct fsw_error *err)
 
     if (!process->inherited)
         return fsw_process_mount(process->mountpoint, mount, err);
-    int r = fsw_mount_resend(mount);
-    if (r == 0 || r == -EINVAL) /* a kernel before 6.9 has nothing to send again */
-        return 0;
-    return fsw_error(err, r, "the mount is gone: %s", strerror(-r));
+    /* If the kernel does not know it (before 6.9), nothing can be sent again; if the mount is gone
+     * meanwhile, reading will tell. */
+    fsw_mount_resend(mount);
+    return 0;
 }
 
 static void watch_signals(struct fsw_process *process)
@@ -105,12 +105,11 @@ static int start(struct fsw_process *process, struct fsw_error *err)
 
     if (r < 0)
         return r;
-    if (!process->inherited)
-        fsw_door_warn(&process->door, fsw_warn);
     r = fsw_door_serve(&process->door, err);
     if (r == 0)
         r = take_mount(process, err);
     if (r == 0 && !process->inherited) {
+        fsw_door_warn(&process->door, fsw_warn);
         watch_signals(process);
         r = fsw_server_prepare(&server, &process->mount);
     }

@@ -12,9 +12,9 @@
 #include "client/fuse/disk.h"
 #include "client/fuse/knobs.h"
 #include "client/fuse/tree.h"
+#include "common/touch.h"
 
-#define STACK_BYTES (256u << 10)
-#define STACK_TOUCHED (160u << 10) /* an engine verb with a batch of pages, and some */
+#define STACK_BYTES (2 * FSW_TOUCH_STACK)
 
 static void read_file(struct fsw_exchange *exchange)
 {
@@ -88,20 +88,11 @@ static void answer(struct fsw_exchange *exchange)
         fsw_answer(exchange, -ENOSYS);
 }
 
-/* Pages of the stack, too, are there before they are needed. */
-static void __attribute__((noinline)) touch_stack(void)
-{
-    volatile char bytes[STACK_TOUCHED];
-
-    for (size_t at = 0; at < sizeof bytes; at += FSW_PAGE_SIZE)
-        bytes[at] = 0;
-}
-
 static void *serve(void *opaque)
 {
     struct fsw_exchange *exchange = opaque;
 
-    touch_stack();
+    fsw_touch_stack();
     while (fsw_exchange_read(exchange) == 0)
         answer(exchange);
     fsw_seats_end(exchange->seats);

@@ -135,14 +135,8 @@ static void start_missing(struct supervisor *supervisor)
 
 /* ---- what happens ---- */
 
-static void heard(struct supervisor *supervisor, struct child *child)
+static void hear_line(struct supervisor *supervisor, struct child *child, const char *text)
 {
-    char text[FSW_CONTROL_MAX + 1];
-    ssize_t n = recv(child->control, text, sizeof text - 1, MSG_DONTWAIT);
-
-    if (n <= 0)
-        return;
-    text[n] = '\0';
     if (strncmp(text, "failed ", 7) == 0)
         fsw_say("%s", text + 7);
     if (strncmp(text, "ready ", 6) != 0)
@@ -151,6 +145,17 @@ static void heard(struct supervisor *supervisor, struct child *child)
     if (supervisor->was_ready)
         fsw_say("server %d has taken over", (int)child->pid);
     supervisor->was_ready = 1;
+}
+
+static void hear(struct supervisor *supervisor, struct child *child)
+{
+    char text[FSW_CONTROL_MAX + 1];
+    ssize_t n;
+
+    while ((n = recv(child->control, text, sizeof text - 1, MSG_DONTWAIT)) > 0) {
+        text[n] = '\0';
+        hear_line(supervisor, child, text);
+    }
 }
 
 static void say_death(const struct child *child, int status)
@@ -165,10 +170,10 @@ static void say_death(const struct child *child, int status)
 
 static void died(struct supervisor *supervisor, struct child *child, int status)
 {
-    int served = child->ready, clean = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    int served = child->ready;
 
     close(child->control);
-    if (served && clean) { /* the mount is gone */
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0) { /* the mount is gone */
         supervisor->ended = 1;
     } else if (!supervisor->was_ready) {
         supervisor->ended = supervisor->status = 1;
@@ -194,7 +199,7 @@ static void reap(struct supervisor *supervisor)
         struct child *child = &supervisor->children[i];
         if (child->pid == 0 || waitpid(child->pid, &status, WNOHANG) != child->pid)
             continue;
-        heard(supervisor, child); /* its last words */
+        hear(supervisor, child); /* its last words */
         died(supervisor, child, status);
     }
 }
@@ -224,7 +229,7 @@ static void wait_for_something(struct supervisor *supervisor)
         return;
     for (unsigned i = 0; i < SERVERS; i++)
         if (ready[1 + i].revents & POLLIN)
-            heard(supervisor, &supervisor->children[i]);
+            hear(supervisor, &supervisor->children[i]);
     if (ready[0].revents & POLLIN)
         take_signal(supervisor);
 }

@@ -126,12 +126,15 @@ ratio() {
     printf '%d.%02d' $(($1 / $2)) $(($1 * 100 / $2 % 100))
 }
 
-# What the server keeps resident besides the image.
+# What the server keeps resident besides the image, with its supervisor and its spare.
 server_bytes() {
-    local pid name kib bytes=0
+    local pid pids name kib bytes=0
     pid=$(process_of server.pid) || { printf 0 && return; }
-    while read -r name kib _; do
-        [[ $name != RssAnon: ]] || bytes=$((kib << 10))
-    done <"/proc/$pid/status"
+    read -r -a pids <"/proc/$pid/task/$pid/children"
+    for pid in "$pid" "${pids[@]}"; do
+        while read -r name kib _; do
+            [[ $name != RssAnon: ]] || bytes=$((bytes + (kib << 10)))
+        done <"/proc/$pid/status"
+    done
     printf '%s' "$bytes"
 }

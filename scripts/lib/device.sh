@@ -1,14 +1,13 @@
 # shellcheck shell=bash
-# device.sh: the server, and what turns its socket into a block device.
+# device.sh: the server, and what makes a block device of it.
 #
 #   nbd     the kernel's client: nbdkit ── /dev/nbdN
-#   fuse    where there is none: nbdkit ── nbdfuse ── $STATE/mnt/disk ── /dev/loopN
+#   fuse    where there is none: fuse.sh
 #
 # Going down is the other way round, and begins with swapoff: a server that stops under an active
 # swap takes every page on it along.
 
 IMAGE=farswap-run
-DISK=$STATE/mnt/disk
 
 # shellcheck disable=SC2034 # for the run
 declare -A DOOR_TEXT=(
@@ -26,8 +25,12 @@ door_choose() {
 
 # device_up DOOR SIZE MEMORY CODEC OVERFLOW: sets $DEVICE.
 device_up() {
-    server_start "${@:2}"
-    "attach_$1"
+    "up_$1" "${@:2}"
+}
+
+up_nbd() {
+    server_start "$@"
+    attach_nbd
 }
 
 server_start() {
@@ -109,31 +112,6 @@ nbd_is_ours() {
     pid=$(process_of client.pid) && [[ $(<"/sys/block/$1/pid") == "$pid" ]]
 } 2>/dev/null
 
-attach_fuse() {
-    mkdir -p "$STATE/mnt"
-    spawn nbdfuse nbdfuse --connections "$(connections)" "$DISK" --unix "$STATE/server.sock"
-    wait_until 10 fuse_is_decided
-    [[ -s $DISK ]] || die 'nbdfuse did not start:' "$(log_of nbdfuse)"
-    DEVICE=$(losetup --find --show --direct-io=on "$DISK" 2>&1) || die 'no loop device:' "$DEVICE"
-}
-
-fuse_is_decided() { [[ -s $DISK ]] || process_is_gone nbdfuse.pid; } 2>/dev/null
-
-# loops_of_ours: the loop devices over $DISK. They are found by what they are over, which was known
-# before they were made.
-loops_of_ours() {
-    local file backing
-    for file in /sys/block/loop*/loop/backing_file; do
-        { read -r backing <"$file"; } 2>/dev/null || continue
-        file=${file#/sys/block/}
-        [[ ${backing% (deleted)} != "$DISK" ]] || printf '/dev/%s\n' "${file%%/*}"
-    done
-}
-
-loops_are_gone() { [[ -z $(loops_of_ours) ]]; }
-
-mount_is_gone() { ! grep -q " $STATE/mnt " /proc/self/mounts; }
-
 # device_down: everything that device_up made, in the order that loses nothing. Fails if swap can't
 # be turned off; nothing is stopped then. Also right for the remains of a run that was killed.
 device_down() {
@@ -143,27 +121,12 @@ device_down() {
         swap_off "$device" || return 1
     done
     state_forget swap
-    detach_fuse || return 1
+    down_fuse || return 1
     detach_nbd
     server_adopt || true # the script may have been killed before it noted that one
     stop server
     image_destroy
 }
-
-detach_fuse() {
-    local device
-    while read -r device; do
-        losetup --detach "$device"
-    done < <(loops_of_ours)
-    if ! wait_until 10 loops_are_gone || ! wait_until 10 unmount; then
-        warn "$STATE/mnt is in use and stays, and so does what serves it:" "$(loops_of_ours)"
-        return 1
-    fi
-    wait_until 5 process_is_gone nbdfuse.pid
-    stop nbdfuse
-}
-
-unmount() { mount_is_gone || umount "$STATE/mnt" 2>/dev/null; }
 
 detach_nbd() {
     local device

@@ -131,6 +131,12 @@ def swaps():
     return [device for device in loops() if device in used]
 
 
+def servers():
+    """Pids of the supervised servers, oldest first: the one that serves, then the spare."""
+    supervisor = (_read(state("server.pid")).split() or [0])[0]
+    return list(map(int, _read(f"/proc/{supervisor}/task/{supervisor}/children").split()))
+
+
 def remains():
     left = list(_processes())
     left += [f"mount {line.split()[1]}" for line in _read("/proc/mounts").splitlines()

@@ -71,6 +71,8 @@ def sweep():
         owner = os.path.basename(path).split("-")[1]
         if not owner.isdigit() or os.path.exists(f"/proc/{owner}"):
             continue
+        for mount in glob.glob(f"{path}/*.mnt"):
+            run(["umount", "--lazy", mount])
         for image in glob.glob(f"{path}/run/*.image"):
             with open(image) as record:
                 for shmid in re.findall(r"^shmid=(\d+)$", record.read(), re.M):

@@ -1,0 +1,179 @@
+#!/usr/bin/python3
+"""fuse-files: the folder that farswap-fuse mounts, as people use it: ls, cat, echo, and mistakes.
+
+What stands in the files is compared with `farswap stats`, and their form with zram's, as far as
+this kernel has one to show.
+"""
+
+import errno
+import glob
+import os
+import sys
+
+sys.path.insert(0, sys.path[0] + "/lib")
+
+import content  # noqa: E402
+import fuse  # noqa: E402
+import harness  # noqa: E402
+import servers  # noqa: E402
+from harness import PAGE, expect, run, wait_for  # noqa: E402
+
+SIZE = 64 << 20
+READ_ONLY = ["backing_dev", "bd_stat", "initstate", "io_stat", "mm_stat", "stats"]
+WRITE_ONLY = ["compact", "idle", "mem_used_max", "writeback"]
+BOTH = ["comp_algorithm", "disksize", "max_comp_streams", "mem_limit"]
+
+
+def fails(number, call, *arguments):
+    try:
+        call(*arguments)
+    except OSError as error:
+        expect(error.errno == number, f"{call.__name__}{arguments}: {error}, not {errno.errorcode[number]}")
+        return
+    raise harness.Failed(f"{call.__name__}{arguments} succeeded, not {errno.errorcode[number]}")
+
+
+def folder(door):
+    names = sorted(os.listdir(door.mount))
+    expect(names == sorted(["disk"] + READ_ONLY + WRITE_ONLY + BOTH), f"the folder has {names}")
+    info = os.stat(door.disk)
+    expect(info.st_size == SIZE and info.st_mode == 0o100600, f"disk is {info}")
+    fails(errno.ENOENT, os.stat, door.path("nothing"))
+    fails(errno.ENOENT, os.stat, door.path("x" * 255))
+    fails(errno.ENOSYS, os.mkdir, door.path("folder"))
+    fails(errno.ENOSYS, os.unlink, door.path("mm_stat"))
+    fails(errno.EPERM, os.chmod, door.path("disk"), 0o666)
+    fails(errno.EINVAL, os.truncate, door.path("disk"), SIZE // 2)
+    for name in READ_ONLY:
+        fails(errno.EACCES, os.open, door.path(name), os.O_WRONLY)
+    for name in WRITE_ONLY:
+        fails(errno.EACCES, os.open, door.path(name), os.O_RDONLY)
+
+
+def numbers(door, knob):
+    return list(map(int, door.show(knob).split()))
+
+
+def statistics(door):
+    """After some pages: numbers that fit each other, and the command's."""
+    source = content.Source(content.Corpus(harness.seeded()))
+    disk = door.connect()
+    disk.pwrite(source.bytes(100 * PAGE), 0)
+    disk.pwrite(b"\x07" * (50 * PAGE), 200 * PAGE)
+    disk.pwrite(os.urandom(10 * PAGE), 300 * PAGE)
+    disk.trim(20 * PAGE, 0)
+    wanted = ["orig_data_size", "compr_data_size", "mem_used_total", "mem_limit", "mem_used_max",
+              "same_pages", "pages_compacted", "huge_pages", "huge_pages_since"]
+    wait_for(lambda: numbers(door, "mm_stat") == [door.counters()[name] for name in wanted], 5,
+             f"mm_stat to be what farswap stats says: {door.show('mm_stat')} {door.counters()}")
+    mm = numbers(door, "mm_stat")
+    expect(mm[0] == 140 * PAGE and mm[5] == 50 and mm[7] >= 10, f"mm_stat is {mm}")
+    expect(numbers(door, "io_stat") == [0, 0, 0, 20], f"io_stat is {numbers(door, 'io_stat')}")
+    expect(numbers(door, "bd_stat") == [0, 0, 0], f"bd_stat is {numbers(door, 'bd_stat')}")
+    shown = dict(line.split() for line in door.show("stats").splitlines())
+    names = set(door.counters())
+    expect(set(shown) == names, f"stats and farswap stats differ: {set(shown) ^ names}")
+    with open(door.path("mm_stat"), "rb") as file:  # in small pieces
+        text = b"".join(iter(lambda: os.read(file.fileno(), 3), b""))
+    expect(text.decode() == door.show("mm_stat"), "small reads give another text")
+
+
+def like_zram(door):
+    """The same number of fields in lines of the same form, where the kernel has a zram to show."""
+    for zram in glob.glob("/sys/block/zram*")[:1]:
+        for knob in ("mm_stat", "io_stat", "bd_stat"):
+            if os.path.exists(f"{zram}/{knob}"):
+                with open(f"{zram}/{knob}") as file:
+                    theirs = file.read()
+                ours = door.show(knob)
+                expect(len(theirs.split()) == len(ours.split()) and ours.count("\n") == 1,
+                       f"{knob}: zram's is {theirs!r}, ours is {ours!r}")
+
+
+def settings(door):
+    expect("[lz4]" in door.show("comp_algorithm"), door.show("comp_algorithm"))
+    door.store("comp_algorithm", "zstd:3")
+    expect("[zstd:3]" in door.show("comp_algorithm"), door.show("comp_algorithm"))
+    fails(errno.EINVAL, door.store, "comp_algorithm", "gzip")
+    door.store("mem_limit", "80M")
+    expect(door.show("mem_limit") == f"{80 << 20}\n", door.show("mem_limit"))
+    wait_for(lambda: door.counters()["mem_limit"] == 80 << 20, 5, "the limit to be followed")
+    fails(errno.EINVAL, door.store, "mem_limit", "much")
+    fails(errno.ENOSPC, door.store, "mem_limit", "0")  # less than is in use
+    fails(errno.EBUSY, door.store, "disksize", "1G")
+    expect(door.show("disksize") == f"{SIZE}\n", door.show("disksize"))
+    door.store("mem_used_max", "0")
+    fails(errno.EINVAL, door.store, "mem_used_max", "1")
+    door.store("compact", "1")
+    expect(door.show("initstate") == "1\n" and door.show("backing_dev") == "none\n", "what it is")
+    fails(errno.EOPNOTSUPP, door.store, "idle", "all")
+    fails(errno.ENODEV, door.store, "writeback", "huge")
+    done = run(["/bin/sh", "-c", f"echo lz4 >{door.path('comp_algorithm')} && "
+                f"cat {door.path('comp_algorithm')}"])
+    expect("[lz4]" in done.stdout, f"echo and cat: {done.stdout}{done.stderr}")
+
+
+def nobody(door):
+    """Another user sees what sysfs would show, and changes nothing."""
+    os.chmod(harness.workdir(), 0o711)
+    as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    done = run(as_nobody + ["cat", door.path("mm_stat")])
+    expect(done.returncode == 0, f"nobody can't read mm_stat: {done.stderr}")
+    for command in (f"cat {door.disk}", f"echo 1 >{door.path('compact')}"):
+        done = run(as_nobody + ["/bin/sh", "-c", command])
+        expect(done.returncode != 0 and "ermission denied" in done.stderr, f"nobody could: {command}")
+
+
+def ends(door):
+    """Busy: it stays, and says why. Free: it goes, and so does the mount; the image stays."""
+    disk = door.connect()
+    door.process.terminate()
+    wait_for(lambda: "is in use and stays" in door.log(), 10, "a refusal to end")
+    disk.pread(PAGE, 0)
+    disk.shutdown()
+    expect(door.stop() == 0, f"it ended with {door.process.returncode}")
+    expect(not fuse.is_mounted(door.mount), "the mount is still there")
+    expect(door.image_row() is not None, "the image is gone")
+
+
+def again(old):
+    """The image goes on, with its name alone; an unmount from outside ends the server."""
+    door = fuse.Fuse(name=old.parameters["name"], size=None, memory=None, codec=None)
+    door.start()
+    expect(door.show("disksize") == f"{SIZE}\n", "another size")
+    expect(numbers(door, "mm_stat")[5] == 50, "pages are missing")
+    fuse.unmount(door.mount)
+    expect(door.process.wait(20) == 0, f"it ended with {door.process.returncode} after an unmount")
+
+
+def refusals(door):
+    """One line each, and nothing left behind."""
+    before = len(servers.shm_rows())
+    for parameters, text in (({"size": "many"}, "size="), ({"codec": "gzip"}, "codec="),
+                             ({"memory": "1"}, "memory")):
+        line = fuse.Fuse(**parameters).refusal()
+        expect(text in line, f"{parameters}: {line}")
+    nowhere = fuse.Fuse()
+    os.rmdir(nowhere.mount)
+    expect("No such file" in nowhere.refusal(), "a mount point that is not there")
+    for arguments in ([], [door.mount], ["--supervise", door.mount], ["--wrong", door.mount, "x"],
+                      ["--fuse-fds=x", door.mount, "x"]):
+        done = run([harness.built(fuse.Fuse.PATH)] + arguments)
+        expect(done.returncode == 2 and "usage:" in done.stderr, f"{arguments}: {done}")
+    expect(len(servers.shm_rows()) == before, "a refusal left an image")
+
+
+def test():
+    fuse.alone()
+    door = fuse.Fuse(size=str(SIZE), memory="96M").start()
+    folder(door)
+    statistics(door)
+    like_zram(door)
+    settings(door)
+    nobody(door)
+    ends(door)
+    again(door)
+    refusals(door)
+
+
+harness.main(test)
