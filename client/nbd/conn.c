@@ -7,6 +7,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -195,6 +196,15 @@ static void reset(struct fsw_conn *conn)
     fsw_list_init(&conn->to_room);
 }
 
+/* Only who is not there any more is reset: a client that has said goodbye reads on to our end. */
+static void close_softly(const struct fsw_conn *conn)
+{
+    const struct linger none = {.l_onoff = 0};
+
+    if (!atomic_load(&conn->peer.gone))
+        setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
+}
+
 static void leave_slot(struct fsw_conn *conn)
 {
     struct fsw_nbd *nbd = conn->nbd;
@@ -203,6 +213,7 @@ static void leave_slot(struct fsw_conn *conn)
 
     if (!conn->prepared)
         fsw_arena_reset(&conn->arena);
+    close_softly(conn);
     pthread_mutex_lock(&conn->lock);
     close(conn->fd);
     conn->fd = -1;
@@ -249,6 +260,20 @@ static void deinit_conn(struct fsw_conn *conn)
     free(conn);
 }
 
+/* Signals are the main thread's, whether it has asked for them already or not. */
+static int start_thread(struct fsw_conn *conn)
+{
+    sigset_t all, before;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int r = pthread_create(&conn->thread, NULL, conn_loop, conn);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (r == 0)
+        pthread_setname_np(conn->thread, "fsw-conn");
+    return -r;
+}
+
 static int init_conn(struct fsw_conn *conn, struct fsw_nbd *nbd)
 {
     void *buffers = mmap(NULL, FSW_CONN_IN_BYTES + FSW_CONN_OUT_BYTES, PROT_READ | PROT_WRITE,
@@ -270,10 +295,7 @@ static int init_conn(struct fsw_conn *conn, struct fsw_nbd *nbd)
         return -ENOMEM;
     conn->in = buffers;
     conn->staging = conn->in + FSW_CONN_IN_BYTES;
-    int r = pthread_create(&conn->thread, NULL, conn_loop, conn);
-    if (r == 0)
-        pthread_setname_np(conn->thread, "fsw-conn");
-    return -r;
+    return start_thread(conn);
 }
 
 static struct fsw_conn *new_conn(struct fsw_nbd *nbd)

@@ -43,13 +43,30 @@ static uint32_t refusal(const struct fsw_wire *wire, const struct fsw_wire_reque
     return fits ? 0 : writes ? FSW_WIRE_ENOSPC : FSW_WIRE_EINVAL;
 }
 
+/* Goes over what nobody wants; finds the write when that is all gone. */
+static int skip_payload(struct fsw_wire *wire, size_t length, size_t *used,
+                        struct fsw_wire_request *request)
+{
+    size_t skipped = wire->skip < length ? (size_t)wire->skip : length;
+
+    wire->skip -= skipped;
+    *used += skipped;
+    if (wire->skip > 0)
+        return FSW_WIRE_MORE;
+    wire->refused = 0;
+    *request = wire->refusal;
+    return FSW_WIRE_REQUEST;
+}
+
 /* The payload of a write: in the bytes, on its way, or for nobody. */
 static int find_payload(struct fsw_wire *wire, const char *bytes, size_t length, size_t *used,
                         struct fsw_wire_request *request)
 {
     if (request->error != 0) {
         wire->skip = request->length;
-        return FSW_WIRE_REQUEST;
+        wire->refused = 1;
+        wire->refusal = *request;
+        return skip_payload(wire, length, used, request);
     }
     if (request->length > FSW_WIRE_SMALL_MAX)
         return FSW_WIRE_LARGE;
@@ -66,12 +83,10 @@ int fsw_wire_next(struct fsw_wire *wire, const char *bytes, size_t length, size_
                   struct fsw_wire_request *ret_request)
 {
     struct fsw_wire_request *request = ret_request;
-    size_t skipped = wire->skip < length ? (size_t)wire->skip : length;
 
-    wire->skip -= skipped;
-    *ret_used = skipped;
-    bytes += skipped;
-    length -= skipped;
+    *ret_used = 0;
+    if (wire->refused)
+        return skip_payload(wire, length, ret_used, request);
     if (length < FSW_WIRE_REQUEST_BYTES)
         return FSW_WIRE_MORE;
     if (fsw_get32(bytes) != REQUEST_MAGIC)
@@ -83,7 +98,7 @@ int fsw_wire_next(struct fsw_wire *wire, const char *bytes, size_t length, size_
         .offset = fsw_get64(bytes + 16),
         .length = fsw_get32(bytes + 24),
     };
-    *ret_used += FSW_WIRE_REQUEST_BYTES;
+    *ret_used = FSW_WIRE_REQUEST_BYTES;
     if (request->type == FSW_WIRE_DISCONNECT)
         return FSW_WIRE_REQUEST;
     request->error = refusal(wire, request);

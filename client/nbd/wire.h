@@ -44,18 +44,21 @@ enum fsw_wire_error {
     FSW_WIRE_ENOTSUP = 95,
 };
 
-/* What a stream is at. Begins as {.size = bytes of the export}. */
-struct fsw_wire {
-    uint64_t size;
-    uint64_t skip; /* bytes of a payload that nobody wants */
-};
-
 struct fsw_wire_request {
     uint16_t flags, type;
     uint32_t length;
     uint64_t cookie, offset;
     uint32_t error;      /* not 0: it must be answered with this, and nothing else be done */
     const char *payload; /* a small write's, in the bytes that were given */
+};
+
+/* What a stream is at. Begins as {.size = bytes of the export}. A write that is refused is found
+ * when its payload was skipped: a client does not expect an answer while it still sends. */
+struct fsw_wire {
+    uint64_t size;
+    uint64_t skip;                   /* bytes of a payload that nobody wants */
+    int refused;                     /* 1: and then the write that it belongs to */
+    struct fsw_wire_request refusal; /* that */
 };
 
 enum fsw_wire_found {

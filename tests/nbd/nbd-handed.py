@@ -1,0 +1,178 @@
+#!/usr/bin/python3
+"""nbd-handed: sockets that a supervisor hands over: served at once, fenced by the next, told when they
+end; and what happens to server, spare and supervisor when one of them dies.
+"""
+
+import os
+import signal
+import socket
+import sys
+
+sys.path[:0] = [sys.path[0] + "/../system/lib", sys.path[0] + "/lib"]
+
+import content  # noqa: E402
+import harness  # noqa: E402
+import raw  # noqa: E402
+from harness import PAGE, expect, wait_for  # noqa: E402
+
+SIZE = 64 << 20
+
+
+def verbs(server, source):
+    kernel = server.hand()
+    data = bytes(source.bytes(300 * PAGE))
+    kernel.write(0, data)
+    expect(kernel.read(0, len(data)) == data, "large requests: content")
+    expect(kernel.read(5 * PAGE, PAGE) == data[5 * PAGE:6 * PAGE], "a small read: content")
+    expect(kernel.do(raw.TRIM, 0, PAGE)[0] == 0, "TRIM failed")
+    expect(kernel.read(0, PAGE) == bytes(PAGE), "a trimmed page is not zero")
+    expect(kernel.do(raw.ZEROES, PAGE, 100 * PAGE)[0] == 0, "WRITE_ZEROES failed")
+    expect(kernel.read(PAGE, 100 * PAGE) == bytes(100 * PAGE), "zeroed pages are not zero")
+    expect(kernel.do(raw.FLUSH)[0] == 0, "FLUSH failed")
+    expect(kernel.do(raw.READ, SIZE, PAGE)[0] == 22, "a read beyond the end is not EINVAL")
+    expect(kernel.do(raw.WRITE, SIZE, payload=data[:PAGE])[0] == 28, "a write there is not ENOSPC")
+    expect(kernel.do(raw.WRITE, SIZE, payload=data)[0] == 28, "a large write there is not ENOSPC")
+    expect(kernel.do(raw.READ, 0, PAGE, flags=64)[0] == 22, "an unknown flag is not EINVAL")
+    expect(kernel.do(99)[0] == 22, "an unknown request is not EINVAL")
+    kernel.send(raw.WRITE, 7 * PAGE, payload=data[:PAGE])
+    kernel.send(raw.DISC)
+    expect(kernel.ended(10), "DISC does not end the connection")
+    expect(len(kernel.answers) == 1, "what came before DISC was not answered")
+    expect(server.hear() == "closed", "the end of the socket was not told")
+
+
+def many_in_flight(server, source):
+    """128 requests of all sizes at once, as the kernel's, answered in any order."""
+    kernel = server.hand()
+    written = {}
+    for i in range(128):
+        length = (1, 1, 8, 32)[i % 4] * PAGE
+        data = bytes(source.bytes(length))
+        written[kernel.send(raw.WRITE, i * 32 * PAGE, payload=data)] = (i * 32 * PAGE, data)
+    for cookie in list(written):
+        expect(kernel.wait(cookie)[0] == 0, "a write failed")
+    reads = {kernel.send(raw.READ, offset, len(data)): data for offset, data in written.values()}
+    for cookie, data in reads.items():
+        expect(kernel.wait(cookie) == (0, data), "content of one of 128 reads")
+    kernel.sock.close()
+    expect(server.hear() == "closed", "the end of the socket was not told")
+
+
+def fenced(server, source):
+    """What the old connection had on its way when the next was served never takes effect."""
+    for turn in range(100):
+        old = server.hand()
+        late, newer = bytes(source.bytes(64 * PAGE)), bytes(source.bytes(64 * PAGE))
+        for page in range(64):
+            old.send(raw.WRITE, page * PAGE, payload=late[page * PAGE:(page + 1) * PAGE])
+        new = server.hand()
+        new.write(0, newer)
+        expect(old.ended(10), "a fenced connection was not closed")
+        expect(new.read(0, 64 * PAGE) == newer, f"turn {turn}: a late write undid a newer one")
+        new.sock.close()
+        expect(server.hear() == "closed", "the end of the socket was not told")
+
+
+def stopped_and_late(server, source):
+    """The server is stopped with writes in its socket; the client gives up, and is served again."""
+    late, newer = bytes(source.bytes(PAGE)), bytes(source.bytes(PAGE))
+    for _ in range(20):
+        old = server.hand()
+        old.write(0, bytes(source.bytes(PAGE)))
+        os.kill(server.pid, signal.SIGSTOP)
+        old.send(raw.WRITE, 0, payload=late)
+        old.sock.close()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        socket.send_fds(server.control, [b"serve"], [theirs.fileno()])
+        theirs.close()
+        os.kill(server.pid, signal.SIGCONT)
+        said = server.hear()
+        if said == "closed":  # it saw the end before the new one
+            said = server.hear()
+        expect(said == "serving", f"the server says {said!r}")
+        new = raw.Kernel(ours)
+        new.write(0, newer)
+        expect(new.read(0, PAGE) == newer, "a late write undid a newer one")
+        new.sock.close()
+        expect(server.hear() == "closed", "the end of the socket was not told")
+    print(f"late writes dropped: {server.counters()['late_writes']}")
+
+
+def nonsense(server):
+    """Messages that are none are passed over; a socket that comes with one is closed."""
+    server.control.send(b"hello")
+    ours, theirs = socket.socketpair()
+    socket.send_fds(server.control, [b"servant"], [theirs.fileno()])
+    theirs.close()
+    ours.settimeout(10)
+    expect(ours.recv(1) == b"", "the socket of an unknown message was kept")
+    ours, theirs = socket.socketpair()
+    socket.send_fds(server.control, [b"serve"], [theirs.fileno(), theirs.fileno()])
+    theirs.close()
+    expect(server.hear() == "serving", "two sockets: the first is to be served")
+    ours.sendall(b"garbage that is no request at all")
+    ours.settimeout(10)
+    expect(ours.recv(1) == b"", "garbage did not end the connection")
+    expect(server.hear() == "closed", "the end of the socket was not told")
+    open_before = len(os.listdir(f"/proc/{server.pid}/fd"))
+    server.hand().sock.close()
+    expect(server.hear() == "closed", "the end of the socket was not told")
+    wait_for(lambda: len(os.listdir(f"/proc/{server.pid}/fd")) <= open_before, 5, "no fd to be lost")
+
+
+def takes_over(server, source):
+    """A spare waits with everything done, and goes on when the server is killed."""
+    kernel = server.hand()
+    data = bytes(source.bytes(100 * PAGE))
+    kernel.write(0, data)
+    spare = raw.Handed(options=["--wait"], **server.parameters).spawn()
+    expect(spare.hear() == "waiting", "the spare does not wait")
+    expect(spare.silent(0.3), "the spare does not wait for the image")
+    server.kill()
+    expect(kernel.ended(5), "a killed server's connection is open")
+    said = spare.hear()
+    expect(said.split()[:3] == server.ready.split()[:3] and said.endswith("recovered=1"),
+           f"the spare says {said!r}, the server said {server.ready!r}")
+    kernel = spare.hand()
+    expect(kernel.read(0, len(data)) == data, "content after the spare took over")
+    kernel.sock.close()
+    expect(spare.hear() == "closed", "the end of the socket was not told")
+    return spare
+
+
+def alone(server):
+    """The supervisor goes: the server goes on with what it has. A stop is a kill."""
+    kernel = server.hand()
+    server.control.close()
+    expect(len(kernel.read(0, PAGE)) == PAGE, "without a supervisor it does not serve")
+    os.kill(server.pid, signal.SIGTERM)
+    expect(kernel.ended(10) and not kernel.answers, "a stop sends answers")
+    status = server.process.wait(10)
+    expect(status == 0, f"SIGTERM ends it with {status}")
+
+
+def refusals(server):
+    """Why it can't start, in one message and one line."""
+    other = raw.Handed(**server.parameters).spawn()
+    said = other.hear()
+    expect(said.startswith("failed ") and len(said) > 20, f"it says {said!r}")
+    expect(other.process.wait(10) == 1, "it does not end with 1")
+    expect(said[7:] in other.log(), "the line on stderr is another one")
+
+
+def test():
+    rng = harness.seeded()
+    source = content.Source(content.Corpus(rng))
+    server = raw.Handed(size=str(SIZE), memory="96M").start()
+    verbs(server, source)
+    many_in_flight(server, source)
+    fenced(server, source)
+    stopped_and_late(server, source)
+    nonsense(server)
+    refusals(server)
+    spare = takes_over(server, source)
+    spare.check()
+    alone(spare)
+
+
+harness.main(test)

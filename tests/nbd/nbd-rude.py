@@ -1,0 +1,223 @@
+#!/usr/bin/python3
+"""nbd-rude: clients that lie, stall, flood and vanish cost only themselves; over TCP, a client's new
+connection fences its old one, and an address that anybody can reach is warned of.
+"""
+
+import socket
+import struct
+import sys
+import time
+
+sys.path[:0] = [sys.path[0] + "/../system/lib", sys.path[0] + "/lib"]
+
+import nbd  # noqa: E402
+
+import content  # noqa: E402
+import harness  # noqa: E402
+import raw  # noqa: E402
+import servers  # noqa: E402
+from harness import PAGE, expect, wait_for  # noqa: E402
+
+SIZE = 64 << 20
+CONNECTIONS = 64
+SHAKING = 8
+OPTION = b"IHAVEOPT"
+
+
+def dial(server):
+    if server.tcp is None:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(server.socket)
+    else:
+        sock = socket.create_connection(server.tcp)
+    sock.settimeout(30)
+    return sock
+
+
+def option(number, data=b""):
+    return OPTION + struct.pack(">II", number, len(data)) + data
+
+
+def shake(server):
+    """A raw client in the transmission phase, by EXPORT_NAME."""
+    sock = dial(server)
+    sock.sendall(struct.pack(">I", 3) + option(1))
+    got = b""
+    while len(got) < 18 + 10:
+        piece = sock.recv(28 - len(got))
+        expect(piece, "the handshake was cut off")
+        got += piece
+    return raw.Kernel(sock)
+
+
+def closed(sock, seconds=5):
+    """The server closes, whatever it says before."""
+    sock.settimeout(seconds)
+    try:
+        while sock.recv(65536):
+            pass
+    except ConnectionResetError:
+        pass
+    except TimeoutError:
+        return False
+    return True
+
+
+def lies(server):
+    """What is no NBD ends the connection; what is wrong in it is answered, and it goes on."""
+    for begin in (b"GET / HTTP/1.1\r\n\r\n", struct.pack(">I", 0xffff), struct.pack(">I", 3) + b"x" * 16,
+                  struct.pack(">I", 3) + option(1, b"another"),
+                  struct.pack(">I", 3) + OPTION + struct.pack(">II", 1, 1 << 31)):
+        sock = dial(server)
+        sock.sendall(begin)
+        expect(closed(sock), f"{begin[:20]!r} did not end the connection")
+    sock = dial(server)
+    sock.sendall(struct.pack(">I", 3) + option(3) * 100)
+    expect(closed(sock), "an endless list of options did not end")
+    kernel = shake(server)
+    expect(kernel.do(raw.WRITE, 0, payload=bytes((32 << 20) + 1))[0] == 22, "33 MiB were taken")
+    expect(kernel.do(raw.READ, 0, (32 << 20) + 1)[0] == 22, "33 MiB were given")
+    expect(kernel.do(raw.READ, 1 << 63, PAGE)[0] == 22, "an offset beyond everything was taken")
+    kernel.write(0, b"x" * PAGE)
+    expect(kernel.read(0, PAGE) == b"x" * PAGE, "after refused requests nothing works")
+    kernel.sock.sendall(b"\0" * 28)
+    expect(closed(kernel.sock), "a request without its magic did not end the connection")
+
+
+def vanish(server, source):
+    """Cut off at every byte of handshake and requests."""
+    talk = struct.pack(">I", 3) + option(1)
+    request = struct.pack(">IHHQQI", raw.REQUEST_MAGIC, 0, raw.WRITE, 1, 0, PAGE)
+    stream = talk + request + bytes(source.bytes(PAGE)) + request
+    for cut in [*range(0, len(talk) + 60), *range(len(talk) + 60, len(stream), 97)]:
+        sock = dial(server)
+        sock.sendall(stream[:cut])
+        sock.close()
+    large = struct.pack(">IHHQQI", raw.REQUEST_MAGIC, 0, raw.WRITE, 1, 0, 8 << 20)
+    for cut in (0, 1, 1 << 20):
+        sock = dial(server)
+        sock.sendall(talk + large + bytes(cut))
+        sock.close()
+
+
+def floods(server, source):
+    """A client that never reads its answers, and others that go on beside it."""
+    kernel = shake(server)
+    kernel.sock.setblocking(False)
+    request = struct.pack(">IHHQQI", raw.REQUEST_MAGIC, 0, raw.READ, 1, 0, 1 << 20)
+    sent = 0
+    try:
+        while sent < 1 << 20:
+            sent += kernel.sock.send(request)
+    except BlockingIOError:
+        pass
+    handle = server.connect()
+    begin = time.monotonic()
+    for i in range(200):
+        page = bytes(source.bytes(PAGE))
+        handle.pwrite(page, i * PAGE)
+        expect(handle.pread(PAGE, i * PAGE) == page, "content beside a flood")
+    expect(time.monotonic() - begin < 10, "a client that does not read holds others up")
+    expect(raw.threads(server.pid) < 64 + CONNECTIONS, "threads without end")
+    kernel.sock.close()
+
+
+def stalls(server):
+    """Handshakes that never go on: cut off in time, and never in others' way."""
+    idle = [dial(server) for _ in range(SHAKING)]
+    begin = time.monotonic()
+    if server.tcp is not None:
+        sock = dial(server)
+        expect(closed(sock), "more handshakes at once from one address than allowed")
+    else:
+        expect(server.connect().get_size() == SIZE, "idle handshakes keep a client out")
+    for sock in idle:
+        expect(closed(sock, 20), "an idle handshake is never cut off")
+    expect(5 < time.monotonic() - begin < 19, "idle handshakes last 10 s")
+    expect(server.connect().get_size() == SIZE, "after idle handshakes nobody gets in")
+
+
+def crowd(server):
+    """More connections than there may be: the last are closed, the others work."""
+    kernels = []
+    for _ in range(CONNECTIONS):
+        try:
+            kernels.append(shake(server))
+        except (harness.Failed, ConnectionResetError, BrokenPipeError):
+            break
+    expect(len(kernels) > CONNECTIONS - 8, f"only {len(kernels)} connections")
+    for _ in range(8):
+        try:
+            kernels.append(shake(server))
+        except (harness.Failed, ConnectionResetError, BrokenPipeError):
+            break
+    else:
+        raise harness.Failed("connections without end")
+    for kernel in kernels:
+        expect(len(kernel.read(0, PAGE)) == PAGE, "one of many connections does not work")
+    for kernel in kernels:
+        kernel.sock.close()
+    wait_for(lambda: can_connect(server), 10, "room for a connection")
+
+
+def can_connect(server):
+    try:
+        return server.connect().get_size() == SIZE
+    except nbd.Error:
+        return False
+
+
+def fences(server, source):
+    """TCP: what the old connection sent is done before the new one is answered, or never."""
+    for turn in range(50):
+        old = shake(server)
+        late, newer = bytes(source.bytes(64 * PAGE)), bytes(source.bytes(64 * PAGE))
+        for page in range(64):
+            old.send(raw.WRITE, page * PAGE, payload=late[page * PAGE:(page + 1) * PAGE])
+        new = shake(server)
+        new.write(0, newer)
+        expect(closed(old.sock), "the old connection of a client was not closed")
+        expect(new.read(0, 64 * PAGE) == newer, f"turn {turn}: a late write undid a newer one")
+        new.send(raw.DISC)
+        expect(closed(new.sock), "DISC does not end the connection")
+
+
+def warns(source):
+    """Of addresses that anybody can reach, and not of loopback."""
+    for address, warned in (("127.0.0.1", False), ("::1", False), ("0.0.0.0", True)):
+        text = f"[{address}]:0" if ":" in address else f"{address}:0"
+        server = servers.Server(size=str(SIZE), memory="96M", options=["--listen", text]).start()
+        expect(("no password" in server.log()) == warned, f"{address}: the log is {server.log()}")
+        server.stop()
+    for wrong in ("localhost:1", "127.0.0.1:70000", "127.0.0.1:", "[::1", "", ":10809"):
+        line = servers.Server(options=["--listen", wrong]).refusal()
+        expect("--listen" in line, f"--listen {wrong}: {line}")
+    for options in (["--timeout", "0"], ["--timeout", "3s"], ["--control", "77"], ["--nonsense"]):
+        line = servers.Server(options=options).refusal()
+        expect(options[0] in line, f"{options}: {line}")
+    expect("--help" in servers.Server(options=["-x"]).refusal(), "-x is refused without advice")
+
+
+def test():
+    source = content.Source(content.Corpus(harness.seeded()))
+    warns(source)
+    unix = servers.Server(size=str(SIZE), memory="96M").start()
+    lies(unix)
+    vanish(unix, source)
+    floods(unix, source)
+    crowd(unix)
+    tcp = servers.Server(size=str(SIZE), memory="96M", tcp=("127.0.0.1", 0)).start()
+    tcp.tcp = ("127.0.0.1", int(tcp.log().rpartition(":")[2]))
+    lies(tcp)
+    vanish(tcp, source)
+    fences(tcp, source)
+    idle = [harness.Worker(stalls, server) for server in (unix, tcp)]
+    for worker in idle:
+        worker.join(40)
+    for server in (unix, tcp):
+        expect(server.alive(), "the server died")
+        server.check()
+        expect(server.stop() == 0, "SIGTERM does not end it with 0")
+
+
+harness.main(test)
