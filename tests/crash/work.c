@@ -1,0 +1,376 @@
+/*
+ * work.c: steps by chance, each checked against the model where it can be.
+ *
+ * The harness sees the engine's inside: it wakes the engine's threads when it wants something of
+ * them, and lets no pause after a failed put stand, so that a run takes milliseconds.
+ */
+#include "work.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "../unit/rig.h"
+#include "common/cleanup.h"
+#include "common/clock.h"
+
+#define PATIENCE_NS (10 * FSW_NS_PER_S)
+#define GROUP 24u  /* pages of a worker in a row */
+#define FRAMES 72u /* memory=, give or take what the workers change */
+#define LONGEST (20 * FSW_PAGE_SIZE)
+
+/* At the start, around the border of two leaves, in the last leaf. */
+static const unsigned groups[WORKERS_MAX][3] = {{0, 500, 1020}, {24, 524, 1044}, {48, 560, 900}};
+
+struct worker {
+    const struct work *work;
+    unsigned number;
+    uint64_t state;
+    int failed;
+    unsigned char bytes[LONGEST + FSW_PAGE_SIZE];
+};
+
+/* ---- pushing the engine's own threads ---- */
+
+static void nudge(struct fsw_device *device, int evict)
+{
+    struct fsw_overflow *overflow = &device->overflow;
+    struct fsw_keeper *keeper = &device->keeper;
+
+    pthread_mutex_lock(&overflow->lock);
+    overflow->pause_until = 0;
+    overflow->drop_after = 0;
+    if (evict) { /* each time: the keeper sets it back when memory= changes */
+        atomic_store(&device->reclaim.high, UINT32_MAX / 2);
+        atomic_store(&overflow->wanted, 1);
+    }
+    pthread_cond_signal(&overflow->wake);
+    pthread_mutex_unlock(&overflow->lock);
+    pthread_mutex_lock(&keeper->lock);
+    pthread_cond_signal(&keeper->wake);
+    pthread_mutex_unlock(&keeper->lock);
+}
+
+static void waited_in_vain(struct fsw_device *device, const char *what)
+{
+    struct fsw_overflow *overflow = &device->overflow;
+    struct fsw_frames *frames = &device->pool.frames;
+
+    fprintf(
+        stderr,
+        "waited 10 s in vain for %s: %llu pages in the pool, %u puts, %u drops out, row %u to "
+        "drop; frames: %u used, %u ready, %u others, limit %u; rows: top %u, ready %u, free %u\n",
+        what, (unsigned long long)fsw_stat_get(&device->image, FSW_STAT_PAGES_POOL),
+        overflow->puts_out, overflow->drops_out, overflow->to_drop, frames->used, frames->nready,
+        frames->overhead, frames->limit, device->image.super->rows_top, device->rows.ready,
+        device->rows.free);
+}
+
+static int wait_until(struct fsw_device *device, int evict, int (*done)(struct fsw_device *device),
+                      const char *what)
+{
+    uint64_t deadline = fsw_now_ns() + PATIENCE_NS;
+    const struct timespec pause = {.tv_nsec = 200 * 1000};
+
+    while (!done(device)) {
+        if (fsw_now_ns() > deadline) {
+            waited_in_vain(device, what);
+            return -ETIMEDOUT;
+        }
+        nudge(device, evict);
+        nanosleep(&pause, NULL);
+    }
+    return 0;
+}
+
+static int pool_is_empty(struct fsw_device *device)
+{
+    return fsw_stat_get(&device->image, FSW_STAT_PAGES_POOL) == 0;
+}
+
+static int is_compacted(struct fsw_device *device)
+{
+    struct fsw_superblock *super = device->image.super;
+    return atomic_load(&super->compact_answered) == atomic_load(&super->compact_asked);
+}
+
+/* memory= may have been lowered: what is used beyond it has left. */
+static int fits_memory(struct fsw_device *device)
+{
+    struct fsw_frames *frames = &device->pool.frames;
+
+    return atomic_load(&frames->used) + atomic_load(&frames->nready) +
+               atomic_load(&frames->overhead) <=
+           atomic_load(&frames->limit);
+}
+
+static int is_at_rest(struct fsw_device *device)
+{
+    struct fsw_overflow *overflow = &device->overflow;
+    FSW_LOCK_SCOPE(&overflow->lock);
+
+    return fits_memory(device) && overflow->puts_out == 0 && overflow->drops_out == 0 &&
+           overflow->to_drop == 0 && overflow->finished == NULL && overflow->drops_finished == NULL;
+}
+
+int work_rest(struct fsw_device *device)
+{
+    return wait_until(device, 0, is_at_rest, "puts and drops to end");
+}
+
+void work_shrink(struct fsw_device *device)
+{
+    atomic_store(&device->image.super->memory_limit, FRAMES * FSW_FRAME_SIZE);
+    fsw_frames_set_limit(&device->pool.frames, FRAMES * FSW_FRAME_SIZE);
+    fsw_reclaim_set_limit(device);
+}
+
+int work_evict_all(struct fsw_device *device)
+{
+    int r = wait_until(device, 1, pool_is_empty, "the pool to be empty");
+
+    fsw_reclaim_set_limit(device);
+    return r;
+}
+
+/* ---- steps ---- */
+
+static int failed(struct worker *worker, const char *what, uint64_t offset, uint64_t length, int r)
+{
+    fprintf(stderr, "worker %u: %s of %llu bytes at %llu: %s\n", worker->number, what,
+            (unsigned long long)length, (unsigned long long)offset, strerror(-r));
+    return r;
+}
+
+static unsigned page_of(uint64_t offset)
+{
+    return (unsigned)(offset / FSW_PAGE_SIZE);
+}
+
+/* What part of [offset, offset + length) lies in a page. */
+struct part {
+    unsigned page, at, length;
+};
+
+static struct part part_at(uint64_t offset, uint64_t length)
+{
+    unsigned at = (unsigned)(offset % FSW_PAGE_SIZE), room = FSW_PAGE_SIZE - at;
+
+    return (struct part){page_of(offset), at, length < room ? (unsigned)length : room};
+}
+
+/* The range's pages will be: those bytes, or zeroes. whole: parts of pages stay as they are. */
+static void submitted(struct worker *worker, uint64_t offset, uint64_t length,
+                      const unsigned char *bytes, int whole)
+{
+    struct model *model = worker->work->model;
+
+    for (uint64_t done = 0; done < length;) {
+        struct part part = part_at(offset + done, length - done);
+        unsigned char *next = model_begin(model, part.page);
+        if (bytes != NULL)
+            memcpy(next + part.at, bytes + done, part.length);
+        else if (part.length == FSW_PAGE_SIZE || !whole)
+            memset(next + part.at, 0, part.length);
+        model_submitted(model, part.page);
+        done += part.length;
+    }
+}
+
+static void acknowledged(struct worker *worker, uint64_t offset, uint64_t length)
+{
+    for (unsigned page = page_of(offset); page <= page_of(offset + length - 1); page++)
+        model_acknowledged(worker->work->model, page);
+}
+
+static int write_range(struct worker *worker, uint64_t offset, uint64_t length)
+{
+    submitted(worker, offset, length, worker->bytes, 0);
+    int r = fsw_device_write(worker->work->device, worker->bytes, offset, length);
+    if (r < 0)
+        return failed(worker, "write", offset, length, r);
+    acknowledged(worker, offset, length);
+    return 0;
+}
+
+static int discard_range(struct worker *worker, uint64_t offset, uint64_t length)
+{
+    submitted(worker, offset, length, NULL, 1);
+    int r = fsw_device_discard(worker->work->device, offset, length);
+    if (r < 0)
+        return failed(worker, "discard", offset, length, r);
+    acknowledged(worker, offset, length);
+    return 0;
+}
+
+static int zero_range(struct worker *worker, uint64_t offset, uint64_t length)
+{
+    submitted(worker, offset, length, NULL, 0);
+    int r = fsw_device_zero(worker->work->device, offset, length);
+    if (r < 0)
+        return failed(worker, "write of zeroes", offset, length, r);
+    acknowledged(worker, offset, length);
+    return 0;
+}
+
+static int read_range(struct worker *worker, uint64_t offset, uint64_t length)
+{
+    int r = fsw_device_read(worker->work->device, worker->bytes, offset, length);
+
+    if (r < 0)
+        return failed(worker, "read", offset, length, r);
+    for (uint64_t done = 0; done < length;) {
+        struct part part = part_at(offset + done, length - done);
+        if (memcmp(worker->bytes + done, model_content(worker->work->model, part.page) + part.at,
+                   part.length) != 0)
+            return failed(worker, "wrong content in a read", offset + done, part.length, -EIO);
+        done += part.length;
+    }
+    return 0;
+}
+
+static void fill(struct worker *worker, uint64_t length, int kind)
+{
+    for (uint64_t at = 0; at < length; at += FSW_PAGE_SIZE)
+        rig_fill(worker->bytes + at,
+                 kind < 0 ? (enum rig_kind)rig_below(&worker->state, RIG_KINDS)
+                          : (enum rig_kind)kind,
+                 rig_random(&worker->state));
+}
+
+static int compact(struct worker *worker)
+{
+    struct fsw_device *device = worker->work->device;
+
+    atomic_fetch_add(&device->image.super->compact_asked, 1);
+    return wait_until(device, 0, is_compacted, "compaction");
+}
+
+/* A zspage full of pages of one kind, of which most go again: something to compact, and it is. */
+static int make_sparse(struct worker *worker, uint64_t base)
+{
+    int r = 0;
+
+    fill(worker, LONGEST, RIG_HALF);
+    r = write_range(worker, base, LONGEST);
+    for (uint64_t page = 0; r == 0 && page < LONGEST / FSW_PAGE_SIZE; page++)
+        if (page % 4 != 3)
+            r = discard_range(worker, base + page * FSW_PAGE_SIZE, FSW_PAGE_SIZE);
+    return r < 0 ? r : compact(worker);
+}
+
+static void change_memory(struct worker *worker)
+{
+    struct fsw_superblock *super = worker->work->device->image.super;
+    uint64_t memory = (FRAMES - 24 + rig_below(&worker->state, 40)) * FSW_FRAME_SIZE;
+
+    atomic_store(&super->memory_limit, memory);
+    nudge(worker->work->device, 0);
+}
+
+/* Whole pages mostly; sometimes borders and parts. */
+static uint64_t choose_length(struct worker *worker, uint64_t *offset)
+{
+    uint64_t form = rig_below(&worker->state, 8);
+
+    if (form == 0)
+        return LONGEST; /* long enough for the crew */
+    if (form < 6)
+        return (1 + rig_below(&worker->state, 3)) * FSW_PAGE_SIZE;
+    *offset += rig_below(&worker->state, FSW_PAGE_SIZE);
+    return 1 + rig_below(&worker->state, 2 * FSW_PAGE_SIZE);
+}
+
+static int one_step(struct worker *worker)
+{
+    const unsigned *mine = groups[worker->number];
+    uint64_t base = (uint64_t)mine[rig_below(&worker->state, 3)] * FSW_PAGE_SIZE;
+    uint64_t offset = base + rig_below(&worker->state, GROUP) * FSW_PAGE_SIZE;
+    uint64_t length = choose_length(worker, &offset), end = base + GROUP * FSW_PAGE_SIZE;
+
+    if (offset + length > end)
+        length = end - offset;
+    switch (rig_below(&worker->state, 24)) {
+    case 0:
+        return make_sparse(worker, base);
+    case 1:
+        return compact(worker);
+    case 2:
+    case 3:
+        return worker->work->workers == 1 ? work_evict_all(worker->work->device)
+                                          : (nudge(worker->work->device, 1), 0);
+    case 4:
+    case 5:
+    case 6:
+        return discard_range(worker, offset, length);
+    case 7:
+        return zero_range(worker, offset, length);
+    case 8:
+    case 9:
+    case 10:
+        return read_range(worker, offset, length);
+    case 11:
+        change_memory(worker);
+        return 0;
+    case 12:
+        worker->work->shelf->fail_in_thousand = rig_below(&worker->state, 2) ? 400 : 0;
+        return 0;
+    default:
+        fill(worker, length, -1);
+        return write_range(worker, offset, length);
+    }
+}
+
+static void *run(void *opaque)
+{
+    struct worker *worker = opaque;
+
+    for (unsigned step = 0; worker->failed == 0 && step < worker->work->steps; step++)
+        worker->failed = one_step(worker);
+    return NULL;
+}
+
+struct nudger {
+    struct fsw_device *device;
+    pthread_t thread;
+    _Atomic int stop;
+};
+
+/* A writer that waits for space waits for a put, and no put waits after one that failed. */
+static void *keep_nudging(void *opaque)
+{
+    struct nudger *nudger = opaque;
+    const struct timespec pause = {.tv_nsec = 500 * 1000};
+
+    while (!atomic_load(&nudger->stop)) {
+        nudge(nudger->device, 0);
+        nanosleep(&pause, NULL);
+    }
+    return NULL;
+}
+
+int work_run(const struct work *work)
+{
+    static struct worker workers[WORKERS_MAX];
+    pthread_t threads[WORKERS_MAX];
+    struct nudger nudger = {.device = work->device};
+    int r = 0;
+
+    pthread_create(&nudger.thread, NULL, keep_nudging, &nudger);
+    for (unsigned i = 0; i < work->workers; i++) {
+        workers[i] = (struct worker){.work = work, .number = i, .state = work->seed + i * 7919};
+        if (i > 0)
+            pthread_create(&threads[i], NULL, run, &workers[i]);
+    }
+    run(&workers[0]);
+    for (unsigned i = 1; i < work->workers; i++)
+        pthread_join(threads[i], NULL);
+    atomic_store(&nudger.stop, 1);
+    pthread_join(nudger.thread, NULL);
+    for (unsigned i = 0; i < work->workers; i++)
+        r = workers[i].failed < 0 ? workers[i].failed : r;
+    return r;
+}
