@@ -200,11 +200,38 @@ static void drop(void *opaque, uint32_t row)
     fsw_crash_point("recovery: a row is to be dropped");
 }
 
+/* The highest frame that is named, past the top: the top fell back. A name that is damaged has no memory
+ * behind it. */
+static void raise_frames_top(const struct fsw_image *image, uint32_t frame)
+{
+    _Atomic uint32_t *top = &image->super->frames_top;
+
+    if (frame >= get(*top) && frame < image->super->frames &&
+        fsw_image_resident(fsw_image_frame(image, frame), 1) == 1)
+        set(*top, frame + 1);
+}
+
+static void check_frames_top(const struct fsw_image *image)
+{
+    uint32_t zspages = get(image->super->zspages_top);
+
+    for (uint64_t leaf = 0; leaf < image->super->leaves; leaf++) {
+        uint64_t word = get(image->directory[leaf]);
+        if (word != 0)
+            raise_frames_top(image, fsw_leaf_frame(image, leaf, word));
+    }
+    for (uint32_t id = 1; id < zspages; id++)
+        for (unsigned i = 0; i < FSW_ZSPAGE_FRAMES && get(image->classes[id]) != 0; i++)
+            raise_frames_top(image, get(image->zspages[id].frame[i]));
+}
+
 static void settle_all(struct recovery *recovery)
 {
     struct fsw_device *device = recovery->device;
     struct fsw_rows_found rows;
 
+    fsw_pool_rebuild_ids(&device->pool);
+    check_frames_top(recovery->image);
     fsw_frames_rebuild_begin(&device->pool.frames);
     for (uint64_t leaf = 0; leaf < recovery->image->super->leaves; leaf++)
         find_leaf(recovery, leaf);

@@ -46,6 +46,16 @@ static int grow(struct fsw_rows *rows)
     return 0;
 }
 
+/* A row in use past the top: the top fell back. */
+static void raise_top(struct fsw_rows *rows)
+{
+    _Atomic uint32_t *top = &rows->image->super->rows_top;
+
+    for (uint32_t row = rows->ready; row-- > atomic_load(top) && row > 0;)
+        if (fsw_row_is_whole(rows->image, row))
+            atomic_store(top, row + 1);
+}
+
 void fsw_rows_init(struct fsw_rows *rows, struct fsw_image *image, struct fsw_frames *frames)
 {
     *rows = (struct fsw_rows){.image = image, .frames = frames};
@@ -57,6 +67,7 @@ void fsw_rows_init(struct fsw_rows *rows, struct fsw_image *image, struct fsw_fr
         used += fsw_image_resident(&image->rows[used * step], room - used);
     rows->ready = (uint32_t)used * step;
     fsw_frames_rebuild_charge(frames, (uint32_t)used);
+    raise_top(rows);
     if (used == 0)
         grow(rows); /* when memory is short it is too late */
 }

@@ -92,6 +92,9 @@ int fsw_pool_peek(const struct fsw_image *image, uint64_t location, uint32_t *re
 
 /* ---- for recovery (core/recover.c), before there is any other thread; pool_rebuild.c ---- */
 
+/* Which ids were ever used, and have memory behind them. First of all. */
+void fsw_pool_rebuild_ids(struct fsw_pool *pool);
+
 /* The zspages as their classes and frames say, without an object. Claims their frames; what is
  * damaged there is cleared. Returns how many words were. */
 unsigned fsw_pool_rebuild_begin(struct fsw_pool *pool);

@@ -1,6 +1,7 @@
 /*
  * pool_rebuild.c: the pool's private side, made again from what the image says.
  *
+ *      tops                   ->  memory behind ids  fsw_pool_rebuild_ids
  *      classes and frame map  ->  zspages            fsw_pool_rebuild_begin
  *      entries                ->  slots taken        fsw_pool_claim, once for each
  *      both                   ->  frames to detach, zspages to end, fullness, age order, numbers
@@ -47,6 +48,16 @@ static void charge_ids(struct fsw_pool *pool)
     memset(pool->zspages, 0, pool->zspages_ready * sizeof pool->zspages[0]);
 }
 
+/* A class past the top, where none ever was stored before the top was raised: the top fell back. */
+static void raise_top(struct fsw_pool *pool)
+{
+    _Atomic uint32_t *top = &pool->image->super->zspages_top;
+
+    for (uint32_t id = pool->zspages_ready; id-- > get(*top);)
+        if (get(pool->image->classes[id]) != 0)
+            set(*top, id + 1);
+}
+
 /* A frame slot as the zspage found it. Returns 1 if it had to be cleared. */
 static unsigned claim_frame(struct fsw_pool *pool, uint32_t id, unsigned index, unsigned frames)
 {
@@ -79,12 +90,17 @@ static unsigned find_zspage(struct fsw_pool *pool, uint32_t id)
     return cleared;
 }
 
+void fsw_pool_rebuild_ids(struct fsw_pool *pool)
+{
+    charge_ids(pool);
+    raise_top(pool);
+}
+
 unsigned fsw_pool_rebuild_begin(struct fsw_pool *pool)
 {
     uint32_t top = get(pool->image->super->zspages_top);
     unsigned cleared = 0;
 
-    charge_ids(pool);
     for (uint32_t id = 1; id < top; id++)
         cleared += find_zspage(pool, id);
     return cleared;
