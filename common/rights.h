@@ -11,9 +11,11 @@
  * of a program, before it forks, where a message is still seen. */
 void fsw_rights_check(void (*warn)(const char *line));
 
-/* Locks present and future memory as it is touched (MCL_ONFAULT), sets PR_SET_IO_FLUSHER and the
- * OOM score. After any fork, since none of it is inherited by every path. Returns how many of the
- * three were refused. */
+/* Locks present and future memory as it is touched (MCL_ONFAULT), sets PR_SET_IO_FLUSHER, the OOM
+ * score, and the lowest real-time priority (SCHED_RR 1), and touches the program (common/touch.h),
+ * with its heap made to keep what it has. For the calling thread and those it starts from then on;
+ * after any fork, since none of it is inherited by every path. Returns how many of the four were
+ * refused. */
 int fsw_rights_take(void);
 
 /* 1 while zswap is on: it would compress every page before we do, and keep what it can. */

@@ -8,6 +8,7 @@
 #include <errno.h>
 
 #include "common/cleanup.h"
+#include "common/touch.h"
 
 /* 1 if there was a part. */
 static int run_one(struct fsw_crew_job *job)
@@ -81,6 +82,7 @@ static void *member(void *opaque)
     struct fsw_crew *crew = opaque;
     struct fsw_crew_job *job;
 
+    fsw_touch_stack();
     for (;;) {
         atomic_fetch_add(&crew->idle, 1);
         while (sem_wait(&crew->work) < 0) /* EINTR */

@@ -15,6 +15,7 @@
 
 #include "common/cleanup.h"
 #include "common/clock.h"
+#include "common/touch.h"
 #include "core/engine.h"
 
 #define LOOK_EVERY_NS (100 * FSW_NS_PER_MS)
@@ -128,6 +129,7 @@ static void *keeper_loop(void *opaque)
     struct fsw_device *device = opaque;
     struct fsw_keeper *keeper = &device->keeper;
 
+    fsw_touch_stack();
     while (!atomic_load(&keeper->stop)) {
         follow_memory(device);
         follow_codec(device);

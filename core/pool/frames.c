@@ -14,6 +14,7 @@
 
 #include "common/clock.h"
 #include "common/cleanup.h"
+#include "common/touch.h"
 #include "core/crash.h"
 
 #define BATCH 64u
@@ -61,8 +62,8 @@ int fsw_frames_init(struct fsw_frames *frames, struct fsw_image *image, uint64_t
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&frames->wake, &monotonic);
+    pthread_cond_init(&frames->filled, &monotonic);
     pthread_condattr_destroy(&monotonic);
-    pthread_cond_init(&frames->filled, NULL);
     return 0;
 }
 
@@ -143,7 +144,47 @@ static int give_back(struct fsw_frames *frames, uint32_t frame)
     return 0;
 }
 
-/* The reserve is empty: one frame, by ourselves. The lock is held, and let go while touching. */
+/* ---- waiting for the filler ---- */
+
+/* Waits for the filler's next sign of life, at most until the deadline. The lock is held. */
+static int await_filler(struct fsw_frames *frames, uint64_t deadline)
+{
+    struct timespec until = fsw_timespec(deadline);
+
+    if (frames->starved)
+        return -ENOSPC;
+    frames->asked = 1;
+    pthread_cond_signal(&frames->wake);
+    if (pthread_cond_timedwait(&frames->filled, &frames->lock, &until) == ETIMEDOUT)
+        frames->starved = 1; /* F4: nobody waits again before the filler has come back */
+    return frames->starved ? -ENOSPC : 0;
+}
+
+/* The reserve is empty. Not for what the limit has no room for, and no longer than a round that
+ * found the system without memory. The lock is held. */
+static void await_frames(struct fsw_frames *frames)
+{
+    uint64_t deadline = fsw_now_ns() + FSW_FILLER_WAIT_NS, enough = frames->looks + 2;
+
+    fsw_stat_add(frames->image, FSW_STAT_RESERVE_MISSES, 1);
+    while (get(frames->nready) == 0 && (frames->filling > 0 || may_touch(frames, 1)) &&
+           frames->looks < enough && await_filler(frames, deadline) == 0)
+        ;
+}
+
+int fsw_frames_await_look(struct fsw_frames *frames)
+{
+    uint64_t deadline = fsw_now_ns() + FSW_FILLER_WAIT_NS;
+    FSW_LOCK_SCOPE(&frames->lock);
+    uint64_t enough = frames->looks + 2; /* the one that is under way may have passed us */
+    int r = frames->running ? 0 : -ENOSPC;
+
+    while (r == 0 && frames->looks < enough)
+        r = await_filler(frames, deadline);
+    return r;
+}
+
+/* Before there is a filler: one frame, by ourselves. The lock is held, and let go while touching. */
 static uint32_t take_untouched(struct fsw_frames *frames)
 {
     if (!may_touch(frames, 1))
@@ -154,7 +195,6 @@ static uint32_t take_untouched(struct fsw_frames *frames)
     atomic_fetch_add_explicit(&frames->used, 1, memory_order_relaxed);
     pthread_mutex_unlock(&frames->lock);
     int r = fsw_image_touch(fsw_image_frame(frames->image, frame), FSW_FRAME_SIZE);
-    fsw_stat_add(frames->image, FSW_STAT_RESERVE_MISSES, 1);
     pthread_mutex_lock(&frames->lock);
     if (r == 0)
         return frame;
@@ -168,15 +208,15 @@ uint32_t fsw_frames_take(struct fsw_frames *frames)
     uint32_t frame;
     {
         FSW_LOCK_SCOPE(&frames->lock);
-        while (get(frames->nready) == 0 && frames->filling > 0 && !may_touch(frames, 1))
-            pthread_cond_wait(&frames->filled, &frames->lock);
+        if (get(frames->nready) == 0 && frames->running)
+            await_frames(frames);
         uint32_t n = get(frames->nready);
         if (n > 0) {
             frame = frames->ready[n - 1];
             atomic_store_explicit(&frames->nready, n - 1, memory_order_relaxed);
             atomic_fetch_add_explicit(&frames->used, 1, memory_order_relaxed);
         } else {
-            frame = take_untouched(frames);
+            frame = frames->running ? 0 : take_untouched(frames);
         }
         if (n == frames->target / 2)
             pthread_cond_signal(&frames->wake);
@@ -261,6 +301,7 @@ static int fill(struct fsw_frames *frames)
             put_untouched(frames, batch[i]);
     atomic_fetch_sub_explicit(&frames->used, n, memory_order_relaxed);
     frames->filling = 0;
+    frames->starved = 0;
     pthread_cond_broadcast(&frames->filled);
     return touched == n;
 }
@@ -321,6 +362,7 @@ static void publish_gauges(struct fsw_frames *frames)
 static void *fill_loop(void *opaque)
 {
     struct fsw_frames *frames = opaque;
+    fsw_touch_stack();
     FSW_LOCK_SCOPE(&frames->lock);
 
     while (!frames->stop) {
@@ -334,9 +376,14 @@ static void *fill_loop(void *opaque)
         if (frames->ahead != NULL)
             frames->ahead(frames->ahead_opaque);
         pthread_mutex_lock(&frames->lock);
+        frames->looks++;
+        frames->starved = 0;
+        pthread_cond_broadcast(&frames->filled);
         /* Somebody took, and the signal may have been missed. Not "few are left": a full pool has
          * none, and asking again at once would cost a CPU. */
-        if (frames->stop || get(frames->nready) < had)
+        int asked = frames->asked;
+        frames->asked = 0;
+        if (frames->stop || get(frames->nready) < had || asked)
             continue;
         /* Also looks from time to time: the limit may have moved, the system may have memory again.
          */

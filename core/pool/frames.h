@@ -13,8 +13,11 @@
  *   F2  resident (used + ready) + overhead <= limit, always: memory= bounds what the image takes;
  *       and <= limit - headroom when a frame is taken or touched for the reserve. But for a limit
  *       that was lowered below it: until that debt is gone only charges grow.
- *   F3  Nobody but the filler asks the system for memory while the reserve lasts; who finds it
- *       empty touches one frame itself, and that is counted (reserve_misses).
+ *   F3  Nobody but the filler asks the system for memory, which may take for ever when it has none:
+ *       the system may be waiting for the very request that asks. Who finds the reserve empty waits
+ *       for the filler, FSW_FILLER_WAIT_NS at most, and that is counted (reserve_misses).
+ *   F4  Once that was too long, nobody waits again before the filler has come back with a frame:
+ *       writes fail at once, and a failed write to swap lets the system go on.
  *
  * Derived state, private to the server: lost with it and rebuilt. Its lock is the last one taken.
  */
@@ -30,6 +33,8 @@
 /* What the filler keeps ready: 2 MiB holds sixteen 128 KiB requests in flight that don't compress.
  */
 #define FSW_RESERVE_FRAMES 512u
+/* More than a filler that gets its turn ever takes; well below an nbd client's patience. */
+#define FSW_FILLER_WAIT_NS 500000000ull
 /* What only charges may use: the evictor needs a row before it can free anything, so growth of the
  * arrays must not lose to the writers that wait for it. Refilled first when frames come back. */
 #define FSW_HEADROOM_FRAMES 4u
@@ -61,7 +66,11 @@ struct fsw_frames {
     pthread_t filler;
     pthread_cond_t wake, filled;
     uint32_t filling; /* frames in the filler's hands: who finds none waits for these */
-    int running, stop;
+    uint64_t looks;   /* rounds that the filler has made */
+    int asked;        /* for another round */
+    int starved;      /* F4 */
+    _Atomic int running;
+    int stop;
 };
 
 /* For an image that is new, or else is rebuilt before anything is taken. */
@@ -82,9 +91,14 @@ void fsw_frames_rebuilt(struct fsw_frames *frames);
 int fsw_frames_start(struct fsw_frames *frames);
 void fsw_frames_stop(struct fsw_frames *frames);
 
-/* A touched frame, content arbitrary, or 0: the limit is reached (or the system has no memory). */
+/* A touched frame, content arbitrary, or 0: the limit is reached, or the system has no memory. May
+ * wait for the filler (F3). */
 uint32_t fsw_frames_take(struct fsw_frames *frames);
 void fsw_frames_give(struct fsw_frames *frames, uint32_t frame);
+
+/* Waits for the filler to make a whole round: metadata ahead of need included. -ENOSPC: it did not
+ * in FSW_FILLER_WAIT_NS, or there is none. */
+int fsw_frames_await_look(struct fsw_frames *frames);
 
 /* memory= changed. A reserve beyond it is given back at once; what is used beyond it leaves by
  * reclaim. */

@@ -16,6 +16,8 @@
 #define relaxed memory_order_relaxed
 #define ZSPAGES_LOOKED_AT 256u
 #define SLOTS_TRIED 16u /* holes looked at for one that has its frames */
+#define IDS_STEP ((uint32_t)(FSW_FRAME_SIZE / sizeof(struct fsw_zspage_frames)))
+#define IDS_AHEAD (2 * IDS_STEP) /* what the filler keeps ready: 8 MiB and more of objects */
 
 /* ---- fullness lists (the class's lock is held) ---- */
 
@@ -92,11 +94,12 @@ static void count(_Atomic uint32_t *number, int by)
     atomic_store_explicit(number, atomic_load_explicit(number, relaxed) + (uint32_t)by, relaxed);
 }
 
-/* Memory behind the next ids, a frame of zspages at a time (16), charged before it is touched. */
-static int grow_ids(struct fsw_pool *pool)
+/* Memory behind the ids from `from`, a frame of zspages (16), charged before it is touched. Nobody
+ * else does that at the same time. */
+static int touch_ids(struct fsw_pool *pool, uint32_t from)
 {
     struct fsw_image *image = pool->image;
-    uint32_t step = FSW_FRAME_SIZE / sizeof(struct fsw_zspage_frames), from = pool->zspages_ready;
+    uint32_t step = IDS_STEP;
 
     if (from + step > image->super->zspages)
         return -ENOSPC;
@@ -111,24 +114,45 @@ static int grow_ids(struct fsw_pool *pool)
     }
     /* The private side of these ids as well: no request shall meet a page fault there. */
     memset(&pool->zspages[from], 0, step * sizeof pool->zspages[0]);
-    pool->zspages_ready = from + step;
     fsw_crash_point("zspages: a frame of them touched");
     return 0;
 }
 
-/* From the filler: ids ahead of need. */
+/* 1 if there are fewer ids ahead of need than there should be; then also from where on. */
+static int ids_run_low(struct fsw_pool *pool, uint32_t *ret_from)
+{
+    FSW_LOCK_SCOPE(&pool->lru_lock);
+    *ret_from = pool->zspages_ready;
+    return atomic_load_explicit(&pool->image->super->zspages_top, relaxed) + IDS_AHEAD >
+           pool->zspages_ready;
+}
+
+/* From the filler: ids ahead of need. No lock is held while the system looks for memory. */
 static void grow_ahead(void *opaque)
 {
     struct fsw_pool *pool = opaque;
-    FSW_LOCK_SCOPE(&pool->lru_lock);
-    uint32_t step = FSW_FRAME_SIZE / sizeof(struct fsw_zspage_frames);
+    uint32_t from;
 
-    if (atomic_load_explicit(&pool->image->super->zspages_top, relaxed) + step >
-        pool->zspages_ready)
-        grow_ids(pool);
+    while (ids_run_low(pool, &from)) {
+        if (touch_ids(pool, from) < 0)
+            return;
+        FSW_LOCK_SCOPE(&pool->lru_lock);
+        pool->zspages_ready = from + IDS_STEP;
+    }
 }
 
-/* A fresh id, or 0. lru_lock is held. */
+/* Without a filler the taker does it itself. lru_lock is held. */
+static int has_id(struct fsw_pool *pool, uint32_t id)
+{
+    if (id < pool->zspages_ready)
+        return 1;
+    if (atomic_load(&pool->frames.running) || touch_ids(pool, pool->zspages_ready) < 0)
+        return 0;
+    pool->zspages_ready += IDS_STEP;
+    return 1;
+}
+
+/* A fresh id, or 0: not enough are ready. lru_lock is held. */
 static uint32_t take_id(struct fsw_pool *pool)
 {
     _Atomic uint32_t *top = &pool->image->super->zspages_top;
@@ -141,26 +165,36 @@ static uint32_t take_id(struct fsw_pool *pool)
     id = atomic_load_explicit(top, relaxed);
     if (id == 0)
         id = 1; /* zspage 0 is "none" */
-    if (id >= pool->zspages_ready && grow_ids(pool) < 0)
+    if (!has_id(pool, id))
         return 0;
     atomic_store_explicit(top, id + 1, memory_order_release);
     fsw_crash_point("zspages: top raised");
     return id;
 }
 
+/* A zspage among the others, or 0. */
+static uint32_t enlist(struct fsw_pool *pool, unsigned class_number)
+{
+    FSW_LOCK_SCOPE(&pool->lru_lock);
+    uint32_t id = take_id(pool);
+
+    if (id == 0)
+        return 0;
+    memset(&pool->zspages[id], 0, sizeof pool->zspages[id]);
+    pool->zspages[id].class = (uint16_t)class_number;
+    pool->zspages[id].stamp = atomic_load_explicit(pool->clock, relaxed);
+    fsw_zspage_append(pool, id);
+    return id;
+}
+
 static uint32_t make_zspage(struct fsw_pool *pool, struct fsw_class *class, unsigned class_number)
 {
-    uint32_t id;
-    {
-        FSW_LOCK_SCOPE(&pool->lru_lock);
-        id = take_id(pool);
-        if (id == 0)
-            return 0;
-        memset(&pool->zspages[id], 0, sizeof pool->zspages[id]);
-        pool->zspages[id].class = (uint16_t)class_number;
-        pool->zspages[id].stamp = atomic_load_explicit(pool->clock, relaxed);
-        fsw_zspage_append(pool, id);
-    }
+    uint32_t id = enlist(pool, class_number);
+
+    if (id == 0 && fsw_frames_await_look(&pool->frames) == 0)
+        id = enlist(pool, class_number); /* the filler was not far enough ahead */
+    if (id == 0)
+        return 0;
     fsw_crash_point("zspage: id taken, no class");
     atomic_store_explicit(&pool->image->classes[id], (uint16_t)class_number, memory_order_release);
     fsw_crash_point("zspage: has a class and nothing in it");

@@ -50,7 +50,7 @@
     X(ZSPAGES, zspages, GAUGE, "zspages", "zspages that hold an object")                           \
     X(POOL_FRAMES, pool_frames, GAUGE, "frames", "frames that zspages hold")                       \
     X(RESERVE_MISSES, reserve_misses, COUNTER, "frames",                                           \
-      "frames that a request had to touch itself, the reserve being empty")                        \
+      "times that a request found the reserve empty and waited for it")                            \
     X(WRITE_STALLS, write_stalls, COUNTER, "pages", "page writes that waited for reclaim")         \
     X(WRITE_STALL_NS, write_stall_ns, COUNTER, "ns", "time that page writes waited for reclaim")   \
     X(NO_SPACE, no_space, COUNTER, "pages", "page writes refused with ENOSPC (reject_alloc_fail)") \

@@ -14,7 +14,7 @@ import harness  # noqa: E402
 import servers  # noqa: E402
 from harness import at_exit, expect, run, wait_for, workdir  # noqa: E402
 
-WITHOUT = ["prlimit", "--memlock=65536", "setpriv", "--bounding-set", "-ipc_lock,-sys_resource"]
+WITHOUT = ["prlimit", "--memlock=65536", "setpriv", "--bounding-set", "-ipc_lock,-sys_resource,-sys_nice"]
 
 
 def end(pid):
@@ -51,7 +51,7 @@ def test():
     wait_for(lambda: locked(pid) > 64, 10, "locked memory in the daemon")
     end(pid)
     said, pid = daemon(WITHOUT)
-    for words in "can't lock memory", "PR_SET_IO_FLUSHER", "oom_score_adj", "can't lock the image":
+    for words in "can't lock memory", "PR_SET_IO_FLUSHER", "oom_score_adj", "real-time", "can't lock the image":
         expect(said.count(words) == 1, f"{words!r} is not said once: {said}")
     expect(locked(pid) <= 64, "memory is locked without the right")
     end(pid)

@@ -4,6 +4,7 @@
 #include "rig.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/shm.h>
@@ -286,10 +287,60 @@ static void surplus_goes_back_to_the_system(void **state)
     close_pool(f);
 }
 
+/* Stands for a system without memory, which keeps the filler for as long as it likes. */
+static _Atomic int kept;
+
+static void be_kept(void *opaque)
+{
+    atomic_store(&kept, 1);
+    pthread_mutex_lock(opaque);
+    pthread_mutex_unlock(opaque);
+}
+
+static uint64_t time_of_a_take(struct fsw_frames *frames, uint32_t *ret_frame)
+{
+    uint64_t start = fsw_now_ns();
+
+    *ret_frame = fsw_frames_take(frames);
+    return fsw_now_ns() - start;
+}
+
+static void nobody_but_the_filler_waits_for_the_system(void **state)
+{
+    struct fixture *f = malloc(sizeof *f);
+    struct fsw_frames *frames = &f->pool.frames;
+    pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+    uint32_t frame, taken = 0;
+    uint64_t ns, deadline;
+
+    open_pool(f, 32 << 20, 20 << 20);
+    pthread_mutex_lock(&gate);
+    frames->ahead = be_kept;
+    frames->ahead_opaque = &gate;
+    assert_int_equal(fsw_frames_start(frames), 0);
+    while (!atomic_load(&kept))
+        sched_yield();
+    while ((ns = time_of_a_take(frames, &frame)) < FSW_FILLER_WAIT_NS && frame != 0)
+        taken++;
+    assert_int_equal(frame, 0);
+    assert_in_range(ns, FSW_FILLER_WAIT_NS, 4 * FSW_FILLER_WAIT_NS);
+    assert_int_equal(taken, frames->target); /* what was ready, and none by ourselves */
+    assert_int_equal(fsw_frames_await_look(frames), -ENOSPC);
+    ns = time_of_a_take(frames, &frame); /* once is enough */
+    assert_int_equal(frame, 0);
+    assert_true(ns < FSW_FILLER_WAIT_NS / 2);
+    pthread_mutex_unlock(&gate);
+    for (deadline = fsw_now_ns() + 5 * FSW_NS_PER_S; frame == 0 && fsw_now_ns() < deadline;)
+        frame = fsw_frames_take(frames);
+    assert_int_not_equal(frame, 0);
+    close_pool(f);
+}
+
 RIG_MAIN(cmocka_unit_test(objects_of_all_sizes_come_and_go),
          cmocka_unit_test(an_allocation_that_fails_changes_nothing),
          cmocka_unit_test(the_hand_passes_every_object_once_a_lap),
          cmocka_unit_test(classes_hold_every_size_and_waste_little),
          cmocka_unit_test(frames_are_each_given_once_and_never_past_the_limit),
          cmocka_unit_test(growth_takes_from_the_reserve_and_then_the_headroom),
-         cmocka_unit_test(surplus_goes_back_to_the_system))
+         cmocka_unit_test(surplus_goes_back_to_the_system),
+         cmocka_unit_test(nobody_but_the_filler_waits_for_the_system))
