@@ -218,7 +218,7 @@ static int open_image(struct fsw_device *device, const struct fsw_params *params
         r = check_contradictions(params, image->super, err);
     if (r == 0 && exists)
         device->unlocked = fsw_image_lock(image->shmid) < 0;
-    if (r == 0 && !exists)
+    if (r == 0 && !exists && params->size == 0) /* the rest is for who asks a person */
         r = fsw_params_check(params, err);
     if (r == 0 && !exists)
         r = fsw_image_create(image, params, &device->unlocked, err);
