@@ -84,18 +84,23 @@ struct cut_request {
 static void run_part(void *arg, unsigned part)
 {
     struct cut_request *request = arg;
-    struct fsw_io io = *request->io;
-    uint64_t bytes = part_bytes(&io), base = io.offset / FSW_PAGE_SIZE * FSW_PAGE_SIZE;
-    uint64_t from = part == 0 ? io.offset : base + part * bytes;
-    uint64_t to = base + (part + 1) * bytes, end = io.offset + io.length;
+    const struct fsw_io *whole = request->io;
+    uint64_t bytes = part_bytes(whole), base = whole->offset / FSW_PAGE_SIZE * FSW_PAGE_SIZE;
+    uint64_t from = part == 0 ? whole->offset : base + part * bytes;
+    uint64_t to = base + (part + 1) * bytes, end = whole->offset + whole->length;
     int none = 0;
 
     if (atomic_load_explicit(&request->result, memory_order_relaxed) != 0)
         return;
-    if (io.bytes != NULL)
-        io.bytes = (char *)io.bytes + (from - io.offset);
-    io.offset = from;
-    io.length = (to < end ? to : end) - from;
+    struct fsw_io io = {
+        .verb = whole->verb,
+        .flags = whole->flags,
+        .bytes = whole->bytes == NULL ? NULL : (char *)whole->bytes + (from - whole->offset),
+        .offset = from,
+        .length = (to < end ? to : end) - from,
+        .deadline = whole->deadline,
+        .peer = whole->peer,
+    };
     int r = fsw_range_do(request->device, &io);
     if (r < 0)
         atomic_compare_exchange_strong(&request->result, &none, r);

@@ -156,7 +156,14 @@ static struct fsw_request *take_request(struct fsw_conn *conn, const struct fsw_
     return request;
 }
 
-/* It has to wait. Mutations do so until half of T at most. */
+/* The other side has a timeout: it sends again what is not answered by then. */
+static int has_timeout(const struct fsw_conn *conn)
+{
+    return conn->kind == FSW_CONN_HANDED || conn->nbd->timeout_given;
+}
+
+/* It has to wait: a mutation until half of T at most, or, where there is no T, as long for each page
+ * as the engine thinks right. */
 static void wait_in_room(struct fsw_conn *conn, struct fsw_request *request)
 {
     uint64_t most = conn->nbd->timeout / 2;
@@ -164,7 +171,7 @@ static void wait_in_room(struct fsw_conn *conn, struct fsw_request *request)
     request->in_room = 1;
     if (request->io.verb == FSW_READ)
         conn->waiting++;
-    else
+    else if (has_timeout(conn))
         request->io.deadline =
             request->since + (most < FSW_WRITE_WAIT_NS ? most : FSW_WRITE_WAIT_NS);
     fsw_list_add(&conn->to_room, request);
@@ -485,8 +492,7 @@ static int patience(struct fsw_conn *conn)
 
     if (conn->to_room.first != NULL)
         return PARKED_MS;
-    if (conn->waiting == 0 || conn->giving_up ||
-        !(conn->kind == FSW_CONN_HANDED || nbd->timeout_given))
+    if (conn->waiting == 0 || conn->giving_up || !has_timeout(conn))
         return -1;
     due = oldest_read(conn) + GIVE_UP(nbd->timeout);
     if (due > now)
