@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "client/attach/sight.h"
+#include "client/attach/watch.h"
 #include "common/cleanup.h"
 #include "common/clock.h"
 
@@ -73,6 +74,7 @@ int fsw_desk_open(struct fsw_desk *desk, const char *name, struct fsw_error *err
     umask(mask);
     if (r < 0 || listen(desk->listener, FSW_DESK_GUESTS) < 0)
         return fsw_error(err, -errno, "%s: %s", desk->path, strerror(errno));
+    fsw_watch_add(desk->listener, FSW_WATCH_EDGE);
     return 0;
 }
 
@@ -81,21 +83,6 @@ void fsw_desk_close(struct fsw_desk *desk)
     unlink(desk->path);
     close(desk->listener);
     close(desk->lock);
-}
-
-unsigned fsw_desk_poll(const struct fsw_desk *desk, struct pollfd *polls)
-{
-    unsigned count = 0;
-    int room = 0;
-
-    for (unsigned i = 0; i < FSW_DESK_GUESTS; i++) {
-        room |= desk->guests[i].fd < 0;
-        if (desk->guests[i].fd >= 0 && !desk->guests[i].waits)
-            polls[count++] = (struct pollfd){.fd = desk->guests[i].fd, .events = POLLIN};
-    }
-    if (room)
-        polls[count++] = (struct pollfd){.fd = desk->listener, .events = POLLIN};
-    return count;
 }
 
 static void leave(struct fsw_desk *desk, unsigned guest)
@@ -116,6 +103,7 @@ static void let_in(struct fsw_desk *desk)
         desk->guests[i].fd = fd;
         desk->guests[i].waits = 0;
         desk->guests[i].since = fsw_now_ns();
+        fsw_watch_add(fd, FSW_WATCH_EDGE);
     }
 }
 

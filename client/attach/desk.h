@@ -12,13 +12,12 @@
 #define FSW_ATTACH_DESK_H
 
 #include <limits.h>
-#include <poll.h>
 #include <stdint.h>
 
 #include "farswap/error.h"
 #include "farswap/params.h"
 
-#define FSW_DESK_GUESTS 4 /* at once; one more waits in the socket's queue */
+#define FSW_DESK_GUESTS 4 /* at once; more wait in the socket's queue */
 #define FSW_DESK_QUESTION (PATH_MAX + 16)
 #define FSW_DESK_ANSWER 8192
 
@@ -37,9 +36,6 @@ int fsw_desk_open(struct fsw_desk *desk, const char *name, struct fsw_error *err
 
 /* Removes the socket. */
 void fsw_desk_close(struct fsw_desk *desk);
-
-/* Fills in what to poll for, at most 1 + FSW_DESK_GUESTS; returns how many. */
-unsigned fsw_desk_poll(const struct fsw_desk *desk, struct pollfd *polls);
 
 /* Lets guests in and out. 1 and a guest's question if there is one, with the guest's number. Does
  * not block. */

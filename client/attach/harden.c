@@ -7,7 +7,9 @@
  */
 #include "client/attach/harden.h"
 
+#include <errno.h>
 #include <malloc.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -56,4 +58,15 @@ void fsw_harden(int all)
         mlockall(MCL_CURRENT | MCL_FUTURE);
     touch_heap();
     touch_stack();
+}
+
+void fsw_harden_urgent(void)
+{
+    const struct sched_param least = {.sched_priority = sched_get_priority_min(SCHED_RR)};
+
+    if (sched_setscheduler(0, SCHED_RR | SCHED_RESET_ON_FORK, &least) < 0)
+        fsw_say(
+            "warning: no real-time priority (CAP_SYS_NICE): when the host is out of memory, this "
+            "process may wait for the swap that it is to bring back: %s",
+            strerror(errno));
 }

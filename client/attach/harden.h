@@ -11,4 +11,9 @@ void fsw_harden_heap(void);
  * heap. all = 0: only what is touched is locked, for a process with large libraries. */
 void fsw_harden(int all);
 
+/* The calling thread gets the kernel's memory before others do: a real-time thread may take of what
+ * is kept back from ordinary ones. Its priority is the lowest there is, and children don't inherit
+ * it. A warning if it is refused. */
+void fsw_harden_urgent(void);
+
 #endif

@@ -93,8 +93,7 @@ static void promote(struct fsw_supervisor *supervisor)
     supervisor->restarts += supervisor->had_server || supervisor->takeover;
     supervisor->had_server = 1;
     supervisor->active = server;
-    fsw_link_drop(supervisor);
-    supervisor->link.retry.next = 0;
+    fsw_link_adopt(supervisor);
 }
 
 /* ---- the spare ---- */
@@ -171,6 +170,7 @@ static void look_at_spare(struct fsw_supervisor *supervisor)
         promote(supervisor);
     } else if (fsw_server_is(spare, FSW_SERVER_WAITING)) {
         supervisor->server_retry.failures = 0;
+        fsw_link_prepare(supervisor, spare);
         if (supervisor->active == NULL)
             end_holder(supervisor);
     } else if (fsw_now_ns() - spare->since > START_NS) {

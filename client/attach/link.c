@@ -21,6 +21,7 @@
 
 #include "client/attach/say.h"
 #include "client/attach/supervisor.h"
+#include "client/attach/watch.h"
 
 /* Not in every linux/nbd.h. */
 #define SEND_WRITE_ZEROES (1 << 6)
@@ -63,6 +64,7 @@ void fsw_link_drop(struct fsw_supervisor *supervisor)
         link->retry = (struct fsw_backoff){0};
     else if (link->state != FSW_LINK_DOWN)
         fsw_backoff_failed(&link->retry, RETRY_LEAST, RETRY_MOST);
+    fsw_watch_remove(link->kernel_end); /* the kernel's device may have it open, too */
     if (link->kernel_end >= 0 && supervisor->options->connect != NULL)
         fsw_dial_abort(&supervisor->dial, link->kernel_end); /* its descriptor now */
     else if (link->kernel_end >= 0)
@@ -73,26 +75,62 @@ void fsw_link_drop(struct fsw_supervisor *supervisor)
 
 /* ---- the server's end ---- */
 
-static void ask_server(struct fsw_supervisor *supervisor)
+/* One end of a new socket, the other is the server's; or negative errno. */
+static int hand_socket(struct fsw_server *server)
 {
-    struct fsw_link *link = &supervisor->link;
     int ends[2];
 
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) {
-        fsw_problem(supervisor, "no socket pair: %s", strerror(errno));
-        fsw_backoff_failed(&link->retry, RETRY_LEAST, RETRY_MOST);
-        return;
-    }
-    int r = fsw_server_serve(supervisor->active, ends[1]);
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
+        return -errno;
+    int r = fsw_server_serve(server, ends[1]);
     close(ends[1]);
-    link->kernel_end = ends[0];
+    if (r < 0) {
+        close(ends[0]);
+        return r;
+    }
+    fsw_watch_add(ends[0], FSW_WATCH_END);
+    return ends[0];
+}
+
+void fsw_link_prepare(struct fsw_supervisor *supervisor, struct fsw_server *server)
+{
+    int fd = server->kernel_end >= 0 ? -EALREADY : hand_socket(server);
+
+    if (fd >= 0)
+        server->kernel_end = fd;
+}
+
+static void asked_for(struct fsw_supervisor *supervisor, int kernel_end)
+{
+    struct fsw_link *link = &supervisor->link;
+
+    link->kernel_end = kernel_end;
     enter(link, FSW_LINK_ASKED);
     link->deadline = link->since + timeout_ns(supervisor);
-    if (r < 0) {
-        if (r != -EPIPE) /* then it has just died, which is noticed in a moment */
-            fsw_problem(supervisor, "the server takes no socket: %s", strerror(-r));
-        fsw_link_drop(supervisor);
+}
+
+void fsw_link_adopt(struct fsw_supervisor *supervisor)
+{
+    struct fsw_server *server = supervisor->active;
+
+    fsw_link_drop(supervisor);
+    supervisor->link.retry.next = 0;
+    if (server->kernel_end >= 0)
+        asked_for(supervisor, server->kernel_end);
+    server->kernel_end = -1;
+}
+
+static void ask_server(struct fsw_supervisor *supervisor)
+{
+    int fd = hand_socket(supervisor->active);
+
+    if (fd >= 0) {
+        asked_for(supervisor, fd);
+        return;
     }
+    if (fd != -EPIPE) /* then it has just died, which is noticed in a moment */
+        fsw_problem(supervisor, "the server takes no socket: %s", strerror(-fd));
+    fsw_backoff_failed(&supervisor->link.retry, RETRY_LEAST, RETRY_MOST);
 }
 
 static void dial(struct fsw_supervisor *supervisor)
@@ -126,6 +164,7 @@ void fsw_link_dialed(struct fsw_supervisor *supervisor)
     }
     link->kernel_end = dial->fd;
     dial->fd = -1;
+    fsw_watch_add(link->kernel_end, FSW_WATCH_END);
     fsw_dial_backend(dial, supervisor->options->name, backend);
     if (supervisor->index < 0) {
         memcpy(supervisor->config.backend, backend, sizeof backend);

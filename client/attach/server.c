@@ -14,6 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "client/attach/watch.h"
 #include "common/clock.h"
 
 static void enter(struct fsw_server *server, enum fsw_server_state state)
@@ -32,7 +33,7 @@ static void close_one(int *fd)
 void fsw_server_init(struct fsw_server *server)
 {
     memset(server, 0, sizeof *server);
-    server->process = server->control = server->far_control = -1;
+    server->process = server->control = server->far_control = server->kernel_end = -1;
 }
 
 /* ---- start ---- */
@@ -96,6 +97,7 @@ static void gone(struct fsw_server *server, const char *why)
         snprintf(server->said, sizeof server->said, "%s", why);
     close_one(&server->control);
     close_one(&server->process);
+    close_one(&server->kernel_end);
     server->pid = 0;
     enter(server, FSW_SERVER_GONE);
 }
@@ -108,6 +110,8 @@ void fsw_server_spawned(struct fsw_server *server)
         return;
     }
     server->process = (int)syscall(SYS_pidfd_open, server->pid, 0);
+    fsw_watch_add(server->process, FSW_WATCH_LEVEL);
+    fsw_watch_add(server->control, FSW_WATCH_LEVEL);
     enter(server, FSW_SERVER_STARTING);
     if (server->doomed || server->process < 0)
         fsw_server_kill(server);
@@ -195,7 +199,8 @@ int fsw_server_serve(struct fsw_server *server, int fd)
     if (sendmsg(server->control, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
         return -errno;
     server->unanswered++;
-    enter(server, FSW_SERVER_READY);
+    if (server->state == FSW_SERVER_SERVING)
+        enter(server, FSW_SERVER_READY);
     return 0;
 }
 

@@ -45,6 +45,7 @@ struct fsw_server {
     int doomed;          /* killed while SPAWNING: dies as soon as it has a number */
     int output;          /* where it prints to; the caller's */
     int error;           /* of posix_spawn */
+    int kernel_end;      /* of a socket that it was handed before it could serve, or -1 */
     unsigned unanswered; /* sockets handed over without an answer yet */
     uint64_t size;
     char device[33];
@@ -67,7 +68,8 @@ void fsw_server_spawned(struct fsw_server *server);
 /* Reads what it said and whether it has ended. Does not block. 1 if the state changed. */
 int fsw_server_hear(struct fsw_server *server);
 
-/* Hands it a socket in transmission; the caller closes its own descriptor. The answer is SERVING. */
+/* Hands it a socket in transmission; the caller closes its own descriptor. The answer is SERVING, and
+ * comes when it has the image: it may be handed one before. */
 int fsw_server_serve(struct fsw_server *server, int fd);
 
 /* SIGKILL; GONE follows. From any state. */

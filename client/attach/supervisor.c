@@ -5,7 +5,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -18,13 +17,12 @@
 #include "client/attach/notify.h"
 #include "client/attach/say.h"
 #include "client/attach/sight.h"
+#include "client/attach/watch.h"
 #include "core/registry.h"
 
 #define LOOK_NS (2 * FSW_NS_PER_S)
 #define PROBE_LEAST (100 * FSW_NS_PER_MS)
 #define PROBE_MOST (2 * FSW_NS_PER_S)
-/* Signals, events, three workers, the link, what servers print, two descriptors a server, the desk. */
-#define POLLS (7 + 2 * FSW_SERVERS + 1 + FSW_DESK_GUESTS)
 
 /* ---- what the parts share ---- */
 
@@ -149,12 +147,24 @@ static int take_signals(void)
     return signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
+static void watch_all(const struct fsw_supervisor *supervisor)
+{
+    fsw_watch_add(supervisor->signals, FSW_WATCH_LEVEL);
+    fsw_watch_add(supervisor->kernel.events_fd, FSW_WATCH_LEVEL);
+    fsw_watch_add(supervisor->spawner.done, FSW_WATCH_LEVEL);
+    fsw_watch_add(supervisor->prober.done, FSW_WATCH_LEVEL);
+    fsw_watch_add(supervisor->dialer.done, FSW_WATCH_LEVEL);
+    fsw_watch_add(supervisor->output[0], FSW_WATCH_LEVEL);
+}
+
 static int set_up(struct fsw_supervisor *supervisor, struct fsw_error *err)
 {
     const struct fsw_attach_options *options = supervisor->options;
 
     fsw_harden_heap();
-    int r = fsw_desk_open(&supervisor->desk, options->name, err);
+    int r = fsw_watch_open();
+    if (r == 0)
+        r = fsw_desk_open(&supervisor->desk, options->name, err);
     if (r == 0)
         r = fsw_kernel_open(&supervisor->kernel, err);
     if (r == 0)
@@ -175,7 +185,13 @@ static int set_up(struct fsw_supervisor *supervisor, struct fsw_error *err)
         r = fsw_worker_init(&supervisor->prober);
     if (r == 0)
         r = fsw_worker_init(&supervisor->dialer);
-    return r < 0 ? fsw_error(err, r, "no thread can be started: %s", strerror(-r)) : 0;
+    if (r == 0)
+        r = fsw_say_start();
+    if (r < 0)
+        return fsw_error(err, r, "no thread can be started: %s", strerror(-r));
+    fsw_harden_urgent(); /* this thread alone */
+    watch_all(supervisor);
+    return 0;
 }
 
 /* ---- the device can be used ---- */
@@ -244,7 +260,7 @@ static void listen_to_people(struct fsw_supervisor *supervisor)
 
     if (read(supervisor->signals, &signal, sizeof signal) == sizeof signal)
         fsw_ending_signal(supervisor);
-    if (fsw_desk_question(&supervisor->desk, &guest, question))
+    while (fsw_desk_question(&supervisor->desk, &guest, question))
         answer(supervisor, guest, question);
 }
 
@@ -271,38 +287,6 @@ static void step(struct fsw_supervisor *supervisor)
     fsw_ending_step(supervisor);
 }
 
-static void add(struct pollfd *polls, unsigned *count, int fd, short events)
-{
-    if (fd >= 0)
-        polls[(*count)++] = (struct pollfd){.fd = fd, .events = events};
-}
-
-/* Nobody asks what it was that woke us: step() looks at all. */
-static void wait_for_something(struct fsw_supervisor *supervisor)
-{
-    struct pollfd polls[POLLS];
-    unsigned count = fsw_desk_poll(&supervisor->desk, polls);
-    uint64_t now = fsw_now_ns();
-
-    add(polls, &count, supervisor->signals, POLLIN);
-    add(polls, &count, supervisor->kernel.events_fd, POLLIN);
-    add(polls, &count, supervisor->spawner.done, POLLIN);
-    add(polls, &count, supervisor->prober.done, POLLIN);
-    add(polls, &count, supervisor->dialer.done, POLLIN);
-    add(polls, &count, supervisor->link.kernel_end, POLLRDHUP);
-    add(polls, &count, supervisor->output[0], POLLIN);
-    for (unsigned i = 0; i < FSW_SERVERS; i++) {
-        const struct fsw_server *server = &supervisor->servers[i];
-        if (server->state <= FSW_SERVER_SPAWNING || server->state == FSW_SERVER_GONE)
-            continue;
-        add(polls, &count, server->control, POLLIN);
-        add(polls, &count, server->process, POLLIN);
-    }
-    uint64_t most = now + LOOK_NS, until = supervisor->wake < most ? supervisor->wake : most;
-    struct timespec pause = fsw_timespec(until > now ? until - now : 0);
-    ppoll(polls, count, &pause, NULL);
-}
-
 int fsw_supervise(const struct fsw_attach_options *options)
 {
     static struct fsw_supervisor supervisor; /* zero; touched and locked with the rest */
@@ -324,9 +308,11 @@ int fsw_supervise(const struct fsw_attach_options *options)
     while (!supervisor.done) {
         supervisor.wake = UINT64_MAX;
         step(&supervisor);
+        uint64_t most = fsw_now_ns() + LOOK_NS;
         if (!supervisor.done)
-            wait_for_something(&supervisor);
+            fsw_watch_wait(supervisor.wake < most ? supervisor.wake : most);
     }
     fsw_desk_close(&supervisor.desk);
+    fsw_say_finish();
     return supervisor.status;
 }

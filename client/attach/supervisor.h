@@ -148,6 +148,11 @@ void fsw_heal_step(struct fsw_supervisor *supervisor);
 void fsw_link_step(struct fsw_supervisor *supervisor);
 /* What the socket leads to is gone, or is to go. */
 void fsw_link_drop(struct fsw_supervisor *supervisor);
+/* For a server that waits: its socket is made and handed over now, since that takes memory, and when
+ * it is needed there may be none. */
+void fsw_link_prepare(struct fsw_supervisor *supervisor, struct fsw_server *server);
+/* The active server has changed: its socket is the next. */
+void fsw_link_adopt(struct fsw_supervisor *supervisor);
 /* The dialer has ended its job. */
 void fsw_link_dialed(struct fsw_supervisor *supervisor);
 static inline int fsw_link_is_up(const struct fsw_supervisor *supervisor)

@@ -85,8 +85,10 @@ static void starting(struct fsw_supervisor *supervisor)
         enter(supervisor, FSW_UPGRADE_STOPPING, STOP_NS); /* the old ones have just died */
     else if (fsw_now_ns() > upgrade->deadline)
         refuse(supervisor, "it does not say that it can serve this image");
-    else if (fsw_server_is(upgrade->candidate, FSW_SERVER_WAITING))
+    else if (fsw_server_is(upgrade->candidate, FSW_SERVER_WAITING)) {
+        fsw_link_prepare(supervisor, upgrade->candidate);
         enter(supervisor, FSW_UPGRADE_STOPPING, STOP_NS);
+    }
 }
 
 /* ---- STOPPING ---- */
