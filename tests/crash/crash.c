@@ -387,6 +387,7 @@ static int start_lanes(pid_t pids[LANES])
         if (lanes[i] == MAP_FAILED)
             return -ENOMEM;
         lanes[i]->number = i;
+        lanes[i]->points.linger = options.workers > 1;
     }
     for (unsigned i = 0; i < lane_count; i++) {
         fflush(NULL);

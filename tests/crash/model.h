@@ -15,7 +15,7 @@
 
 #include "farswap/device.h"
 
-#define MODEL_PAGES 1088u /* two leaves and a part of a third */
+#define MODEL_PAGES 2144u /* four leaves and a part of a fifth */
 #define MODEL_SIZE ((uint64_t)MODEL_PAGES * FSW_PAGE_SIZE)
 
 struct model {

@@ -17,6 +17,7 @@
 struct points {
     _Atomic uint64_t reached; /* points since points_arm, by all threads */
     uint64_t die_at;          /* the how manieth is the last; 0: none */
+    int linger;               /* now and then, so that other threads get between two steps */
     unsigned target;          /* die at this one, counted from 1, when it comes; 0: none */
     _Atomic unsigned last;    /* index of the point that it died at */
     char thread[16];          /* the thread that reached it */

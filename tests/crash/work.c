@@ -22,8 +22,12 @@
 #define FRAMES 72u /* memory=, give or take what the workers change */
 #define LONGEST (20 * FSW_PAGE_SIZE)
 
-/* At the start, around the border of two leaves, in the last leaf. */
-static const unsigned groups[WORKERS_MAX][3] = {{0, 500, 1020}, {24, 524, 1044}, {48, 560, 900}};
+/* At the start, around the borders of leaves; and rarely, so that their leaves are made late, of
+ * frames that were used before, further back. */
+#define OFTEN 3u
+#define RARELY 2u
+static const unsigned groups[WORKERS_MAX][OFTEN + RARELY] = {
+    {0, 500, 1020, 1600, 2060}, {24, 524, 1044, 1700, 2084}, {48, 560, 900, 1800, 2110}};
 
 struct worker {
     const struct work *work;
@@ -287,7 +291,10 @@ static uint64_t choose_length(struct worker *worker, uint64_t *offset)
 static int one_step(struct worker *worker)
 {
     const unsigned *mine = groups[worker->number];
-    uint64_t base = (uint64_t)mine[rig_below(&worker->state, 3)] * FSW_PAGE_SIZE;
+    unsigned rare = rig_below(&worker->state, 32) == 0;
+    uint64_t base = rare ? mine[OFTEN + rig_below(&worker->state, RARELY)]
+                         : mine[rig_below(&worker->state, OFTEN)];
+    base *= FSW_PAGE_SIZE;
     uint64_t offset = base + rig_below(&worker->state, GROUP) * FSW_PAGE_SIZE;
     uint64_t length = choose_length(worker, &offset), end = base + GROUP * FSW_PAGE_SIZE;
 
