@@ -83,30 +83,35 @@ static void *member(void *opaque)
     struct fsw_crew_job *job;
 
     fsw_touch_stack();
-    for (;;) {
+    while (!is_stopped(crew)) {
+        /* Who posts a job looks for idle ones after it is listed, and we look for a job after we
+         * are idle: one of the two sees the other. */
         atomic_fetch_add(&crew->idle, 1);
-        while (sem_wait(&crew->work) < 0) /* EINTR */
-            ;
+        if ((job = join_job(crew)) == NULL) {
+            while (sem_wait(&crew->work) < 0) /* EINTR */
+                ;
+            job = join_job(crew);
+        }
         atomic_fetch_sub(&crew->idle, 1);
-        if (is_stopped(crew))
-            return NULL;
-        while ((job = join_job(crew)) != NULL) {
+        for (; job != NULL; job = join_job(crew)) {
             while (run_one(job))
                 ;
             leave_job(crew, job);
         }
     }
+    return NULL;
 }
 
 static void post(struct fsw_crew *crew, struct fsw_crew_job *job)
 {
-    unsigned idle = atomic_load(&crew->idle), wanted = job->parts - (job->done == NULL);
+    unsigned wanted = job->parts - (job->done == NULL);
     FSW_LOCK_SCOPE(&crew->lock);
 
     job->later = NULL;
     job->listed = 1;
     *crew->last = job;
     crew->last = &job->later;
+    unsigned idle = atomic_load(&crew->idle);
     for (unsigned i = 0; i < idle && i < wanted; i++)
         sem_post(&crew->work);
 }

@@ -165,11 +165,15 @@ static int await_filler(struct fsw_frames *frames, uint64_t deadline)
 static void await_frames(struct fsw_frames *frames)
 {
     uint64_t deadline = fsw_now_ns() + FSW_FILLER_WAIT_NS, enough = frames->looks + 2;
+    uint64_t brought = frames->brought;
 
     fsw_stat_add(frames->image, FSW_STAT_RESERVE_MISSES, 1);
     while (get(frames->nready) == 0 && (frames->filling > 0 || may_touch(frames, 1)) &&
            frames->looks < enough && await_filler(frames, deadline) == 0)
-        ;
+        if (frames->brought != brought) { /* there is memory; others were quicker */
+            brought = frames->brought;
+            enough = frames->looks + 2;
+        }
 }
 
 int fsw_frames_await_look(struct fsw_frames *frames)
@@ -300,6 +304,7 @@ static int fill(struct fsw_frames *frames)
         else
             put_untouched(frames, batch[i]);
     atomic_fetch_sub_explicit(&frames->used, n, memory_order_relaxed);
+    frames->brought += touched;
     frames->filling = 0;
     frames->starved = 0;
     pthread_cond_broadcast(&frames->filled);

@@ -67,6 +67,7 @@ struct fsw_frames {
     pthread_cond_t wake, filled;
     uint32_t filling; /* frames in the filler's hands: who finds none waits for these */
     uint64_t looks;   /* rounds that the filler has made */
+    uint64_t brought; /* frames that it has touched, ever */
     int asked;        /* for another round */
     int starved;      /* F4 */
     _Atomic int running;

@@ -187,12 +187,34 @@ static uint32_t enlist(struct fsw_pool *pool, unsigned class_number)
     return id;
 }
 
+static uint32_t ids_ready(struct fsw_pool *pool)
+{
+    FSW_LOCK_SCOPE(&pool->lru_lock);
+    return pool->zspages_ready;
+}
+
+/* The same, when the filler was not far enough ahead: as long as it gets on, since others may be
+ * quicker than we are. */
+static uint32_t enlist_later(struct fsw_pool *pool, unsigned class_number)
+{
+    uint32_t id = 0, before, now = ids_ready(pool);
+
+    do {
+        before = now;
+        if (fsw_frames_await_look(&pool->frames) < 0)
+            return 0;
+        id = enlist(pool, class_number);
+        now = ids_ready(pool);
+    } while (id == 0 && now != before);
+    return id;
+}
+
 static uint32_t make_zspage(struct fsw_pool *pool, struct fsw_class *class, unsigned class_number)
 {
     uint32_t id = enlist(pool, class_number);
 
-    if (id == 0 && fsw_frames_await_look(&pool->frames) == 0)
-        id = enlist(pool, class_number); /* the filler was not far enough ahead */
+    if (id == 0)
+        id = enlist_later(pool, class_number);
     if (id == 0)
         return 0;
     fsw_crash_point("zspage: id taken, no class");
