@@ -18,6 +18,7 @@
 
 #define RETRY_LEAST (100 * FSW_NS_PER_MS)
 #define RETRY_MOST (5 * FSW_NS_PER_S)
+#define QUICK_NS (2 * FSW_NS_PER_S)  /* a server that lives no longer is no good */
 #define START_NS (60 * FSW_NS_PER_S) /* until a spare waits */
 #define HOLDER_NS (100 * FSW_NS_PER_MS)
 #define INTRUDER_NS FSW_NS_PER_S
@@ -55,8 +56,11 @@ static void active_is_gone(struct fsw_supervisor *supervisor)
     fsw_say("the server is gone: %s", supervisor->active->said);
     supervisor->active = NULL;
     fsw_link_drop(supervisor);
-    /* Whatever was wrong with spares before: now one is needed. */
-    supervisor->server_retry.next = 0;
+    /* Whatever was wrong with spares before: now one is needed. But not of those that die at once. */
+    if (fsw_now_ns() - supervisor->promoted > QUICK_NS)
+        supervisor->server_retry = (struct fsw_backoff){0};
+    else
+        fsw_backoff_failed(&supervisor->server_retry, RETRY_LEAST, QUICK_NS);
     supervisor->holder_next = fsw_now_ns() + INTRUDER_NS;
 }
 
@@ -92,6 +96,7 @@ static void promote(struct fsw_supervisor *supervisor)
         fsw_server_kill(supervisor->active);
     supervisor->restarts += supervisor->had_server || supervisor->takeover;
     supervisor->had_server = 1;
+    supervisor->promoted = fsw_now_ns();
     supervisor->active = server;
     fsw_link_adopt(supervisor);
 }
@@ -169,7 +174,6 @@ static void look_at_spare(struct fsw_supervisor *supervisor)
     } else if (fsw_server_holds(spare)) {
         promote(supervisor);
     } else if (fsw_server_is(spare, FSW_SERVER_WAITING)) {
-        supervisor->server_retry.failures = 0;
         fsw_link_prepare(supervisor, spare);
         if (supervisor->active == NULL)
             end_holder(supervisor);

@@ -100,7 +100,8 @@ struct fsw_supervisor {
     struct fsw_server servers[FSW_SERVERS]; /* those without a role are on their way out */
     struct fsw_server *active, *spare;
     int had_server;
-    int output[2]; /* a pipe: what servers print */
+    uint64_t promoted; /* when the active one became that */
+    int output[2];     /* a pipe: what servers print */
     char server_path[PATH_MAX];
     char **arguments;
     struct fsw_backoff server_retry;
