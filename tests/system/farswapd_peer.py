@@ -34,10 +34,15 @@ def wait_for(condition, what):
 class Donor:
     """farswapd on a free port of loopback and on a Unix socket, in a folder of its own."""
 
-    def __init__(self, *options, password=None, listen="127.0.0.1:0", preexec=None):
-        self.folder = tempfile.TemporaryDirectory(prefix="farswapd-test-")
+    def __init__(self, *options, password=None, listen="127.0.0.1:0", preexec=None, keeps=False,
+                 folder=None, program=None, proc=None):
+        self.folder = folder or tempfile.TemporaryDirectory(prefix="farswapd-test-")
         self.unix = os.path.join(self.folder.name, "s")
-        command = [FARSWAPD, "--listen", listen, "--unix", self.unix, *options]
+        assert keeps or "--name" not in options, "who would remove what it keeps?"
+        self.environment = dict(os.environ, FARSWAP_RUNDIR=self.folder.name)
+        if proc is not None:
+            self.environment["FARSWAPD_PROC"] = proc
+        command = [program or FARSWAPD, "--listen", listen, "--unix", self.unix, *options]
         if password is not None:
             path = os.path.join(self.folder.name, "password")
             with open(path, "w", encoding="ascii") as file:
@@ -49,7 +54,8 @@ class Donor:
             if preexec is not None:
                 preexec()
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                        text=True, preexec_fn=in_the_child, cwd=self.folder.name)
+                                        text=True, preexec_fn=in_the_child, cwd=self.folder.name,
+                                        env=self.environment)
         self.ready = self.process.stdout.readline()
         if " ready on " not in self.ready:
             raise AssertionError("not ready: " + self.process.stderr.read())

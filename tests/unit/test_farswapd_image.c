@@ -30,6 +30,14 @@
 #define MEMORY (16ull << 20)
 #define NO_DEVICES_KEY 1000u
 
+/* A sanitizer makes ten instructions of one: fewer kills, then, in the same time. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define FEWER 10u
+#else
+#define FEWER 1u
+#endif
+#define ROUNDS (400u / FEWER)
+
 static uint64_t seed, state;
 static char name[32], folder[64];
 
@@ -230,7 +238,7 @@ static void test_killed_at_any_time(void **unused)
     uint64_t in_the_middle = 0, stale = 0;
     struct donor donor;
 
-    for (unsigned round = 0; round < 400; round++) {
+    for (unsigned round = 0; round < ROUNDS; round++) {
         uint64_t before = journal->done;
         if (fork_child() == 0) {
             state += round + 1;
@@ -253,10 +261,10 @@ static void test_killed_at_any_time(void **unused)
         donor_close(&donor);
         state += round;
     }
-    print_message("%llu operations, %llu of 400 kills in the middle of one, %llu left two values\n",
-                  (unsigned long long)journal->done, (unsigned long long)in_the_middle,
+    print_message("%llu operations, %llu of %u kills in the middle of one, %llu left two values\n",
+                  (unsigned long long)journal->done, (unsigned long long)in_the_middle, ROUNDS,
                   (unsigned long long)stale);
-    assert_true(in_the_middle > 50);
+    assert_true(in_the_middle > ROUNDS / 8);
     munmap(journal, sizeof *journal);
 }
 
@@ -342,7 +350,7 @@ static bool kill_after(const struct operation *operation, const struct what *bef
 static void kill_everywhere(const struct operation *operation, const struct what *before,
                             struct steps *sum)
 {
-    const uint64_t stride = 41 + 2 * roll(20);
+    const uint64_t stride = (41 + 2 * roll(20)) * FEWER;
     uint64_t steps = roll(stride), happened = 0;
     bool over = false;
 
@@ -353,7 +361,8 @@ static void kill_everywhere(const struct operation *operation, const struct what
         assert_int_equal(is_new, happened > 0); /* and does not unhappen */
     }
     assert_true(happened > 0);
-    for (steps = happened > stride ? happened - stride : 0; steps < happened + stride; steps++)
+    for (steps = happened > stride ? happened - stride : 0; steps < happened + stride;
+         steps += FEWER)
         kill_after(operation, before, steps, sum, &over);
 }
 
@@ -373,7 +382,7 @@ static void test_killed_at_any_instruction(void **unused)
                       whats[moves[i].from].length, whats[moves[i].to].length,
                       (unsigned long long)sum.kills, (unsigned long long)sum.stale);
         /* The moment when there are two must have been seen, where there is one. */
-        if (moves[i].from != 0 && moves[i].to != 0)
+        if (moves[i].from != 0 && moves[i].to != 0 && FEWER == 1)
             assert_true(sum.stale > 0);
     }
 }
