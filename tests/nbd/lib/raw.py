@@ -118,11 +118,12 @@ class Handed(servers.Server):
     def silent(self, seconds):
         return not select.select([self.control], [], [], seconds)[0]
 
-    def hand(self):
+    def hand(self, then=lambda: None):
         """Hands over a socket; returns the kernel's end, once it is served."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         socket.send_fds(self.control, [b"serve"], [theirs.fileno()])
         theirs.close()
+        then()
         said = self.hear()
         expect(said == "serving", f"the server says {said!r}")
         return Kernel(ours)

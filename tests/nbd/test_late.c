@@ -1,0 +1,215 @@
+/*
+ * test_late.c: the server's connections over a device whose publishes are held up: what a connection
+ * had on its way when it was fenced, or when its client went, undoes nothing.
+ */
+#include "rig.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "client/nbd/bytes.h"
+#include "client/nbd/conn.h"
+#include "common/clock.h"
+
+#define PAGE FSW_PAGE_SIZE
+#define AT 5u
+
+static struct fsw_nbd nbd;
+static struct rig rig;
+
+/* ---- a publish that is held up ---- */
+
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    enum fsw_hook at;
+    int armed, held;
+} gate = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+
+static void hold(enum fsw_hook at, void *opaque)
+{
+    pthread_mutex_lock(&gate.lock);
+    if (gate.armed && at == gate.at) {
+        gate.armed = 0;
+        gate.held = 1;
+        pthread_cond_broadcast(&gate.changed);
+        while (gate.held)
+            pthread_cond_wait(&gate.changed, &gate.lock);
+    }
+    pthread_mutex_unlock(&gate.lock);
+}
+
+static void gate_arm(enum fsw_hook at)
+{
+    pthread_mutex_lock(&gate.lock);
+    gate.at = at;
+    gate.armed = 1;
+    pthread_mutex_unlock(&gate.lock);
+}
+
+static void gate_wait_held(void)
+{
+    struct timespec until;
+
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += 10;
+    pthread_mutex_lock(&gate.lock);
+    while (!gate.held)
+        assert_int_equal(pthread_cond_timedwait(&gate.changed, &gate.lock, &until), 0);
+    pthread_mutex_unlock(&gate.lock);
+}
+
+static void gate_open(void)
+{
+    pthread_mutex_lock(&gate.lock);
+    gate.held = 0;
+    pthread_cond_broadcast(&gate.changed);
+    pthread_mutex_unlock(&gate.lock);
+}
+
+/* ---- a client ---- */
+
+/* The other end of a socket that the server was handed. */
+static int hand_over(void)
+{
+    int pair[2];
+
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+    assert_int_equal(fsw_conn_start(&nbd, pair[1], FSW_CONN_HANDED, NULL), 0);
+    return pair[0];
+}
+
+static void send_write(int fd, enum rig_kind kind, uint64_t seed)
+{
+    char bytes[FSW_WIRE_REQUEST_BYTES + PAGE];
+
+    fsw_put32(bytes, 0x25609513);
+    fsw_put16(bytes + 4, 0);
+    fsw_put16(bytes + 6, FSW_WIRE_WRITE);
+    fsw_put64(bytes + 8, seed);
+    fsw_put64(bytes + 16, AT * PAGE);
+    fsw_put32(bytes + 24, PAGE);
+    rig_fill(bytes + FSW_WIRE_REQUEST_BYTES, kind, seed);
+    assert_int_equal(send(fd, bytes, sizeof bytes, MSG_NOSIGNAL), sizeof bytes);
+}
+
+/* 1: an answer without error; 0: the connection ended. */
+static int answered(int fd)
+{
+    struct pollfd wait = {.fd = fd, .events = POLLIN};
+    char bytes[FSW_WIRE_REPLY_BYTES];
+
+    assert_int_equal(poll(&wait, 1, 10000), 1);
+    ssize_t n = recv(fd, bytes, sizeof bytes, MSG_WAITALL);
+    if (n <= 0)
+        return 0;
+    assert_int_equal(n, sizeof bytes);
+    assert_int_equal(fsw_get32(bytes + 4), 0);
+    return 1;
+}
+
+static int has_ended(struct rig *unused, void *opaque)
+{
+    return atomic_load(&nbd.handed) == NULL;
+}
+
+static void hang_up(int fd)
+{
+    close(fd);
+    rig_wait(&rig, has_ended, NULL);
+}
+
+/* ---- the tests ---- */
+
+/* The old connection stands before its publish; the new one is served, and writes. */
+static void what_a_fenced_connection_had_on_its_way_undoes_nothing(void **state)
+{
+    for (uint64_t turn = 1; turn <= 20; turn++) {
+        uint64_t late = rig_stat(&rig, FSW_STAT_LATE_WRITES);
+        int old = hand_over();
+        gate_arm(FSW_HOOK_PUBLISH);
+        send_write(old, RIG_TEXT, turn);
+        gate_wait_held();
+        int new = hand_over();
+        send_write(new, RIG_HALF, turn);
+        assert_true(answered(new));
+        gate_open();
+        assert_false(answered(old));
+        rig_expect_page(&rig, AT, RIG_HALF, turn);
+        assert_int_equal(rig_stat(&rig, FSW_STAT_LATE_WRITES), late + 1);
+        close(old);
+        hang_up(new);
+    }
+}
+
+/* The client goes while its write is held up for longer than a look lasts. */
+static void what_a_client_sent_before_it_went_is_dropped_after_a_stall(void **state)
+{
+    uint64_t late = rig_stat(&rig, FSW_STAT_LATE_WRITES);
+    int fd = hand_over();
+
+    assert_int_equal(rig_write_page(&rig, AT, RIG_HALF, 1), 0);
+    gate_arm(FSW_HOOK_PUBLISH);
+    send_write(fd, RIG_TEXT, 2);
+    gate_wait_held();
+    close(fd);
+    gate_open();
+    rig_wait(&rig, has_ended, NULL);
+    rig_expect_page(&rig, AT, RIG_HALF, 1);
+    assert_int_equal(rig_stat(&rig, FSW_STAT_LATE_WRITES), late + 1);
+}
+
+/* The lock bit is held from the look on: a newer write waits, and has the last word. */
+static void nothing_comes_between_look_and_publish(void **state)
+{
+    int old = hand_over();
+
+    gate_arm(FSW_HOOK_LOCKED);
+    send_write(old, RIG_TEXT, 3);
+    gate_wait_held();
+    int new = hand_over();
+    send_write(new, RIG_HALF, 3);
+    struct pollfd wait = {.fd = new, .events = POLLIN};
+    assert_int_equal(poll(&wait, 1, 100), 0);
+    gate_open();
+    assert_true(answered(new));
+    rig_expect_page(&rig, AT, RIG_HALF, 3);
+    close(old);
+    hang_up(new);
+}
+
+static int open_all(void **state)
+{
+    rig_open(&rig, &(struct rig_options){.size = 4 << 20, .memory = 8 << 20});
+    rig.device->hook = hold;
+    nbd = (struct fsw_nbd){.device = rig.device,
+                           .name = "late",
+                           .size = fsw_device_size(rig.device),
+                           .timeout = 3 * FSW_NS_PER_S};
+    return fsw_room_start(&nbd.room, rig.device) == 0 && fsw_conns_init(&nbd, 3) == 0 ? 0 : -1;
+}
+
+static int close_all(void **state)
+{
+    rig_close(&rig);
+    return 0;
+}
+
+static int run_all(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_a_fenced_connection_had_on_its_way_undoes_nothing),
+        cmocka_unit_test(what_a_client_sent_before_it_went_is_dropped_after_a_stall),
+        cmocka_unit_test(nothing_comes_between_look_and_publish),
+    };
+    return cmocka_run_group_tests(tests, open_all, close_all);
+}
+
+int main(void)
+{
+    return rig_main(run_all);
+}
