@@ -1,6 +1,7 @@
 /*
- * test_late.c: the server's connections over a device whose publishes are held up: what a connection
- * had on its way when it was fenced, or when its client went, undoes nothing.
+ * test_late.c: the server's connections over a device whose publishes, or whose store, are held up:
+ * what a connection had on its way when it was fenced, or when its client went, undoes nothing; a
+ * read that is sent again finds its fetch.
  */
 #include "rig.h"
 
@@ -83,16 +84,29 @@ static int hand_over(void)
     return pair[0];
 }
 
+static void put_request(char *bytes, uint16_t type, uint64_t page, uint64_t cookie)
+{
+    fsw_put32(bytes, 0x25609513);
+    fsw_put16(bytes + 4, 0);
+    fsw_put16(bytes + 6, type);
+    fsw_put64(bytes + 8, cookie);
+    fsw_put64(bytes + 16, page * PAGE);
+    fsw_put32(bytes + 24, PAGE);
+}
+
+static void send_read(int fd, uint64_t page)
+{
+    char bytes[FSW_WIRE_REQUEST_BYTES];
+
+    put_request(bytes, FSW_WIRE_READ, page, page);
+    assert_int_equal(send(fd, bytes, sizeof bytes, MSG_NOSIGNAL), sizeof bytes);
+}
+
 static void send_write(int fd, enum rig_kind kind, uint64_t seed)
 {
     char bytes[FSW_WIRE_REQUEST_BYTES + PAGE];
 
-    fsw_put32(bytes, 0x25609513);
-    fsw_put16(bytes + 4, 0);
-    fsw_put16(bytes + 6, FSW_WIRE_WRITE);
-    fsw_put64(bytes + 8, seed);
-    fsw_put64(bytes + 16, AT * PAGE);
-    fsw_put32(bytes + 24, PAGE);
+    put_request(bytes, FSW_WIRE_WRITE, AT, seed);
     rig_fill(bytes + FSW_WIRE_REQUEST_BYTES, kind, seed);
     assert_int_equal(send(fd, bytes, sizeof bytes, MSG_NOSIGNAL), sizeof bytes);
 }
@@ -123,6 +137,11 @@ static void hang_up(int fd)
     rig_wait(&rig, has_ended, NULL);
 }
 
+static int was_late(struct rig *unused, void *opaque)
+{
+    return rig_stat(&rig, FSW_STAT_LATE_WRITES) == *(uint64_t *)opaque;
+}
+
 /* ---- the tests ---- */
 
 /* The old connection stands before its publish; the new one is served, and writes. */
@@ -139,8 +158,8 @@ static void what_a_fenced_connection_had_on_its_way_undoes_nothing(void **state)
         assert_true(answered(new));
         gate_open();
         assert_false(answered(old));
+        rig_wait(&rig, was_late, &(uint64_t){late + 1});
         rig_expect_page(&rig, AT, RIG_HALF, turn);
-        assert_int_equal(rig_stat(&rig, FSW_STAT_LATE_WRITES), late + 1);
         close(old);
         hang_up(new);
     }
@@ -182,9 +201,66 @@ static void nothing_comes_between_look_and_publish(void **state)
     hang_up(new);
 }
 
+/* The store is away, and the client asks again on one connection after the other. */
+static void a_read_that_is_sent_again_gets_the_answer_of_the_first(void **state)
+{
+    char got[PAGE], expected[PAGE];
+    int fds[10];
+
+    assert_int_equal(rig_write_page(&rig, 9, RIG_TEXT, 9), 0);
+    rig_evict_all(&rig);
+    rig_evict(&rig, 0);
+    teststore_hold(rig.store, TESTSTORE_GETS);
+    uint64_t before = teststore_gets(rig.store);
+    for (unsigned i = 0; i < 10; i++) {
+        fds[i] = hand_over();
+        send_read(fds[i], 9);
+        teststore_wait_held(rig.store, TESTSTORE_GETS, 1);
+        if (i < 9)
+            hang_up(fds[i]);
+    }
+    /* The last one is in the room when the one after it has been answered. */
+    assert_int_equal(rig_write_page(&rig, 10, RIG_HALF, 10), 0);
+    send_read(fds[9], 10);
+    assert_true(answered(fds[9]));
+    assert_int_equal(recv(fds[9], got, PAGE, MSG_WAITALL), PAGE);
+    teststore_release(rig.store, TESTSTORE_GETS);
+    assert_true(answered(fds[9]));
+    assert_int_equal(recv(fds[9], got, PAGE, MSG_WAITALL), PAGE);
+    rig_fill(expected, RIG_TEXT, 9);
+    assert_memory_equal(got, expected, PAGE);
+    assert_int_equal(teststore_gets(rig.store) - before, 1);
+    hang_up(fds[9]);
+}
+
+/* What was written after the first fetch began is what the second read gets. */
+static void a_read_that_joins_is_not_older_than_its_question(void **state)
+{
+    char got[PAGE], expected[PAGE];
+
+    assert_int_equal(rig_write_page(&rig, 11, RIG_TEXT, 11), 0);
+    rig_evict_all(&rig);
+    rig_evict(&rig, 0);
+    teststore_hold(rig.store, TESTSTORE_GETS);
+    int fd = hand_over();
+    send_read(fd, 11);
+    teststore_wait_held(rig.store, TESTSTORE_GETS, 1);
+    assert_int_equal(rig_write_page(&rig, 11, RIG_HALF, 12), 0);
+    send_read(fd, 11); /* the page is local now: at once */
+    assert_true(answered(fd));
+    assert_int_equal(recv(fd, got, PAGE, MSG_WAITALL), PAGE);
+    rig_fill(expected, RIG_HALF, 12);
+    assert_memory_equal(got, expected, PAGE);
+    teststore_release(rig.store, TESTSTORE_GETS);
+    assert_true(answered(fd));
+    assert_int_equal(recv(fd, got, PAGE, MSG_WAITALL), PAGE);
+    assert_memory_equal(got, expected, PAGE);
+    hang_up(fd);
+}
+
 static int open_all(void **state)
 {
-    rig_open(&rig, &(struct rig_options){.size = 4 << 20, .memory = 8 << 20});
+    rig_open(&rig, &(struct rig_options){.size = 4 << 20, .memory = 8 << 20, .with_store = 1});
     rig.device->hook = hold;
     nbd = (struct fsw_nbd){.device = rig.device,
                            .name = "late",
@@ -205,6 +281,8 @@ static int run_all(void)
         cmocka_unit_test(what_a_fenced_connection_had_on_its_way_undoes_nothing),
         cmocka_unit_test(what_a_client_sent_before_it_went_is_dropped_after_a_stall),
         cmocka_unit_test(nothing_comes_between_look_and_publish),
+        cmocka_unit_test(a_read_that_is_sent_again_gets_the_answer_of_the_first),
+        cmocka_unit_test(a_read_that_joins_is_not_older_than_its_question),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
 }
