@@ -14,6 +14,7 @@
 #include <time.h>
 
 #include "common/checksum.h"
+#include "core/crash.h"
 #include "core/object.h"
 
 #ifndef MADV_POPULATE_WRITE
@@ -202,6 +203,7 @@ int fsw_image_create(struct fsw_image *image, const struct fsw_params *params, i
         shmctl(shmid, IPC_RMID, NULL);
         return fsw_error(err, code, "mapping the image: %s", strerror(-code));
     }
+    fsw_crash_point("image: memory, and no word in it");
     set_advice(base, plan.bytes);
     *ret_unlocked = fsw_image_lock(shmid) < 0;
 
@@ -215,6 +217,7 @@ int fsw_image_create(struct fsw_image *image, const struct fsw_params *params, i
     }
     set_pointers(image, base);
     image->shmid = shmid;
+    fsw_crash_point("image: superblock written, no name");
     return 0;
 }
 
@@ -225,8 +228,10 @@ int fsw_image_finish(struct fsw_image *image, struct fsw_error *err)
     if (r < 0)
         return fsw_error(err, r, "no memory for the image's directory (%llu bytes)",
                          (unsigned long long)image->super->rows_at);
+    fsw_crash_point("image: named, not finished");
     atomic_thread_fence(memory_order_release);
     memcpy(image->super->magic, FSW_IMAGE_MAGIC, sizeof FSW_IMAGE_MAGIC);
+    fsw_crash_point("image: finished");
     return 0;
 }
 

@@ -16,6 +16,7 @@
 #include "common/cleanup.h"
 #include "common/clock.h"
 #include "common/touch.h"
+#include "core/crash.h"
 #include "core/engine.h"
 
 #define LOOK_EVERY_NS (100 * FSW_NS_PER_MS)
@@ -71,6 +72,7 @@ static void answer_compact(struct fsw_device *device)
     if (asked == atomic_load(&super->compact_answered))
         return;
     compact_to(device, 0);
+    fsw_crash_point("keeper: compacted, not answered");
     atomic_store(&super->compact_answered, asked);
 }
 

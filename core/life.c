@@ -17,6 +17,7 @@
 
 #include "common/cleanup.h"
 #include "common/parse.h"
+#include "core/crash.h"
 #include "core/engine.h"
 #include "core/registry.h"
 
@@ -121,6 +122,7 @@ static void settle_params(struct fsw_params *params, struct fsw_superblock *supe
         atomic_store(&super->memory_limit, params->memory);
     else
         params->memory = atomic_load(&super->memory_limit);
+    fsw_crash_point("open: memory= is settled, not codec=");
     if (fsw_params_given(params, "codec") || fsw_codec_by_id(codec & 0xff) == NULL)
         atomic_store(&super->codec, fsw_codec_word(params->codec, params->codec_level));
     params->codec = (uint8_t)atomic_load(&super->codec);

@@ -165,6 +165,7 @@ static void put_succeeded(struct fsw_device *device, struct fsw_put *put)
     fsw_stat_add(image, FSW_STAT_OVERFLOW_SEGMENTS, 1);
     fsw_stat_add(image, FSW_STAT_OVERFLOW_BYTES, bytes);
     atomic_store(&image->super->planted, 1);
+    fsw_crash_point("overflow: planted, not LIVE");
     fsw_row_live(&device->rows, put->row, bytes, put->count, put->request.copies);
     fsw_stat_add(image, FSW_STAT_SEGMENTS, 1);
     fsw_stat_add(image, FSW_STAT_STORE_BYTES, bytes);

@@ -265,6 +265,7 @@ static int publish(struct fsw_device *device, const struct fsw_how *how, fsw_ent
     }
     fsw_hook(device, FSW_HOOK_PUBLISH);
     *ret_old = fsw_entry_lock(entry);
+    fsw_crash_point("page: locked to be published");
     int r = may_publish(device, how);
     fsw_entry_unlock(entry, r == 0 ? value : *ret_old);
     return r;

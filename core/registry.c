@@ -17,6 +17,7 @@
 
 #include "common/cleanup.h"
 #include "common/parse.h"
+#include "core/crash.h"
 
 #define RECORD_BYTES 2048
 /* The host's IPC namespace, the one that is never destroyed, has this number on every kernel
@@ -313,6 +314,7 @@ int fsw_registry_write(int fd, const struct fsw_record *record, struct fsw_error
     int r = write_all(fd, text);
     if (r < 0)
         return fsw_error(err, r, "%s: %s", path, strerror(-r));
+    fsw_crash_point("registry: the image's file is written, not the device's");
 
     r = make_dir(state_dir(), 0700, err);
     if (r < 0)

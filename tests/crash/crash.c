@@ -60,6 +60,9 @@ struct lane {
     unsigned number;
     uint64_t recovery_points; /* of the last recovery that lived */
     uint64_t runs, deaths[STAGES], skipped;
+    pid_t pids[STAGES];
+    uint64_t image_bytes;
+    unsigned nameless; /* images of this run whose maker died before it named them */
     _Atomic int failed;
 };
 
@@ -214,18 +217,31 @@ static int nothing_was_acknowledged(const struct model *model)
     return 1;
 }
 
-/* A process that died while it made an image may have left one that nobody knows. */
-static void remove_orphan(pid_t maker)
+static int is_maker(const struct lane *lane, int pid)
+{
+    for (unsigned i = 0; i < STAGES; i++)
+        if (lane->pids[i] == pid)
+            return 1;
+    return 0;
+}
+
+/* Images that this run made, of which nobody knows any more (a process's number alone may be
+ * another's by now). Returns how many there were. */
+static unsigned remove_orphans(const struct lane *lane)
 {
     char line[512];
     int shmid, pid;
+    unsigned long long bytes;
+    unsigned count = 0, mode;
     FILE *file = fopen("/proc/sysvipc/shm", "re");
 
     while (file != NULL && fgets(line, sizeof line, file) != NULL)
-        if (sscanf(line, "%*d %d %*o %*u %d", &shmid, &pid) == 2 && pid == maker)
-            shmctl(shmid, IPC_RMID, NULL);
+        if (sscanf(line, "%*d %d %o %llu %d", &shmid, &mode, &bytes, &pid) == 4 &&
+            is_maker(lane, pid) && bytes == lane->image_bytes && !(mode & SHM_DEST))
+            count += shmctl(shmid, IPC_RMID, NULL) == 0;
     if (file != NULL)
         fclose(file);
+    return count;
 }
 
 static int any_live_row(const struct fsw_image *image)
@@ -236,8 +252,14 @@ static int any_live_row(const struct fsw_image *image)
     return 0;
 }
 
+static int is_nameless(const char *point)
+{
+    return strcmp(point, "image: memory, and no word in it") == 0 ||
+           strcmp(point, "image: superblock written, no name") == 0;
+}
+
 /* What a death left, before anybody repairs it. 0, or what is wrong was printed. */
-static int look_at_remains(struct lane *lane, pid_t pid)
+static int look_at_remains(struct lane *lane)
 {
     struct fsw_record record;
     struct fsw_image image;
@@ -250,7 +272,7 @@ static int look_at_remains(struct lane *lane, pid_t pid)
     if (r == 0)
         r = fsw_registry_attach(&record, 0, &image, &err);
     if (r == -ENOENT && nothing_was_acknowledged(&lane->model)) {
-        remove_orphan(pid);
+        lane->nameless += is_nameless(points_text(lane->points.last));
         return 0;
     }
     if (r < 0)
@@ -263,11 +285,14 @@ static int look_at_remains(struct lane *lane, pid_t pid)
         r = -EUCLEAN;
     }
     shelf_process_died(&lane->shelf, atomic_load(&image.super->next_segment));
+    lane->image_bytes = image.bytes;
     fsw_image_detach(&image);
     return r;
 }
 
-static void destroy(const struct lane *lane)
+/* Nothing is left of the run then but what nobody could know: memory of a process that died before
+ * it had written down the name. 0, or a line. */
+static int destroy(const struct lane *lane)
 {
     struct fsw_record record;
     struct fsw_image image;
@@ -278,6 +303,10 @@ static void destroy(const struct lane *lane)
         fsw_registry_attach(&record, 1, &image, NULL) == 0)
         fsw_image_wipe(&image, NULL);
     fsw_registry_remove(name);
+    if (remove_orphans(lane) <= lane->nameless)
+        return 0;
+    fprintf(stderr, "an image was forgotten\n");
+    return -EUCLEAN;
 }
 
 /* One process's life. 1: it died at its point; 0: it came to its end; else it failed. */
@@ -293,14 +322,15 @@ static int live(struct lane *lane, enum stage stage, uint64_t n)
         alarm(STAGE_SECONDS);
         _exit(run[stage](lane, n) < 0 ? 1 : 0);
     }
+    lane->pids[stage] = pid;
     if (pid < 0 || waitpid(pid, &status, 0) != pid)
         return -ECHILD;
     if (WIFEXITED(status) && WEXITSTATUS(status) == POINTS_DIED) {
         lane->deaths[stage]++;
-        return look_at_remains(lane, pid) < 0 ? -EUCLEAN : 1;
+        return look_at_remains(lane) < 0 ? -EUCLEAN : 1;
     }
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
-        return stage == END ? 0 : look_at_remains(lane, pid);
+        return stage == END ? 0 : look_at_remains(lane);
     if (WIFSIGNALED(status))
         fprintf(stderr, "%s: signal %d%s\n", stage_names[stage], WTERMSIG(status),
                 WTERMSIG(status) == SIGALRM ? " (it hangs)" : "");
@@ -323,6 +353,8 @@ static int run_one(struct lane *lane, uint64_t n)
 {
     model_reset(&lane->model);
     shelf_reset(&lane->shelf, mix(4, n));
+    memset(lane->pids, 0, sizeof lane->pids);
+    lane->nameless = 0;
     lane->runs++;
 
     int died = live(lane, BEGIN, n), r = died;
@@ -335,7 +367,10 @@ static int run_one(struct lane *lane, uint64_t n)
     }
     if (died < 0)
         report_failure(lane, n, BEGIN);
-    destroy(lane);
+    if (died >= 0 && destroy(lane) < 0) {
+        report_failure(lane, n, END);
+        return -1;
+    }
     return died;
 }
 

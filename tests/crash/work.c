@@ -190,10 +190,26 @@ static void acknowledged(struct worker *worker, uint64_t offset, uint64_t length
         model_acknowledged(worker->work->model, page);
 }
 
+static int still_there(struct fsw_peer *peer)
+{
+    return 0;
+}
+
+/* As by the verbs, or as our own server does it: a peer is published for under the entry's lock. */
+static int do_it(struct worker *worker, enum fsw_verb verb, uint64_t offset, uint64_t length)
+{
+    struct fsw_peer peer = {.is_gone = still_there};
+    struct fsw_io io = {.verb = verb, .bytes = worker->bytes, .offset = offset, .length = length};
+
+    io.peer = rig_below(&worker->state, 2) ? &peer : NULL;
+    fsw_device_do(worker->work->device, &io);
+    return io.result;
+}
+
 static int write_range(struct worker *worker, uint64_t offset, uint64_t length)
 {
     submitted(worker, offset, length, worker->bytes, 0);
-    int r = fsw_device_write(worker->work->device, worker->bytes, offset, length);
+    int r = do_it(worker, FSW_WRITE, offset, length);
     if (r < 0)
         return failed(worker, "write", offset, length, r);
     acknowledged(worker, offset, length);
@@ -203,7 +219,7 @@ static int write_range(struct worker *worker, uint64_t offset, uint64_t length)
 static int discard_range(struct worker *worker, uint64_t offset, uint64_t length)
 {
     submitted(worker, offset, length, NULL, 1);
-    int r = fsw_device_discard(worker->work->device, offset, length);
+    int r = do_it(worker, FSW_DISCARD, offset, length);
     if (r < 0)
         return failed(worker, "discard", offset, length, r);
     acknowledged(worker, offset, length);
@@ -213,7 +229,7 @@ static int discard_range(struct worker *worker, uint64_t offset, uint64_t length
 static int zero_range(struct worker *worker, uint64_t offset, uint64_t length)
 {
     submitted(worker, offset, length, NULL, 0);
-    int r = fsw_device_zero(worker->work->device, offset, length);
+    int r = do_it(worker, FSW_ZERO, offset, length);
     if (r < 0)
         return failed(worker, "write of zeroes", offset, length, r);
     acknowledged(worker, offset, length);
