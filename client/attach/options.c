@@ -95,8 +95,11 @@ static int read_seconds(const char *option, const char *text, uint64_t least, ui
  * we live. */
 static int read_server(struct fsw_attach_options *options, const char *path, struct fsw_error *err)
 {
-    if (realpath(path, options->server) == NULL || access(options->server, X_OK) < 0)
+    char real[PATH_MAX]; /* which realpath fills in part when it fails */
+
+    if (realpath(path, real) == NULL || access(real, X_OK) < 0)
         return fsw_error(err, -EINVAL, "--server %s: %s", path, strerror(errno));
+    strcpy(options->server, real);
     return 0;
 }
 

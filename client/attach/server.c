@@ -106,7 +106,9 @@ void fsw_server_spawned(struct fsw_server *server)
 {
     close_one(&server->far_control);
     if (server->error < 0) {
-        gone(server, strerror(-server->error));
+        snprintf(server->said, sizeof server->said, "%.400s: %s", server->path,
+                 strerror(-server->error));
+        gone(server, "");
         return;
     }
     server->process = (int)syscall(SYS_pidfd_open, server->pid, 0);

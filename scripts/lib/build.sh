@@ -4,6 +4,9 @@
 BUILD=${FARSWAP_BUILD:-$ROOT/build}
 PLUGIN=$BUILD/nbdkit-plugin/nbdkit-farswap-plugin.so
 FUSE=$BUILD/client/fuse/farswap-fuse
+# shellcheck disable=SC2034 # for nbd.sh
+ATTACH=$BUILD/client/attach/farswap-attach
+NBD=$BUILD/client/nbd/farswap-nbd
 FARSWAPD=$BUILD/server/farswapd
 FARSWAP=$BUILD/client/cli/farswap
 HOARD=$BUILD/tests/swap/hoard
@@ -20,7 +23,7 @@ build_programs() {
         attended "${as[@]}" meson setup -Dtests=false "$BUILD" "$ROOT" >&2 ||
             die "meson setup failed; its log is $BUILD/meson-logs/meson-log.txt"
     fi
-    attended "${as[@]}" ninja --quiet -C "$BUILD" "${PLUGIN#"$BUILD/"}" "${FUSE#"$BUILD/"}" "${FARSWAPD#"$BUILD/"}" \
+    attended "${as[@]}" ninja --quiet -C "$BUILD" "${PLUGIN#"$BUILD/"}" "${FUSE#"$BUILD/"}" "${ATTACH#"$BUILD/"}" "${NBD#"$BUILD/"}" "${FARSWAPD#"$BUILD/"}" \
         "${FARSWAP#"$BUILD/"}" "${HOARD#"$BUILD/"}" >"$STATE/build.log" ||
         die 'the build failed:' "$(tail -n 40 "$STATE/build.log")"
 }

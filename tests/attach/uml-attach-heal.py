@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """uml-attach-heal: swap on a supervised device, whose server is killed again and again.
 
-A program larger than the guest's RAM verifies what it reads, while the server is killed six times,
-once twice in a row. It passes when every page was right, no request failed, and the supervisor has
+A program with less RAM than it wants verifies what it reads, while the server is killed six times, the
+last time with no spare to wait for. It passes when every page was right, no request failed, and the supervisor has
 counted what happened. Then the device is taken away, and nothing is left of it but the image.
 """
 
@@ -11,11 +11,11 @@ import re
 import attached
 from attached import built, expect, healthy, main
 
-RAM = 352  # MiB: of which the servers take 100, and the device up to 90
-HOARD = 200
+HOARD = 120  # MiB
+RAM = 40  # MiB of them
 
 SCRIPT = f"""
-attach 1 --timeout 2 $NAME size=512M memory=110M
+attach 1 --timeout 2 $NAME size=512M memory=96M
 wait_for 30 is_attached
 cat /tmp/attach.1.out
 [ "$(field device)" = /dev/nbd0 ] || fail device
@@ -23,7 +23,11 @@ cat /tmp/attach.1.out
 grep VmLck /proc/$ATTACH/status
 mkswap /dev/nbd0
 swapon -d /dev/nbd0
-hoard --size {HOARD}M --rounds 2 --seed $SEED > /tmp/hoard 2>&1 &
+echo +memory > /sys/fs/cgroup/cgroup.subtree_control
+mkdir /sys/fs/cgroup/squeezed
+echo {RAM}M > /sys/fs/cgroup/squeezed/memory.max
+sh -c 'echo $$ > /sys/fs/cgroup/squeezed/cgroup.procs
+       exec hoard --size {HOARD}M --rounds 2 --seed $0' $SEED > /tmp/hoard 2>&1 &
 HOARD=$!
 for i in 1 2 3 4 5; do
     kill_server
@@ -49,7 +53,7 @@ about
 
 def test():
     seed = attached.harness.seeded().getrandbits(31)
-    result = healthy(attached.run(f"SEED={seed}\n" + SCRIPT, memory=f"{RAM}M", seconds=240,
+    result = healthy(attached.run(f"SEED={seed}\n" + SCRIPT, memory="480M", cgroup2=True, seconds=240,
                                   programs=[built("tests/swap/hoard")]))
     expect("dev0 is attached as /dev/nbd0" in result.output, "it did not say that it is ready")
     found = dict(re.findall(r"^(restarts|reconnects|last_gap_ms|pswpin|pswpout) (\d+)$",
@@ -57,7 +61,7 @@ def test():
     expect(found["restarts"] == "6", f"restarts: {found}")
     expect(int(found["reconnects"]) >= 6, f"reconnects: {found}")
     for name in ("pswpin", "pswpout"):
-        expect(int(found[name]) * 4096 >= (HOARD << 20) // 2, f"too little swap: {found}")
+        expect(int(found[name]) * 4096 >= (HOARD - RAM) << 20, f"too little swap: {found}")
     locked = re.search(r"VmLck:\s+(\d+) kB", result.output)
     expect(locked and int(locked.group(1)) > 2000, "the supervisor is not locked in memory")
     expect("/dev/nbd0 stays: it is swap" in result.output, "the refusal does not say why")
