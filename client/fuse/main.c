@@ -132,6 +132,6 @@ int main(int argc, char **argv)
         return 1;
     }
     if (request.supervise)
-        return fsw_supervise((const char *const *)argv + optind);
+        return fsw_supervise(request.process.door.params.name, (const char *const *)argv + optind);
     return fsw_process_run(&request.process);
 }

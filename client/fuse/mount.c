@@ -44,15 +44,16 @@ static int add_clones(struct fsw_mount *mount, unsigned count, struct fsw_error 
     return 0;
 }
 
-static int mount_at(const char *path, int fd, struct fsw_error *err)
+static int mount_at(const char *path, const char *name, int fd, struct fsw_error *err)
 {
-    char options[160];
+    char options[160], source[128];
 
     snprintf(
         options, sizeof options,
         "fd=%d,rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other,max_read=%u", fd,
         FSW_FUSE_DATA_MAX);
-    if (mount("farswap", path, "fuse.farswap", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME,
+    snprintf(source, sizeof source, "farswap:%s", name);
+    if (mount(source, path, "fuse.farswap", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME,
               options) == 0)
         return 0;
     if (errno == EPERM)
@@ -118,7 +119,8 @@ static void close_all(struct fsw_mount *mount)
         close(mount->fds[--mount->count]);
 }
 
-int fsw_mount_open(struct fsw_mount *mount, const char *path, unsigned count, struct fsw_error *err)
+int fsw_mount_open(struct fsw_mount *mount, const char *path, const char *name, unsigned count,
+                   struct fsw_error *err)
 {
     *mount = (struct fsw_mount){.count = 0};
     if (realpath(path, mount->path) == NULL)
@@ -127,7 +129,7 @@ int fsw_mount_open(struct fsw_mount *mount, const char *path, unsigned count, st
     if (fd < 0)
         return fd;
     mount->fds[mount->count++] = fd;
-    int r = mount_at(mount->path, fd, err);
+    int r = mount_at(mount->path, name, fd, err);
     if (r < 0) {
         close_all(mount);
         return r;

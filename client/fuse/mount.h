@@ -20,9 +20,10 @@ struct fsw_mount {
     int can_resend; /* the kernel knows FUSE_NOTIFY_RESEND */
 };
 
-/* Mounts on an existing directory, answers the kernel's INIT, and opens `count` descriptors. Blocks
+/* Mounts on an existing directory (in /proc/mounts it is "farswap:NAME", by which the farswap
+ * command finds it), answers the kernel's INIT, and opens `count` descriptors. Blocks
  * for as long as the kernel takes. */
-int fsw_mount_open(struct fsw_mount *mount, const char *path, unsigned count,
+int fsw_mount_open(struct fsw_mount *mount, const char *path, const char *name, unsigned count,
                    struct fsw_error *err);
 
 /* The kernel puts every request that was read and not answered in front of the queue again, with

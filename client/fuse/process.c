@@ -21,11 +21,12 @@
 
 static struct fsw_server server;
 
-int fsw_process_mount(const char *mountpoint, struct fsw_mount *mount, struct fsw_error *err)
+int fsw_process_mount(const char *mountpoint, const char *name, struct fsw_mount *mount,
+                      struct fsw_error *err)
 {
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 
-    return fsw_mount_open(mount, mountpoint, cpus > 1 ? (unsigned)cpus : 1, err);
+    return fsw_mount_open(mount, mountpoint, name, cpus > 1 ? (unsigned)cpus : 1, err);
 }
 
 void fsw_process_stop(struct fsw_mount *mount)
@@ -69,7 +70,7 @@ static int take_mount(struct fsw_process *process, struct fsw_error *err)
     struct fsw_mount *mount = &process->mount;
 
     if (!process->inherited)
-        return fsw_process_mount(process->mountpoint, mount, err);
+        return fsw_process_mount(process->mountpoint, process->door.params.name, mount, err);
     /* If the kernel does not know it (before 6.9), nothing can be sent again; if the mount is gone
      * meanwhile, reading will tell. */
     fsw_mount_resend(mount);

@@ -20,7 +20,8 @@ struct fsw_process {
 int fsw_process_run(struct fsw_process *process);
 
 /* The mount that farswap-fuse makes: a descriptor for each CPU. */
-int fsw_process_mount(const char *mountpoint, struct fsw_mount *mount, struct fsw_error *err);
+int fsw_process_mount(const char *mountpoint, const char *name, struct fsw_mount *mount,
+                      struct fsw_error *err);
 
 /* SIGTERM, SIGINT: unmounts, unless the mount is in use; then it says so and stays. */
 void fsw_process_stop(struct fsw_mount *mount);

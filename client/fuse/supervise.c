@@ -35,6 +35,7 @@ struct child {
 };
 
 struct supervisor {
+    const char *name;
     const char *const *arguments;
     char program
         [PATH_MAX]; /* read anew for each server: an upgrade is another file there, and a kill */
@@ -259,7 +260,7 @@ static int set_up(struct supervisor *supervisor, struct fsw_error *err)
     int r = catch_signals(supervisor);
     if (r < 0)
         return fsw_error(err, r, "signalfd: %s", strerror(-r));
-    return fsw_process_mount(supervisor->arguments[0], &supervisor->mount, err);
+    return fsw_process_mount(supervisor->arguments[0], supervisor->name, &supervisor->mount, err);
 }
 
 /* All of it, not only what was touched: it is small, and must run when nothing else can. */
@@ -281,11 +282,12 @@ static void end_rest(struct supervisor *supervisor)
         fsw_mount_close(&supervisor->mount);
 }
 
-int fsw_supervise(const char *const *arguments)
+int fsw_supervise(const char *name, const char *const *arguments)
 {
     static struct supervisor supervisor;
     struct fsw_error err = {""};
 
+    supervisor.name = name;
     supervisor.arguments = arguments;
     if (set_up(&supervisor, &err) < 0) {
         fsw_say("%s", err.text);

@@ -16,8 +16,8 @@
 #ifndef FSW_FUSE_SUPERVISE_H
 #define FSW_FUSE_SUPERVISE_H
 
-/* arguments: MOUNTPOINT NAME key=value..., for each server, up to a NULL. Returns the exit status
- * once the mount is gone: 0, or 1 if the first server could not start. */
-int fsw_supervise(const char *const *arguments);
+/* arguments: MOUNTPOINT NAME key=value..., for each server, up to a NULL; name is the device's.
+ * Returns the exit status once the mount is gone: 0, or 1 if the first server could not start. */
+int fsw_supervise(const char *name, const char *const *arguments);
 
 #endif
