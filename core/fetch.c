@@ -17,7 +17,6 @@
 #define PIN_TRIES 100
 
 struct batch {
-    uint64_t started; /* CLOCK_MONOTONIC ns */
     _Atomic unsigned left;
     sem_t answered;
 };
@@ -25,6 +24,7 @@ struct batch {
 struct get {
     struct fsw_store_request request;
     struct fsw_fetch *fetch;
+    uint32_t copies;                             /* that may have the page yet */
     char bytes[FSW_SEAL_BYTES + FSW_OBJECT_MAX]; /* the object, behind its seal if it has one */
 };
 
@@ -76,9 +76,17 @@ static int pin(struct fsw_device *device, const struct fsw_fetch *fetch)
     return r;
 }
 
+/* The copies that were acknowledged when it was put; all, if none is known. */
+static uint32_t copies_of(struct fsw_device *device, uint32_t row)
+{
+    uint32_t all = (1u << device->store->copies) - 1;
+    uint32_t has = atomic_load(&device->image.rows[row].copies) & all;
+
+    return has != 0 ? has : all;
+}
+
 /* 1 if the row is pinned and the request made. */
-static int prepare(struct fsw_device *device, struct fsw_fetch *fetch, struct get *get,
-                   struct batch *batch)
+static int prepare(struct fsw_device *device, struct fsw_fetch *fetch, struct get *get)
 {
     uint32_t row = fsw_entry_row(fetch->value);
 
@@ -88,6 +96,7 @@ static int prepare(struct fsw_device *device, struct fsw_fetch *fetch, struct ge
     if (fetch->result < 0)
         return 0;
     get->fetch = fetch;
+    get->copies = copies_of(device, row);
     get->request = (struct fsw_store_request){
         .verb = FSW_STORE_GET,
         .row = row,
@@ -95,11 +104,47 @@ static int prepare(struct fsw_device *device, struct fsw_fetch *fetch, struct ge
         .bytes = get->bytes,
         .offset = (fsw_entry_offset_units(fetch->value) - device->seal) * FSW_UNIT,
         .length = (fsw_entry_units(fetch->value) + device->seal) * FSW_UNIT,
+        .copies = get->copies,
         .deadline = fetch->deadline,
         .done = get_done,
-        .owner = batch,
     };
     return 1;
+}
+
+/* Returns when all are answered. */
+static void ask(struct fsw_device *device, struct fsw_store_request *const *requests, unsigned n)
+{
+    struct batch batch;
+
+    sem_init(&batch.answered, 0, 0);
+    atomic_store(&batch.left, n);
+    for (unsigned i = 0; i < n; i++)
+        requests[i]->owner = &batch;
+    device->store->ops->submit(device->store, requests, n);
+    while (sem_wait(&batch.answered) < 0) /* EINTR */
+        ;
+    sem_destroy(&batch.answered);
+}
+
+/* The page of the bytes that came; where they are no page, of those that another copy has. */
+static int open_object(struct fsw_device *device, struct get *get)
+{
+    const struct fsw_fetch *fetch = get->fetch;
+    struct fsw_store_request *request = &get->request;
+
+    for (;;) {
+        int r = fsw_object_open(device->seed, (uint32_t)fetch->number,
+                                get->bytes + device->seal * FSW_UNIT, fsw_entry_units(fetch->value),
+                                fetch->page);
+        get->copies &= ~request->copies;
+        if (r == 0 || get->copies == 0 || request->copies == 0)
+            return r;
+        fsw_stat_add(&device->image, FSW_STAT_CORRUPT_PAGES, 1);
+        request->copies = get->copies;
+        ask(device, &request, 1);
+        if (request->result != FSW_STORE_OK)
+            return -EIO;
+    }
 }
 
 static void finish(struct fsw_device *device, struct get *get, uint64_t started)
@@ -109,8 +154,7 @@ static void finish(struct fsw_device *device, struct get *get, uint64_t started)
     unsigned units = fsw_entry_units(fetch->value);
 
     if (get->request.result == FSW_STORE_OK) {
-        fetch->result = fsw_object_open(device->seed, (uint32_t)fetch->number,
-                                        get->bytes + device->seal * FSW_UNIT, units, fetch->page);
+        fetch->result = open_object(device, get);
         fsw_stat_add(image, FSW_STAT_FETCH_PAGES, 1);
         fsw_latency_add(image, FSW_LATENCY_FETCH, started);
         fsw_stat_add(image, FSW_STAT_FETCH_BYTES, units * FSW_UNIT);
@@ -133,26 +177,20 @@ void fsw_fetch(struct fsw_device *device, struct fsw_fetch *fetches, unsigned co
 {
     struct get gets[FSW_FETCH_BATCH];
     struct fsw_store_request *requests[FSW_FETCH_BATCH];
-    struct batch batch;
     unsigned n = 0;
 
     for (unsigned i = 0; i < count; i++)
-        if (prepare(device, &fetches[i], &gets[n], &batch)) {
+        if (prepare(device, &fetches[i], &gets[n])) {
             requests[n] = &gets[n].request;
             n++;
         }
     if (n == 0)
         return;
-    sem_init(&batch.answered, 0, 0);
-    atomic_store(&batch.left, n);
-    batch.started = fsw_now_ns();
+    uint64_t started = fsw_now_ns();
     fsw_hook(device, FSW_HOOK_FETCH_PINNED);
     fsw_crash_point("fetch: pinned, not asked for");
-    device->store->ops->submit(device->store, requests, n);
-    while (sem_wait(&batch.answered) < 0) /* EINTR */
-        ;
+    ask(device, requests, n);
     fsw_crash_point("fetch: answered, still pinned");
     for (unsigned i = 0; i < n; i++)
-        finish(device, &gets[i], batch.started);
-    sem_destroy(&batch.answered);
+        finish(device, &gets[i], started);
 }

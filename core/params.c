@@ -23,7 +23,8 @@ const struct fsw_param_info fsw_param_table[] = {
      "the most memory that the image may take (table, pool and reserve); N% of MemTotal", 0},
     {"codec", "CODEC", "lz4", "lz4, lz4:ACCELERATION, zstd, zstd:LEVEL (-7 to 19) or raw", 0},
     {"overflow", "URI", NULL,
-     "where the least recently used pages go: resp://HOST[:PORT], resp+unix:///PATH or file:PATH",
+     "where the least recently used pages go: resp://HOST[:PORT], resp+unix:///PATH or file:PATH; "
+     "given twice, two copies",
      0},
     {"overflow-password", "+FILE", NULL, "file whose first line is the store's password", 0},
     {"overflow-plaintext", "yes|no", "no", "do not encrypt what leaves this host", 0},
@@ -117,9 +118,17 @@ static int copy_text(char *to, size_t room, const char *key, const char *value,
     return 0;
 }
 
+/* Given twice, the two are a mirror: a space between them. */
 static int set_overflow(struct fsw_params *params, const char *value, struct fsw_error *err)
 {
-    return copy_text(params->overflow, sizeof params->overflow, "overflow", value, err);
+    char both[2 * sizeof params->overflow];
+
+    if (params->overflow[0] == '\0')
+        return copy_text(params->overflow, sizeof params->overflow, "overflow", value, err);
+    if (strchr(params->overflow, ' ') != NULL)
+        return fsw_error(err, -EINVAL, "overflow=%s: two stores are given already", value);
+    snprintf(both, sizeof both, "%s %s", params->overflow, value);
+    return copy_text(params->overflow, sizeof params->overflow, "overflow", both, err);
 }
 
 static int set_password(struct fsw_params *params, const char *value, struct fsw_error *err)

@@ -71,26 +71,51 @@ static int open_get(struct crypt_store *store, struct fsw_store_request *request
 
 /* ---- requests ---- */
 
+/* A copy that lied is not asked again; 1 if another is. */
+static int ask_another(struct crypt_store *store, struct fsw_store_request *request)
+{
+    struct fsw_store_outer *outer = &request->outer[FSW_OUTER_CRYPT];
+    uint32_t left = (uint32_t)outer->kept[0] & ~request->copies;
+
+    store->lies++;
+    outer->kept[0] = left;
+    if (left == 0)
+        return 0;
+    request->copies = left;
+    store->lower->ops->submit(store->lower, &request, 1);
+    return 1;
+}
+
 static void get_done(struct fsw_store_request *request)
 {
-    struct crypt_store *store = request->outer[FSW_OUTER_CRYPT].owner;
+    struct fsw_store_outer *outer = &request->outer[FSW_OUTER_CRYPT];
+    struct crypt_store *store = outer->owner;
 
-    request->done = request->outer[FSW_OUTER_CRYPT].done;
     if (request->result == FSW_STORE_OK && open_get(store, request) < 0) {
-        store->lies++;
+        if (ask_another(store, request))
+            return;
         request->result = FSW_STORE_CORRUPT;
     }
+    request->done = outer->done;
     request->done(request);
+}
+
+/* Stands in front of done(). */
+static void watch_get(struct crypt_store *store, struct fsw_store_request *request)
+{
+    uint32_t all = (1u << store->base.copies) - 1, asked = request->copies & all;
+
+    request->outer[FSW_OUTER_CRYPT] = (struct fsw_store_outer){
+        .done = request->done, .owner = store, .kept = {asked ? asked : all}};
+    request->done = get_done;
 }
 
 /* 1 if it may go down to the lower store; else it was answered. */
 static int prepare(struct crypt_store *store, struct fsw_store_request *request)
 {
     fsw_request_check(request);
-    if (request->verb == FSW_STORE_GET) {
-        request->outer[FSW_OUTER_CRYPT] = (struct fsw_store_outer){request->done, store};
-        request->done = get_done;
-    }
+    if (request->verb == FSW_STORE_GET)
+        watch_get(store, request);
     if (request->verb != FSW_STORE_PUT || close_put(store, request) == 0)
         return 1;
     request->result = FSW_STORE_REFUSED;
@@ -162,7 +187,8 @@ static void store_health(struct fsw_store *base, struct fsw_store_health *ret_he
 
     store->lower->ops->health(store->lower, ret_health);
     ret_health->errors += lies;
-    if (lies > 0 && ret_health->last_error[0] == '\0')
+    /* What else was said of it is small beside that, unless it is away now. */
+    if (lies > 0 && (ret_health->connected || ret_health->last_error[0] == '\0'))
         snprintf(ret_health->last_error, sizeof ret_health->last_error,
                  "%llu answers of it were not what was put there", (unsigned long long)lies);
 }
@@ -202,8 +228,8 @@ int crypt_store_new(struct fsw_store *lower, struct fsw_store **ret_store)
     if (store == NULL)
         return -ENOMEM;
     assert(lower->seal == 0);
-    store->base.ops = &crypt_ops;
-    store->base.seal = FSW_SEAL_BYTES;
+    store->base =
+        (struct fsw_store){.ops = &crypt_ops, .seal = FSW_SEAL_BYTES, .copies = lower->copies};
     store->lower = lower;
     for (unsigned i = 0; i < SEALS; i++)
         pthread_mutex_init(&store->seals[i].lock, NULL);

@@ -85,7 +85,7 @@ static void finish_all(struct file_store *store, struct fsw_requests *late)
     struct fsw_store_request *request;
 
     while ((request = fsw_requests_pop(late)) != NULL)
-        report_finish(&store->report, request, FSW_STORE_UNREACHABLE);
+        report_finish(&store->report, request, FSW_STORE_UNREACHABLE, 0);
 }
 
 static int open_slots(struct file_store *store, struct fsw_error *err)
@@ -96,7 +96,7 @@ static int open_slots(struct file_store *store, struct fsw_error *err)
     if (r < 0)
         return r;
     if (emptied)
-        report_say(&store->report, store->path, "it was emptied or replaced");
+        report_emptied(&store->report, store->path);
     report_connected(&store->report, 1);
     FSW_LOCK_SCOPE(&store->lock);
     store->open = 1;
@@ -383,7 +383,7 @@ int file_store_new(const char *path, struct fsw_store **ret_store, struct fsw_er
     store = calloc(1, sizeof *store);
     if (store == NULL)
         return fsw_error(err, -ENOMEM, "no memory for the store");
-    store->base.ops = &file_ops;
+    store->base = (struct fsw_store){.ops = &file_ops, .copies = 1};
     store->slots.fd = -1;
     store->direct = 1;
     init_locks(store);

@@ -87,7 +87,7 @@ static enum outcome get_missed(struct file_worker *worker, const struct fsw_stor
     *ret_result = FSW_STORE_GONE;
     if (slots_shows_sentinel(&store->slots, worker->buffer))
         return FINISHED;
-    report_say(&store->report, store->path, "it was emptied or replaced");
+    report_emptied(&store->report, store->path);
     return RESTS;
 }
 
@@ -222,7 +222,7 @@ void *file_worker_run(void *opaque)
             continue;
         if (task.verb == FSW_STORE_GET && result == FSW_STORE_OK)
             memcpy(request->bytes, at, request->length);
-        report_finish(&worker->store->report, request, result);
+        report_finish(&worker->store->report, request, result, 1);
     }
     return NULL;
 }

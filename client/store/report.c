@@ -37,6 +37,13 @@ void report_connected(struct report *report, int connected)
     report->since = fsw_now_ns();
 }
 
+void report_emptied(struct report *report, const char *who)
+{
+    report_say(report, who, "it was emptied or replaced");
+    FSW_LOCK_SCOPE(&report->lock);
+    report->emptied = 1;
+}
+
 void report_health(struct report *report, struct fsw_store_health *ret_health)
 {
     *ret_health = (struct fsw_store_health){
@@ -51,15 +58,17 @@ void report_health(struct report *report, struct fsw_store_health *ret_health)
     };
     FSW_LOCK_SCOPE(&report->lock);
     ret_health->connected = report->connected;
+    ret_health->up = report->connected != 0;
+    ret_health->emptied = report->emptied != 0;
     ret_health->since = report->since;
     memcpy(ret_health->last_error, report->last_error, sizeof report->last_error);
 }
 
 void report_finish(struct report *report, struct fsw_store_request *request,
-                   enum fsw_store_result result)
+                   enum fsw_store_result result, uint32_t copies)
 {
     request->result = result;
-    request->copies = result == FSW_STORE_OK;
+    request->copies = result == FSW_STORE_OK ? copies : 0;
     if (result != FSW_STORE_UNREACHABLE)
         report->answered[request->verb]++;
     if (result != FSW_STORE_OK)

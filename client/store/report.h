@@ -18,7 +18,7 @@ struct report {
     atomic_uint_fast64_t bytes_out, bytes_in;
     atomic_uint_fast64_t reconnects, retries, errors;
     pthread_mutex_t lock; /* the words below */
-    int connected;
+    int connected, emptied;
     uint64_t since;
     char last_error[sizeof((struct fsw_store_health *)0)->last_error];
 };
@@ -29,10 +29,12 @@ void report_deinit(struct report *report);
 /* One line for people; why may be NULL. */
 void report_say(struct report *report, const char *what, const char *why);
 void report_connected(struct report *report, int connected);
+/* Once for good: said, and remembered. */
+void report_emptied(struct report *report, const char *who);
 void report_health(struct report *report, struct fsw_store_health *ret_health);
 
-/* Counts the request's end and calls done(). */
+/* Counts the request's end and calls done(). copies: which have it, or answered; for FSW_STORE_OK. */
 void report_finish(struct report *report, struct fsw_store_request *request,
-                   enum fsw_store_result result);
+                   enum fsw_store_result result, uint32_t copies);
 
 #endif

@@ -43,6 +43,13 @@ void resp_store_say(struct resp_store *store, const char *what, const char *why)
              why ? why : "");
 }
 
+void resp_store_emptied(struct resp_store *store, int emptied)
+{
+    if (emptied)
+        resp_store_say(store, "the store was emptied or replaced", NULL);
+    store->emptied = (unsigned)emptied;
+}
+
 void resp_store_lane_changed(struct resp_store *store)
 {
     unsigned connected = store->gets.ready && store->puts.ready;
@@ -215,6 +222,8 @@ static void store_health(struct fsw_store *base, struct fsw_store_health *ret_he
     };
     FSW_LOCK_SCOPE(&store->said_lock);
     ret_health->connected = (int)store->connected;
+    ret_health->up = store->connected;
+    ret_health->emptied = store->emptied;
     ret_health->since = store->since;
     memcpy(ret_health->last_error, store->last_error, sizeof store->last_error);
 }
@@ -276,7 +285,7 @@ int resp_store_new(const struct fsw_address *address, const char *password,
 
     if (store == NULL)
         return -ENOMEM;
-    store->base.ops = &resp_ops;
+    store->base = (struct fsw_store){.ops = &resp_ops, .copies = 1};
     store->address = *address;
     pthread_mutex_init(&store->inbox_lock, NULL);
     pthread_mutex_init(&store->said_lock, NULL);

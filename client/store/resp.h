@@ -48,6 +48,7 @@ struct resp_store {
 
     atomic_uint_fast64_t answered[3]; /* by verb */
     atomic_uint_fast64_t reconnects, retries, errors;
+    atomic_uint emptied; /* 1: it has shown another sentinel, or none */
     pthread_mutex_t said_lock;
     unsigned connected;
     uint64_t since;
@@ -62,6 +63,7 @@ int resp_store_new(const struct fsw_address *address, const char *password,
 void resp_store_finish(struct resp_store *store, struct fsw_store_request *request,
                        enum fsw_store_result result);
 void resp_store_say(struct resp_store *store, const char *what, const char *why);
+void resp_store_emptied(struct resp_store *store, int emptied);
 void resp_store_lane_changed(struct resp_store *store);
 
 /* resp_sync.c: the ops that block. */

@@ -75,7 +75,8 @@ static void flight_push(struct resp_lane *lane, enum resp_flight_kind kind,
     assert(lane->count < lane->window);
     if (lane->count++ == 0)
         lane->quiet_since_ns = fsw_now_ns();
-    *flight = (struct resp_flight){kind, request};
+    *flight =
+        (struct resp_flight){.kind = kind, .left = lane->store->sentinel_left, .request = request};
 }
 
 static struct resp_flight flight_pop(struct resp_lane *lane)
@@ -222,42 +223,41 @@ static void refused(struct resp_lane *lane, const redisReply *reply)
     resp_conn_reset(&lane->conn, why);
 }
 
-/* Compares what the store shows with what we left there. */
-static int shows_sentinel(struct resp_lane *lane, const redisReply *reply)
+/* Compares what the store shows with what was left there before it was asked. */
+static int shows_sentinel(struct resp_lane *lane, struct resp_flight flight,
+                          const redisReply *reply)
 {
     struct resp_store *store = lane->store;
-    int same =
-        store->sentinel_left && resp_is_string(reply, store->sentinel, strlen(store->sentinel));
+    int same = flight.left && resp_is_string(reply, store->sentinel, strlen(store->sentinel));
 
-    if (store->sentinel_left && !same)
-        resp_store_say(store, "the store was emptied or replaced", NULL);
+    if (flight.left)
+        resp_store_emptied(store, !same);
     return same;
 }
 
-static void on_greeting(struct resp_lane *lane, enum resp_flight_kind kind, const redisReply *reply)
+static void on_greeting(struct resp_lane *lane, struct resp_flight flight, const redisReply *reply)
 {
     if (reply->type == REDIS_REPLY_ERROR) {
         refused(lane, reply);
         return;
     }
-    if (kind == RESP_FLIGHT_AUTH)
+    if (flight.kind == RESP_FLIGHT_AUTH)
         return;
-    if (kind == RESP_FLIGHT_LEAVE)
+    if (flight.kind == RESP_FLIGHT_LEAVE)
         lane->store->sentinel_left = 1;
-    if (kind == RESP_FLIGHT_SEEN)
-        shows_sentinel(lane, reply);
+    if (flight.kind == RESP_FLIGHT_SEEN)
+        shows_sentinel(lane, flight, reply);
     become_ready(lane);
 }
 
 /* ---- coming in ---- */
 
-static void on_check(struct resp_lane *lane, struct fsw_store_request *request,
-                     const redisReply *reply)
+static void on_check(struct resp_lane *lane, struct resp_flight flight, const redisReply *reply)
 {
-    if (reply->type != REDIS_REPLY_ERROR && shows_sentinel(lane, reply))
-        resp_store_finish(lane->store, request, FSW_STORE_GONE);
+    if (reply->type != REDIS_REPLY_ERROR && shows_sentinel(lane, flight, reply))
+        resp_store_finish(lane->store, flight.request, FSW_STORE_GONE);
     else
-        rest(lane, request);
+        rest(lane, flight.request);
 }
 
 static void on_answer(struct resp_lane *lane, struct fsw_store_request *request,
@@ -299,9 +299,9 @@ static void on_reply(struct resp_conn *conn, const redisReply *reply)
     }
     flight = flight_pop(lane);
     if (flight.kind >= RESP_FLIGHT_AUTH)
-        on_greeting(lane, flight.kind, reply);
+        on_greeting(lane, flight, reply);
     else if (flight.request != NULL && flight.kind == RESP_FLIGHT_CHECK)
-        on_check(lane, flight.request, reply);
+        on_check(lane, flight, reply);
     else if (flight.request != NULL)
         on_answer(lane, flight.request, reply);
 }

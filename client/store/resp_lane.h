@@ -31,6 +31,7 @@ enum resp_flight_kind {
  * end. */
 struct resp_flight {
     enum resp_flight_kind kind;
+    unsigned left; /* 1: the sentinel was there when this went out, so it must be seen */
     struct fsw_store_request *request;
 };
 

@@ -1,5 +1,8 @@
 /*
- * store_open.c: which store a URI names, and whether what goes there is encrypted.
+ * store_open.c: which stores a text names, and what is around them:
+ *
+ *     one     [crypt] (resp or file)
+ *     two     [crypt] mirror (resp or file, resp or file)
  */
 #include "client/store/store_open.h"
 
@@ -9,7 +12,9 @@
 #include "client/store/address.h"
 #include "client/store/crypt.h"
 #include "client/store/file.h"
+#include "client/store/mirror.h"
 #include "client/store/resp.h"
+#include "common/cleanup.h"
 
 /* Far more than any server takes; bounds what the greeting puts into a buffer. */
 #define PASSWORD_MOST 1024
@@ -59,29 +64,78 @@ static int open_plain(const char *uri, const char *password, struct fsw_store **
     return r < 0 ? r : open_resp(&address, password, ret_store, err);
 }
 
-static int encrypt(struct fsw_store **store, struct fsw_error *err)
+static void close_all(struct fsw_store *const *stores, unsigned count)
 {
-    int r = crypt_store_new(*store, store);
+    for (unsigned i = 0; i < count; i++)
+        stores[i]->ops->close(stores[i]);
+}
 
-    if (r == 0)
-        return 0;
-    (*store)->ops->close(*store);
-    return fsw_error(err, r, "no memory for encryption");
+/* One of the URIs, without its crypt+. *encrypts is set if it asks for that, or leaves the host. */
+static int open_one(const char *uri, const struct fsw_store_options *options,
+                    struct fsw_store **ret_store, int *encrypts, struct fsw_error *err)
+{
+    const char *plain = after(uri, "crypt+");
+    int local = 1, r;
+
+    if (plain != NULL && options->plaintext)
+        return fsw_error(
+            err, -EINVAL,
+            "overflow=%s says encrypted, and overflow-plaintext=yes not: leave one away", uri);
+    r = open_plain(plain != NULL ? plain : uri, options->password, ret_store, &local, err);
+    if (r == 0 && (plain != NULL || !(local || options->plaintext)))
+        *encrypts = 1;
+    return r;
+}
+
+/* All of them, in order. */
+static int open_each(char *uris, const struct fsw_store_options *options, struct fsw_store **stores,
+                     unsigned *ret_count, int *encrypts, struct fsw_error *err)
+{
+    char *at = uris, *rest;
+    int r = 0;
+
+    for (*ret_count = 0; r == 0 && at != NULL; at = rest) {
+        rest = strchr(at, ' ');
+        if (rest != NULL)
+            *rest++ = '\0';
+        if (*ret_count == MIRROR_COPIES)
+            r = fsw_error(err, -EINVAL, "overflow=: at most %u stores", MIRROR_COPIES);
+        else
+            r = open_one(at, options, &stores[*ret_count], encrypts, err);
+        *ret_count += r == 0;
+    }
+    if (r < 0)
+        close_all(stores, *ret_count);
+    return r;
+}
+
+/* What is around them. One encryption for both copies: they are the same bytes. */
+static int wrap(struct fsw_store **stores, unsigned count, int encrypts,
+                struct fsw_store **ret_store, struct fsw_error *err)
+{
+    struct fsw_store *store = stores[0];
+    int r = 0;
+
+    if (count == MIRROR_COPIES)
+        r = mirror_store_new(stores, &store);
+    if (r < 0)
+        close_all(stores, count);
+    else if (encrypts && (r = crypt_store_new(store, &store)) < 0)
+        close_all(&store, 1);
+    *ret_store = store;
+    return r == 0 ? 0 : fsw_error(err, r, "no memory for the store");
 }
 
 int fsw_store_open(const struct fsw_store_options *options, struct fsw_store **ret_store,
                    struct fsw_error *err)
 {
-    const char *plain = after(options->uri, "crypt+");
-    int local, r;
+    FSW_CLEANUP_FREE char *uris = strdup(options->uri);
+    struct fsw_store *stores[MIRROR_COPIES];
+    unsigned count;
+    int encrypts = 0, r;
 
-    if (plain != NULL && options->plaintext)
-        return fsw_error(
-            err, -EINVAL,
-            "overflow=%s says encrypted, and overflow-plaintext=yes not: leave one away",
-            options->uri);
-    r = open_plain(plain != NULL ? plain : options->uri, options->password, ret_store, &local, err);
-    if (r == 0 && (plain != NULL || !(local || options->plaintext)))
-        r = encrypt(ret_store, err);
-    return r;
+    if (uris == NULL)
+        return fsw_error(err, -ENOMEM, "no memory for the store");
+    r = open_each(uris, options, stores, &count, &encrypts, err);
+    return r < 0 ? r : wrap(stores, count, encrypts, ret_store, err);
 }

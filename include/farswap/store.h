@@ -22,7 +22,8 @@
  *   FSW_STORE_OK           done; `copies` says which copies were acknowledged (PUT), or which one
  *                          answered (GET); bit 0: the first
  *   FSW_STORE_GONE         GET only: the store answered, still shows this device's sentinel, and
- *                          does not have that segment. The page is lost to that store.
+ *                          does not have that segment. The page is lost to that store. Of several
+ *                          copies: that is so of each that was asked for.
  *   FSW_STORE_FULL         PUT only: no room now. Nothing was stored.
  *   FSW_STORE_UNREACHABLE  no answer until the deadline. A PUT may or may not have landed: its id
  *                          is burnt, drop it. A GET may be tried again.
@@ -92,6 +93,7 @@ enum fsw_outer { FSW_OUTER_CRYPT, FSW_OUTER_MIRROR, FSW_OUTER_COUNT };
 struct fsw_store_outer {
     void (*done)(struct fsw_store_request *request);
     void *owner;
+    uint64_t kept[2];
 };
 
 struct fsw_store_request {
@@ -102,7 +104,7 @@ struct fsw_store_request {
     void *bytes;       /* PUT: what to store. GET: where to. DROP: unused */
     uint32_t offset;   /* GET: first byte of the range, within the segment */
     uint32_t length;   /* PUT: 1..FSW_SEGMENT_BYTES. GET: bytes wanted, all within the segment */
-    uint32_t copies;   /* which to get from, or to put; 0: any, or all */
+    uint32_t copies;   /* which to get from, or to put; 0: all. A store of one looks at none */
     uint64_t deadline; /* CLOCK_MONOTONIC in ns; 0: wait for ever (reads of the default) */
     void (*done)(struct fsw_store_request *request);
     void *owner; /* the caller's, untouched */
@@ -116,7 +118,9 @@ struct fsw_store_request {
 
 /* What status and the counters say of a store. Written by value; all may be read at any time. */
 struct fsw_store_health {
-    int connected;                /* 1: answers now */
+    int connected;                /* 1: answers now, or one of its copies does */
+    uint32_t up;                  /* which copies answer now */
+    uint32_t emptied;             /* which were emptied, or replaced, since the device's first put */
     uint64_t since;               /* CLOCK_MONOTONIC ns of the last change of `connected` */
     uint64_t puts, gets, drops;   /* answered */
     uint64_t bytes_out, bytes_in; /* on the wire, as far as the library under it tells */
@@ -166,7 +170,8 @@ struct fsw_store_ops {
 /* Every store begins with this. */
 struct fsw_store {
     const struct fsw_store_ops *ops;
-    unsigned seal; /* bytes it wants before each object: 0 or FSW_SEAL_BYTES */
+    unsigned seal;   /* bytes it wants before each object: 0 or FSW_SEAL_BYTES */
+    unsigned copies; /* that it keeps of each segment: 1 or 2 */
 };
 
 #endif

@@ -289,7 +289,23 @@ static void an_image_keeps_to_encryption(void **state)
     teststore_free(stores[1]);
 }
 
-RIG_MAIN(cmocka_unit_test(an_image_keeps_to_encryption),
+static void overflow_twice_is_a_mirror(void **state)
+{
+    struct fsw_params params;
+    struct fsw_error err = {""};
+
+    fsw_params_init(&params);
+    assert_int_equal(fsw_params_set(&params, "overflow", "resp://a", &err), 0);
+    assert_string_equal(params.overflow, "resp://a");
+    assert_int_equal(fsw_params_set(&params, "overflow", "file:/b", &err), 0);
+    assert_string_equal(params.overflow, "resp://a file:/b");
+    assert_int_equal(fsw_params_set(&params, "overflow", "file:/c", &err), -EINVAL);
+    assert_non_null(strstr(err.text, "two stores"));
+    assert_string_equal(params.overflow, "resp://a file:/b");
+}
+
+RIG_MAIN(cmocka_unit_test(overflow_twice_is_a_mirror),
+         cmocka_unit_test(an_image_keeps_to_encryption),
          cmocka_unit_test(local_pages_do_not_wait_for_a_store_that_is_away),
          cmocka_unit_test(a_lost_segment_costs_its_pages_and_says_so),
          cmocka_unit_test(damaged_bytes_are_an_error_and_never_content),

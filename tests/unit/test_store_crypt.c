@@ -85,7 +85,7 @@ static int contains(const void *bytes, size_t length)
 static int planted_is_stored(struct fixture *f, unsigned count)
 {
     for (uint64_t id = 1; id <= count; id++)
-        if (contains(f->others, place_look(&place, &f->device, id, f->others)))
+        if (contains(f->others, place_look(&place, 0, &f->device, id, f->others)))
             return 1;
     return 0;
 }
@@ -123,7 +123,7 @@ static int dial_server(void)
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-    snprintf(address.sun_path, sizeof address.sun_path, "%s", place.server.socket);
+    snprintf(address.sun_path, sizeof address.sun_path, "%s", place.servers[0].socket);
     if (connect(fd, (struct sockaddr *)&address, sizeof address) < 0)
         abort();
     return fd;
@@ -246,18 +246,18 @@ static void test_flipped_bytes_are_noticed(void **state)
     struct fixture *f = *state;
 
     assert_int_equal(segment_put(f->store, 1, LENGTH), FSW_STORE_OK);
-    assert_int_equal(place_look(&place, &f->device, 1, f->bytes), LENGTH);
+    assert_int_equal(place_look(&place, 0, &f->device, 1, f->bytes), LENGTH);
     for (uint32_t at = 0; at < LENGTH; at += 37) {
         uint32_t object = at / PLACE_OBJECT * PLACE_OBJECT;
 
         f->bytes[at] ^= 0x80;
-        place_forge(&place, &f->device, 1, f->bytes, LENGTH);
+        place_forge(&place, 0, &f->device, 1, f->bytes, LENGTH);
         f->bytes[at] ^= 0x80;
         assert_int_equal(segment_get(f->store, 1, object, PLACE_OBJECT, 5000), FSW_STORE_CORRUPT);
         object = (object + PLACE_OBJECT) % LENGTH;
         assert_int_equal(segment_get(f->store, 1, object, PLACE_OBJECT, 5000), FSW_STORE_OK);
     }
-    place_forge(&place, &f->device, 1, f->bytes, LENGTH);
+    place_forge(&place, 0, &f->device, 1, f->bytes, LENGTH);
     assert_int_equal(segment_get(f->store, 1, 0, LENGTH, 5000), FSW_STORE_OK);
 }
 
@@ -267,10 +267,10 @@ static void test_exchanged_segments_are_noticed(void **state)
 
     assert_int_equal(segment_put(f->store, 1, LENGTH), FSW_STORE_OK);
     assert_int_equal(segment_put(f->store, 2, LENGTH), FSW_STORE_OK);
-    place_look(&place, &f->device, 1, f->bytes);
-    place_look(&place, &f->device, 2, f->others);
-    place_forge(&place, &f->device, 1, f->others, LENGTH);
-    place_forge(&place, &f->device, 2, f->bytes, LENGTH);
+    place_look(&place, 0, &f->device, 1, f->bytes);
+    place_look(&place, 0, &f->device, 2, f->others);
+    place_forge(&place, 0, &f->device, 1, f->others, LENGTH);
+    place_forge(&place, 0, &f->device, 2, f->bytes, LENGTH);
     for (uint32_t at = 0; at < LENGTH; at += PLACE_OBJECT)
         for (uint64_t id = 1; id <= 2; id++)
             assert_int_equal(segment_get(f->store, id, at, PLACE_OBJECT, 5000), FSW_STORE_CORRUPT);
@@ -282,10 +282,10 @@ static void test_a_replayed_segment_is_noticed(void **state)
     struct fixture *f = *state;
 
     assert_int_equal(segment_put(f->store, 1, LENGTH), FSW_STORE_OK);
-    place_look(&place, &f->device, 1, f->bytes);
+    place_look(&place, 0, &f->device, 1, f->bytes);
     assert_int_equal(do_drop(f->store, 1), FSW_STORE_OK);
     assert_int_equal(segment_put(f->store, 1 + 65536, LENGTH), FSW_STORE_OK);
-    place_forge(&place, &f->device, 1 + 65536, f->bytes, LENGTH);
+    place_forge(&place, 0, &f->device, 1 + 65536, f->bytes, LENGTH);
     assert_int_equal(segment_get(f->store, 1 + 65536, 0, PLACE_OBJECT, 5000), FSW_STORE_CORRUPT);
 }
 
@@ -296,8 +296,8 @@ static void test_another_devices_segment_is_noticed(void **state)
     setup((void **)&other);
     assert_int_equal(segment_put(f->store, 1, LENGTH), FSW_STORE_OK);
     assert_int_equal(segment_put(other->store, 1, LENGTH), FSW_STORE_OK);
-    place_look(&place, &f->device, 1, f->bytes);
-    place_forge(&place, &other->device, 1, f->bytes, LENGTH);
+    place_look(&place, 0, &f->device, 1, f->bytes);
+    place_forge(&place, 0, &other->device, 1, f->bytes, LENGTH);
     assert_int_equal(segment_get(other->store, 1, 0, PLACE_OBJECT, 5000), FSW_STORE_CORRUPT);
     teardown((void **)&other);
 }
@@ -307,9 +307,9 @@ static void test_moved_objects_are_noticed(void **state)
     struct fixture *f = *state;
 
     assert_int_equal(segment_put(f->store, 1, LENGTH), FSW_STORE_OK);
-    place_look(&place, &f->device, 1, f->bytes);
+    place_look(&place, 0, &f->device, 1, f->bytes);
     memmove(f->bytes, f->bytes + 5 * PLACE_OBJECT, PLACE_OBJECT);
-    place_forge(&place, &f->device, 1, f->bytes, LENGTH);
+    place_forge(&place, 0, &f->device, 1, f->bytes, LENGTH);
     assert_int_equal(segment_get(f->store, 1, 0, PLACE_OBJECT, 5000), FSW_STORE_CORRUPT);
     assert_int_equal(segment_get(f->store, 1, 5 * PLACE_OBJECT, PLACE_OBJECT, 5000), FSW_STORE_OK);
 }
@@ -322,7 +322,7 @@ static void test_lies_are_counted(void **state)
     assert_int_equal(segment_put(f->store, 1, LENGTH), FSW_STORE_OK);
     memset(f->bytes, 0, LENGTH);
     f->store->ops->health(f->store, &before);
-    place_forge(&place, &f->device, 1, f->bytes, LENGTH);
+    place_forge(&place, 0, &f->device, 1, f->bytes, LENGTH);
     for (unsigned i = 0; i < 3; i++)
         assert_int_equal(segment_get(f->store, 1, 0, PLACE_OBJECT, 5000), FSW_STORE_CORRUPT);
     f->store->ops->health(f->store, &after);

@@ -50,7 +50,7 @@ static void make_disk(void)
 {
     char text[768];
 
-    snprintf(disk, sizeof disk, "%s/disk", place.server.dir);
+    snprintf(disk, sizeof disk, "%s/disk", place.servers[0].dir);
     snprintf(path, sizeof path, "%s/overflow", disk);
     snprintf(
         text, sizeof text,
@@ -624,7 +624,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "skipped: no mount namespace: %s\n", strerror(errno));
         return SKIPPED;
     }
-    server_directory(&place.server);
+    server_directory(&place.servers[0]);
     make_disk();
     failed = cmocka_run_group_tests(tests, NULL, NULL);
     umount(disk);

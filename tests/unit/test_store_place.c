@@ -17,49 +17,72 @@
 #include "client/store/keys.h"
 #include "client/store/slots.h"
 
+/* 1 if the next argument is that word; it is taken. */
+static int take_word(int *argc, char ***argv, const char *word)
+{
+    if (*argc < 2 || strcmp((*argv)[1], word) != 0)
+        return 0;
+    --*argc;
+    ++*argv;
+    return 1;
+}
+
 void place_choose(struct place *place, int argc, char **argv)
 {
     memset(place, 0, sizeof *place);
-    place->encrypts = argc > 1 && strcmp(argv[1], "crypt") == 0;
-    argc -= place->encrypts;
-    argv += place->encrypts;
+    place->encrypts = take_word(&argc, &argv, "crypt");
+    place->copies = take_word(&argc, &argv, "mirror") ? 2 : 1;
     place->is_file = argc == 2 && strcmp(argv[1], "file") == 0;
-    if (!place->is_file)
-        server_choose(&place->server, argc, argv);
+    if (place->is_file)
+        return;
+    server_choose(&place->servers[0], argc, argv);
+    place->servers[1] = place->servers[0];
 }
 
 void place_start(struct place *place)
 {
     if (place->is_file)
-        server_directory(&place->server);
-    else
-        server_start(&place->server);
+        server_directory(&place->servers[0]);
+    for (unsigned copy = 0; !place->is_file && copy < place->copies; copy++)
+        server_start(&place->servers[copy]);
 }
 
 void place_stop(struct place *place)
 {
-    server_stop(&place->server);
+    for (unsigned copy = 2; copy-- > 0;) /* the second's janitor holds the first's pipe */
+        server_stop(&place->servers[copy]);
 }
 
-void place_path(const struct place *place, const struct fsw_device_id *device, char path[128])
+void place_path(const struct place *place, unsigned copy, const struct fsw_device_id *device,
+                char path[128])
 {
     char id[FSW_DEVICE_ID_TEXT];
 
     fsw_device_id_text(device, id);
-    snprintf(path, 128, "%s/%s", place->server.dir, id);
+    snprintf(path, 128, "%s/%s.%u", place->servers[0].dir, id, copy);
+}
+
+void place_uri(struct place *place, unsigned copy, const struct fsw_device_id *device,
+               char uri[160])
+{
+    char path[128];
+
+    place_path(place, copy, device, path);
+    if (place->is_file)
+        snprintf(uri, 160, "file:%s", path);
+    else
+        snprintf(uri, 160, "%s", server_uri(&place->servers[copy]));
 }
 
 struct fsw_store *place_open(struct place *place, const struct fsw_device_id *device)
 {
-    const char *crypt = place->encrypts ? "crypt+" : "";
-    char path[128], uri[160];
+    char uris[2][160], text[400];
 
-    place_path(place, device, path);
-    if (place->is_file)
-        snprintf(uri, sizeof uri, "%sfile:%s", crypt, path);
-    else
-        snprintf(uri, sizeof uri, "%s%s", crypt, server_uri(&place->server));
-    return store_open(uri, place->server.password);
+    for (unsigned copy = 0; copy < place->copies; copy++)
+        place_uri(place, copy, device, uris[copy]);
+    snprintf(text, sizeof text, "%s%s%s%s", place->encrypts ? "crypt+" : "", uris[0],
+             place->copies > 1 ? " " : "", place->copies > 1 ? uris[1] : "");
+    return store_open(text, place->servers[0].password);
 }
 
 struct fsw_store *place_started(struct place *place, const struct fsw_device_id *device)
@@ -71,13 +94,11 @@ struct fsw_store *place_started(struct place *place, const struct fsw_device_id 
 }
 
 /* In the header of a file of slots: magic, device id, sentinel. */
-static void spoil_file(const struct place *place, const struct fsw_device_id *device)
+static void spoil_file(const char *path)
 {
-    char path[128], sentinel[8] = "another";
-    int fd;
+    char sentinel[8] = "another";
+    int fd = open(path, O_RDWR | O_CLOEXEC);
 
-    place_path(place, device, path);
-    fd = open(path, O_RDWR | O_CLOEXEC);
     assert_true(fd >= 0);
     assert_int_equal(pwrite(fd, sentinel, sizeof sentinel, 32), sizeof sentinel);
     close(fd);
@@ -85,70 +106,72 @@ static void spoil_file(const struct place *place, const struct fsw_device_id *de
 
 void place_spoil_sentinel(struct place *place, const struct fsw_device_id *device, int other)
 {
-    char sentinel[FSW_KEY_TEXT];
+    char sentinel[FSW_KEY_TEXT], path[128];
 
     fsw_key_sentinel(sentinel, device);
-    if (place->is_file)
-        spoil_file(place, device);
-    else if (other)
-        freeReplyObject(server_command(&place->server, "SET %s other", sentinel));
-    else
-        server_ask(&place->server, "UNLINK %s", sentinel);
+    for (unsigned copy = 0; copy < place->copies; copy++) {
+        place_path(place, copy, device, path);
+        if (place->is_file)
+            spoil_file(path);
+        else if (other)
+            freeReplyObject(server_command(&place->servers[copy], "SET %s other", sentinel));
+        else
+            server_ask(&place->servers[copy], "UNLINK %s", sentinel);
+    }
 }
 
-static int open_slot(const struct place *place, const struct fsw_device_id *device, uint64_t id,
-                     off_t *ret_at)
+static int open_slot(const struct place *place, unsigned copy, const struct fsw_device_id *device,
+                     uint64_t id, off_t *ret_at)
 {
     char path[128];
     int fd;
 
-    place_path(place, device, path);
+    place_path(place, copy, device, path);
     fd = open(path, O_RDWR | O_CLOEXEC);
     assert_true(fd >= 0);
     *ret_at = (off_t)(id % 65536 + 1) * SLOTS_BYTES;
     return fd;
 }
 
-static uint32_t look_into_file(const struct place *place, const struct fsw_device_id *device,
-                               uint64_t id, void *bytes)
+static uint32_t look_into_file(const struct place *place, unsigned copy,
+                               const struct fsw_device_id *device, uint64_t id, void *bytes)
 {
     uint32_t head[4];
     off_t at;
-    int fd = open_slot(place, device, id, &at);
+    int fd = open_slot(place, copy, device, id, &at);
 
     assert_int_equal(pread(fd, head, sizeof head, at), sizeof head);
-    assert_in_range(head[2], 1, FSW_SEGMENT_BYTES);
-    assert_int_equal(pread(fd, bytes, head[2], at + SLOTS_HEAD), head[2]);
+    if (head[2] > 0)
+        assert_int_equal(pread(fd, bytes, head[2], at + SLOTS_HEAD), head[2]);
     close(fd);
     return head[2];
 }
 
-uint32_t place_look(struct place *place, const struct fsw_device_id *device, uint64_t id,
-                    void *bytes)
+uint32_t place_look(struct place *place, unsigned copy, const struct fsw_device_id *device,
+                    uint64_t id, void *bytes)
 {
     char key[FSW_KEY_TEXT];
     redisReply *reply;
     uint32_t length;
 
     if (place->is_file)
-        return look_into_file(place, device, id, bytes);
+        return look_into_file(place, copy, device, id, bytes);
     fsw_key_segment(key, device, id);
-    reply = server_command(&place->server, "GETRANGE %s 0 -1", key);
+    reply = server_command(&place->servers[copy], "GETRANGE %s 0 -1", key);
     assert_int_equal(reply->type, REDIS_REPLY_STRING);
     length = (uint32_t)reply->len;
-    assert_in_range(length, 1, FSW_SEGMENT_BYTES);
     memcpy(bytes, reply->str, length);
     freeReplyObject(reply);
     return length;
 }
 
-static void forge_at_server(struct place *place, const struct fsw_device_id *device, uint64_t id,
+static void forge_at_server(struct server *server, const struct fsw_device_id *device, uint64_t id,
                             const void *bytes, uint32_t length)
 {
     char key[FSW_KEY_TEXT];
     const char *words[3] = {"SET", key, bytes};
     size_t lengths[3] = {3, fsw_key_segment(key, device, id), length};
-    redisContext *context = server_connect(&place->server);
+    redisContext *context = server_connect(server);
     redisReply *reply = redisCommandArgv(context, 3, words, lengths);
 
     assert_non_null(reply);
@@ -157,17 +180,17 @@ static void forge_at_server(struct place *place, const struct fsw_device_id *dev
     redisFree(context);
 }
 
-void place_forge(struct place *place, const struct fsw_device_id *device, uint64_t id,
-                 const void *bytes, uint32_t length)
+void place_forge(struct place *place, unsigned copy, const struct fsw_device_id *device,
+                 uint64_t id, const void *bytes, uint32_t length)
 {
     off_t at;
     int fd;
 
     if (!place->is_file) {
-        forge_at_server(place, device, id, bytes, length);
+        forge_at_server(&place->servers[copy], device, id, bytes, length);
         return;
     }
-    fd = open_slot(place, device, id, &at);
+    fd = open_slot(place, copy, device, id, &at);
     assert_int_equal(pwrite(fd, bytes, length, at + SLOTS_HEAD), length);
     close(fd);
 }

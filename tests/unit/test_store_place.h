@@ -1,7 +1,9 @@
 /*
  * test_store_place.h: where a store's segments go in a test: any of the real ones, by words.
  *
- *     [crypt] redis BINARY [unix] | [crypt] farswapd BINARY [unix] | [crypt] file
+ *     [crypt] [mirror] redis BINARY [unix] | farswapd BINARY [unix] | file
+ *
+ * A mirror is of two that are alike: two servers, two files.
  *
  * And segments as the engine packs them, which every store takes: objects of PLACE_OBJECT bytes with
  * their seal, where the store wants one; the last one is shorter, or a little longer.
@@ -15,7 +17,8 @@
 
 struct place {
     int encrypts, is_file;
-    struct server server; /* of a file: only its directory */
+    unsigned copies;          /* 2: a mirror */
+    struct server servers[2]; /* of a file: only the first one's directory */
 };
 
 /* From main's arguments. Exits with usage. */
@@ -27,18 +30,22 @@ void place_stop(struct place *place);
 struct fsw_store *place_open(struct place *place, const struct fsw_device_id *device);
 struct fsw_store *place_started(struct place *place, const struct fsw_device_id *device);
 
-/* The device's file. */
-void place_path(const struct place *place, const struct fsw_device_id *device, char path[128]);
+/* Of one store. */
+void place_uri(struct place *place, unsigned copy, const struct fsw_device_id *device,
+               char uri[160]);
+/* The device's file there. */
+void place_path(const struct place *place, unsigned copy, const struct fsw_device_id *device,
+                char path[128]);
 
 /* The device's sentinel is not there any more, or (other) is another's; segments stay. */
 void place_spoil_sentinel(struct place *place, const struct fsw_device_id *device, int other);
 
 /* The bytes of a stored segment, as somebody finds them there who has no key: how many. And puts
  * others in their place. bytes: FSW_SEGMENT_BYTES. */
-uint32_t place_look(struct place *place, const struct fsw_device_id *device, uint64_t id,
-                    void *bytes);
-void place_forge(struct place *place, const struct fsw_device_id *device, uint64_t id,
-                 const void *bytes, uint32_t length);
+uint32_t place_look(struct place *place, unsigned copy, const struct fsw_device_id *device,
+                    uint64_t id, void *bytes);
+void place_forge(struct place *place, unsigned copy, const struct fsw_device_id *device,
+                 uint64_t id, const void *bytes, uint32_t length);
 
 /* A segment that only this id has. */
 void segment_fill(const struct fsw_store *store, void *bytes, uint32_t length, uint64_t id);

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/wait.h>
@@ -176,12 +177,14 @@ static int remove_one(const char *path, const struct stat *stat, int type, struc
 /* Also when the test crashes. The server dies with it too, but may write until it does. */
 static void run_janitor(const char *dir, int alive)
 {
-    char byte;
+    char byte, disk[96];
 
     signal(SIGINT, SIG_IGN);
     signal(SIGTERM, SIG_IGN);
     while (read(alive, &byte, 1) < 0)
         ;
+    snprintf(disk, sizeof disk, "%s/disk", dir); /* where a test may have mounted one */
+    umount2(disk, MNT_DETACH);
     for (unsigned i = 0; i < 100 && nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS) != 0; i++)
         usleep(20000);
     _exit(0);

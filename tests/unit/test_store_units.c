@@ -40,6 +40,11 @@ static const struct {
     {"crypt+", 0, -EINVAL, "allowed are"},
     {"crypt+crypt+resp://127.0.0.1", 0, -EINVAL, "allowed are"},
     {"crypt+file:x", 0, -EINVAL, "absolute path"},
+    {"resp://127.0.0.1 resp://127.0.0.1:1", 0, 0, ""},
+    {"resp://127.0.0.1 file:/var/tmp/overflow", 0, 0, ""},
+    {"file:/var/tmp/a file:/var/tmp/b file:/var/tmp/c", 0, -EINVAL, "at most 2"},
+    {"file:/var/tmp/a redis://x", 0, -EINVAL, "redis://x is no store"},
+    {"file:/var/tmp/a  file:/var/tmp/b", 0, -EINVAL, "overflow= is no store"},
     {"127.0.0.1:6390", 0, -EINVAL, "allowed are"},
     {"", 0, -EINVAL, "allowed are"},
     {"resp://", 0, -EINVAL, "HOST[:PORT]"},
@@ -95,6 +100,10 @@ static const struct {
     {"crypt+resp://127.0.0.1", 0, 1},
     {"crypt+resp+unix:///run/farswapd.sock", 0, 1},
     {"crypt+file:/var/tmp/overflow", 0, 1},
+    {"resp://127.0.0.1 resp://127.0.0.1:1", 0, 0},
+    {"resp://127.0.0.1 resp://10.0.0.2", 0, 1}, /* both copies are the same bytes */
+    {"resp://10.0.0.2 file:/var/tmp/a", 1, 0},
+    {"file:/var/tmp/a crypt+file:/var/tmp/b", 0, 1},
 };
 
 static void test_what_leaves_is_encrypted(void **state)
@@ -109,6 +118,7 @@ static void test_what_leaves_is_encrypted(void **state)
         if (store->seal != (leaving[i].encrypted ? FSW_SEAL_BYTES : 0) ||
             (strcmp(store->ops->scheme, "crypt") == 0) != leaving[i].encrypted)
             fail_msg("%s is %sencrypted", leaving[i].uri, store->seal ? "" : "not ");
+        assert_int_equal(store->copies, strchr(leaving[i].uri, ' ') ? 2 : 1);
         store->ops->close(store);
     }
 }

@@ -405,7 +405,7 @@ static int store_forget(struct fsw_store *base, const struct fsw_device_id *devi
 
 static void store_health(struct fsw_store *base, struct fsw_store_health *ret_health)
 {
-    *ret_health = (struct fsw_store_health){.connected = 1};
+    *ret_health = (struct fsw_store_health){.connected = 1, .up = 1};
 }
 
 static void store_close(struct fsw_store *base)
@@ -438,7 +438,7 @@ struct teststore *teststore_new(uint64_t seed)
     struct teststore *store = calloc(1, sizeof *store);
     pthread_condattr_t monotonic;
 
-    store->base.ops = &ops;
+    store->base = (struct fsw_store){.ops = &ops, .copies = 1};
     store->random = seed | 1;
     store->room = UINT32_MAX;
     pthread_mutex_init(&store->lock, NULL);

@@ -1,0 +1,125 @@
+/*
+ * mirror_get.c: a GET asks one copy after the other, until one has it or all say that they have not.
+ *
+ * The caller's request itself goes to the stores; where it is in its search lies in `outer`.
+ */
+#include <assert.h>
+#include <string.h>
+
+#include "client/store/mirror.h"
+#include "common/clock.h"
+
+/* For an answer, before the other copy is asked for it; doubled each time both were slow. */
+#define TRY_NS (300 * FSW_NS_PER_MS)
+
+/* kept[0]: the request's own deadline. kept[1], from the lowest byte: copies that may be asked, those
+ * that said no, the one that is being asked, the worst that was said, how often one was slow. */
+struct search {
+    uint8_t asked, refused, copy, worst, tries;
+};
+
+static struct search search_of(const struct fsw_store_request *request)
+{
+    struct search search;
+
+    memcpy(&search, &request->outer[FSW_OUTER_MIRROR].kept[1], sizeof search);
+    return search;
+}
+
+static void search_keep(struct fsw_store_request *request, struct search search)
+{
+    memcpy(&request->outer[FSW_OUTER_MIRROR].kept[1], &search, sizeof search);
+}
+
+/* The best of those that are left, which is not the one that was just tried if there is a choice. */
+static unsigned choose(struct mirror_store *store, struct search search, uint64_t id, int again)
+{
+    unsigned left = search.asked & ~search.refused, first = (unsigned)(id % MIRROR_COPIES);
+    int best[MIRROR_COPIES];
+
+    assert(left != 0);
+    for (unsigned copy = 0; copy < MIRROR_COPIES; copy++)
+        best[copy] = left >> copy & 1 ? mirror_worth(&store->copies[copy]) : -1;
+    if (again && best[search.copy ^ 1] >= 0)
+        return search.copy ^ 1;
+    return best[first] >= best[first ^ 1] ? first : first ^ 1;
+}
+
+static void get_finish(struct mirror_store *store, struct fsw_store_request *request,
+                       enum fsw_store_result result)
+{
+    struct fsw_store_outer *outer = &request->outer[FSW_OUTER_MIRROR];
+
+    request->done = outer->done;
+    request->deadline = outer->kept[0];
+    report_finish(&store->report, request, result, 1u << search_of(request).copy);
+}
+
+static void get_done(struct fsw_store_request *request);
+
+static void get_ask(struct mirror_store *store, struct fsw_store_request *request, int again)
+{
+    struct search search = search_of(request);
+    struct fsw_store *to;
+    uint32_t left = search.asked & ~(uint32_t)search.refused;
+    uint64_t deadline = request->outer[FSW_OUTER_MIRROR].kept[0];
+    uint64_t until = fsw_now_ns() + (TRY_NS << (search.tries < 10 ? search.tries / 2 : 5));
+
+    if (!mirror_enter(store)) {
+        get_finish(store, request, FSW_STORE_UNREACHABLE);
+        return;
+    }
+    search.copy = (uint8_t)choose(store, search, request->id, again);
+    search_keep(request, search);
+    request->deadline = deadline;
+    if ((left & (left - 1)) != 0 && (deadline == 0 || deadline > until))
+        request->deadline = until; /* there is another to turn to */
+    to = store->copies[search.copy].store;
+    to->ops->submit(to, &request, 1);
+    mirror_leave(store);
+}
+
+static void get_done(struct fsw_store_request *request)
+{
+    struct mirror_store *store = request->outer[FSW_OUTER_MIRROR].owner;
+    struct search search = search_of(request);
+    struct mirror_copy *copy = &store->copies[search.copy];
+    uint64_t deadline = request->outer[FSW_OUTER_MIRROR].kept[0];
+
+    if (request->result == FSW_STORE_OK) {
+        mirror_answered(copy);
+        get_finish(store, request, FSW_STORE_OK);
+        return;
+    }
+    if (request->result == FSW_STORE_UNREACHABLE) {
+        if (mirror_worth(copy) != 1) /* an emptied one can't say of what it lacks that it is gone */
+            mirror_was_slow(copy);
+        search.tries += search.tries < UINT8_MAX;
+        search_keep(request, search);
+        if (deadline != 0 && deadline <= fsw_now_ns())
+            get_finish(store, request, FSW_STORE_UNREACHABLE);
+        else
+            get_ask(store, request, 1);
+        return;
+    }
+    mirror_answered(copy);
+    search.refused |= (uint8_t)(1u << search.copy);
+    search.worst = (uint8_t)mirror_worse((enum fsw_store_result)search.worst, request->result);
+    search_keep(request, search);
+    if ((search.asked & ~search.refused) == 0)
+        get_finish(store, request, (enum fsw_store_result)search.worst);
+    else
+        get_ask(store, request, 0);
+}
+
+void mirror_get(struct mirror_store *store, struct fsw_store_request *request)
+{
+    uint8_t asked = (uint8_t)request->copies & MIRROR_ALL;
+    struct search search = {.asked = asked ? asked : MIRROR_ALL};
+
+    request->outer[FSW_OUTER_MIRROR] = (struct fsw_store_outer){
+        .done = request->done, .owner = store, .kept = {request->deadline}};
+    request->done = get_done;
+    search_keep(request, search);
+    get_ask(store, request, 0);
+}

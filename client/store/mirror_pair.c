@@ -1,0 +1,314 @@
+/*
+ * mirror_pair.c: a PUT or DROP goes to both copies at once.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/store/mirror.h"
+#include "common/cleanup.h"
+#include "common/clock.h"
+#include "common/touch.h"
+
+#define LOOK_NS (50 * FSW_NS_PER_MS)
+/* After one copy was acknowledged, for the other. Writers wait a second for room. */
+#define PATIENCE_NS (500 * FSW_NS_PER_MS)
+
+/* The request's end, if it has not ended yet: taken out, for the caller to finish. The lock is held. */
+static struct fsw_store_request *pair_answer(struct mirror_pair *pair,
+                                             enum fsw_store_result *ret_result)
+{
+    struct fsw_store_request *request = pair->request;
+
+    pair->request = NULL;
+    *ret_result = pair->acknowledged != 0 ? FSW_STORE_OK : pair->worst;
+    return request;
+}
+
+/* The lock is held. */
+static void pair_idle(struct mirror_pair *pair)
+{
+    struct mirror_store *store = pair->store;
+    unsigned list = pair->bytes == NULL;
+
+    pair->next = store->idle[list];
+    store->idle[list] = pair;
+    store->busy--;
+}
+
+/* A leg has ended. With the last one, so has the pair. */
+static void leg_end(struct mirror_leg *leg, enum fsw_store_result result)
+{
+    struct mirror_pair *pair = leg->pair;
+    struct mirror_store *store = pair->store;
+    struct fsw_store_request *request = NULL;
+    enum fsw_store_result all = FSW_STORE_UNREACHABLE;
+    uint32_t acknowledged;
+
+    pthread_mutex_lock(&store->lock);
+    pair->pending &= ~(1u << leg->copy);
+    pair->worst = mirror_worse(pair->worst, result);
+    if (result == FSW_STORE_OK) {
+        pair->acknowledged |= 1u << leg->copy;
+        pair->patience_ends = fsw_now_ns() + PATIENCE_NS;
+    }
+    acknowledged = pair->acknowledged;
+    if (pair->pending == 0) {
+        request = pair_answer(pair, &all);
+        pair_idle(pair);
+    }
+    pthread_mutex_unlock(&store->lock);
+    if (request != NULL)
+        report_finish(&store->report, request, all, acknowledged);
+}
+
+static void leg_done(struct fsw_store_request *request)
+{
+    struct mirror_leg *leg = request->owner;
+    struct mirror_store *store = leg->pair->store;
+
+    if (request->result == FSW_STORE_UNREACHABLE)
+        mirror_was_slow(&store->copies[leg->copy]);
+    else
+        mirror_answered(&store->copies[leg->copy]);
+    leg_end(leg, request->result);
+    mirror_serve_waiting(store);
+}
+
+/* Those that answer, and one that does not if it is time to try; if none does, all. */
+static uint32_t choose_both(struct mirror_store *store, uint32_t asked)
+{
+    uint32_t chosen, good = 0;
+
+    asked = asked & MIRROR_ALL ? asked & MIRROR_ALL : MIRROR_ALL;
+    for (unsigned copy = 0; copy < MIRROR_COPIES; copy++)
+        if (asked >> copy & 1 && mirror_worth(&store->copies[copy]) > 0)
+            good |= 1u << copy;
+    chosen = good;
+    for (unsigned copy = 0; copy < MIRROR_COPIES; copy++)
+        if (asked & ~good & 1u << copy && mirror_canary_is_due(&store->copies[copy]))
+            chosen |= 1u << copy;
+    return good != 0 ? chosen : asked;
+}
+
+static void fill_leg(struct mirror_leg *leg, const struct fsw_store_request *request)
+{
+    leg->request = (struct fsw_store_request){
+        .verb = request->verb,
+        .row = request->row,
+        .id = request->id,
+        .bytes = leg->pair->bytes,
+        .length = request->length,
+        .deadline = request->deadline,
+        .done = leg_done,
+        .owner = leg,
+    };
+}
+
+/* The pair is ours alone until its first leg is under way; then, pending tells. */
+static void pair_begin(struct mirror_store *store, struct mirror_pair *pair,
+                       struct fsw_store_request *request)
+{
+    uint32_t chosen = choose_both(store, request->copies);
+
+    if (request->verb == FSW_STORE_PUT)
+        memcpy(pair->bytes, request->bytes, request->length);
+    pair->acknowledged = 0;
+    pair->patience_ends = 0;
+    pair->worst = FSW_STORE_OK;
+    for (unsigned copy = 0; copy < MIRROR_COPIES; copy++)
+        fill_leg(&pair->legs[copy], request);
+    pthread_mutex_lock(&store->lock);
+    pair->pending = chosen;
+    pair->request = request;
+    pthread_mutex_unlock(&store->lock);
+    for (unsigned copy = 0; copy < MIRROR_COPIES; copy++) {
+        struct fsw_store_request *leg = &pair->legs[copy].request;
+        struct fsw_store *to = store->copies[copy].store;
+        if (chosen >> copy & 1)
+            to->ops->submit(to, &leg, 1);
+    }
+}
+
+/* Closing has begun. */
+static void pair_refuse(struct mirror_store *store, struct mirror_pair *pair,
+                        struct fsw_store_request *request)
+{
+    pthread_mutex_lock(&store->lock);
+    pair_idle(pair);
+    pthread_mutex_unlock(&store->lock);
+    report_finish(&store->report, request, FSW_STORE_UNREACHABLE, 0);
+}
+
+/* A request that waits, and a pair for it; 0: there are not both. */
+static int take_waiting(struct mirror_store *store, struct mirror_pair **ret_pair,
+                        struct fsw_store_request **ret_request)
+{
+    FSW_LOCK_SCOPE(&store->lock);
+
+    FSW_FOR_EACH_REQUEST(request, &store->waiting)
+    {
+        struct mirror_pair **idle = &store->idle[request->verb != FSW_STORE_PUT];
+        if (*idle == NULL)
+            continue;
+        *ret_pair = *idle;
+        *idle = (*idle)->next;
+        fsw_requests_remove(request);
+        *ret_request = request;
+        if (store->busy++ == 0)
+            pthread_cond_signal(&store->wake);
+        return 1;
+    }
+    return 0;
+}
+
+void mirror_serve_waiting(struct mirror_store *store)
+{
+    struct fsw_store_request *request;
+    struct mirror_pair *pair;
+
+    while (take_waiting(store, &pair, &request)) {
+        if (mirror_enter(store)) {
+            pair_begin(store, pair, request);
+            mirror_leave(store);
+        } else {
+            pair_refuse(store, pair, request);
+        }
+    }
+}
+
+void mirror_both(struct mirror_store *store, struct fsw_store_request *request)
+{
+    pthread_mutex_lock(&store->lock);
+    fsw_requests_push_back(&store->waiting, request);
+    pthread_mutex_unlock(&store->lock);
+    mirror_serve_waiting(store);
+}
+
+/* ---- the minder ---- */
+
+/* One pair whose request has waited long enough for the other copy; NULL: none. The lock is held. */
+static struct mirror_pair *find_patient(struct mirror_store *store, uint64_t now)
+{
+    for (unsigned i = 0; i < MIRROR_PAIRS; i++) {
+        struct mirror_pair *pair = &store->pairs[i];
+        if (pair->request != NULL && pair->patience_ends != 0 && pair->patience_ends <= now)
+            return pair;
+    }
+    return NULL;
+}
+
+/* The lock is held, and let go while the request is finished. */
+static void end_patience(struct mirror_store *store, struct mirror_pair *pair)
+{
+    enum fsw_store_result result;
+    struct fsw_store_request *request = pair_answer(pair, &result);
+    uint32_t acknowledged = pair->acknowledged, pending = pair->pending;
+
+    pthread_mutex_unlock(&store->lock);
+    for (unsigned copy = 0; copy < MIRROR_COPIES; copy++)
+        if (pending >> copy & 1)
+            mirror_was_slow(&store->copies[copy]);
+    report_finish(&store->report, request, result, acknowledged);
+    pthread_mutex_lock(&store->lock);
+}
+
+/* Of those that wait for a pair. The lock is held, and let go while one is finished. */
+static void give_up_waiting(struct mirror_store *store, uint64_t now)
+{
+    struct fsw_requests late;
+    struct fsw_store_request *request;
+
+    fsw_requests_init(&late);
+    FSW_FOR_EACH_REQUEST(at, &store->waiting)
+    {
+        if (at->deadline == 0 || at->deadline > now)
+            continue;
+        fsw_requests_remove(at);
+        fsw_requests_push_back(&late, at);
+    }
+    while ((request = fsw_requests_pop(&late)) != NULL) {
+        pthread_mutex_unlock(&store->lock);
+        report_finish(&store->report, request, FSW_STORE_UNREACHABLE, 0);
+        pthread_mutex_lock(&store->lock);
+    }
+}
+
+static void *mind(void *opaque)
+{
+    struct mirror_store *store = opaque;
+    struct mirror_pair *pair;
+    FSW_LOCK_SCOPE(&store->lock);
+
+    pthread_setname_np(pthread_self(), "farswap-mirror");
+    fsw_touch_stack();
+    while (!store->stopping) {
+        uint64_t now = fsw_now_ns();
+        struct timespec until = fsw_timespec(now + LOOK_NS);
+
+        while ((pair = find_patient(store, now)) != NULL)
+            end_patience(store, pair);
+        give_up_waiting(store, now);
+        if (store->stopping)
+            break;
+        if (store->busy > 0)
+            pthread_cond_timedwait(&store->wake, &store->lock, &until);
+        else
+            pthread_cond_wait(&store->wake, &store->lock);
+    }
+    return NULL;
+}
+
+int mirror_minder_start(struct mirror_store *store)
+{
+    sigset_t all, before;
+    int r;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    r = -pthread_create(&store->minder, NULL, mind, store);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    store->started = r == 0;
+    return r;
+}
+
+void mirror_minder_stop(struct mirror_store *store)
+{
+    pthread_mutex_lock(&store->lock);
+    store->stopping = 1;
+    pthread_cond_signal(&store->wake);
+    pthread_mutex_unlock(&store->lock);
+    if (store->started)
+        pthread_join(store->minder, NULL);
+}
+
+/* ---- birth and death ---- */
+
+int mirror_pairs_init(struct mirror_store *store)
+{
+    store->pairs = calloc(MIRROR_PAIRS, sizeof store->pairs[0]);
+    if (store->pairs == NULL)
+        return -ENOMEM;
+    for (unsigned i = 0; i < MIRROR_PAIRS; i++) {
+        struct mirror_pair *pair = &store->pairs[i];
+
+        pair->store = store;
+        for (unsigned copy = 0; copy < MIRROR_COPIES; copy++)
+            pair->legs[copy] = (struct mirror_leg){.pair = pair, .copy = copy};
+        if (i < MIRROR_PUTS && (pair->bytes = malloc(FSW_SEGMENT_BYTES)) == NULL)
+            return -ENOMEM;
+        if (i < MIRROR_PUTS)
+            memset(pair->bytes, 0, FSW_SEGMENT_BYTES);
+        store->busy++;
+        pair_idle(pair);
+    }
+    return 0;
+}
+
+void mirror_pairs_deinit(struct mirror_store *store)
+{
+    for (unsigned i = 0; store->pairs != NULL && i < MIRROR_PUTS; i++)
+        free(store->pairs[i].bytes);
+    free(store->pairs);
+}
