@@ -13,6 +13,9 @@ FARSWAPD = os.environ["FARSWAPD"]
 DEADLINE = float(os.environ.get("FSW_TEST_DEADLINE", "60"))
 
 
+with open(FARSWAPD, "rb") as program_file:
+    SANITIZED = b"__asan_init" in program_file.read()
+
 PR_SET_PDEATHSIG = 1
 libc = ctypes.CDLL(None)
 # meson ends a test that hangs with SIGTERM: clean up then, too.
