@@ -42,7 +42,7 @@ learn() {
         "$FARSWAP" "$command" --help | head -n 1 | grep -o -e '--[a-z]*'
     done <"$WORK/commands" >"$WORK/command-options"
     sed -n 's/^  --\([a-z-]*\) .*/\1/p' "$WORK/farswapd.help" >"$WORK/farswapd-options"
-    sed -n 's/^    {"\([a-z]*\)", -\{0,1\}[0-9]*, .*run_.*/\U\1/p' "$ROOT/server/command.c" >"$WORK/resp"
+    sed -n 's/^    {"\([a-z.]*\)", -\{0,1\}[0-9]*, .*run_.*/\U\1/p' "$ROOT/server/command.c" >"$WORK/resp"
 }
 
 facts() { sed -n "s/^$1 //p" "$WORK/facts"; }
