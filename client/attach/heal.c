@@ -233,6 +233,8 @@ static void forget_the_gone(struct fsw_supervisor *supervisor)
 
 void fsw_heal_step(struct fsw_supervisor *supervisor)
 {
+    if (supervisor->options->connect != NULL)
+        return; /* its server is another host's */
     listen_to_all(supervisor);
     if (supervisor->active != NULL && fsw_server_is(supervisor->active, FSW_SERVER_GONE))
         active_is_gone(supervisor);

@@ -171,8 +171,6 @@ static int set_up(struct fsw_supervisor *supervisor, struct fsw_error *err)
         r = find_device(supervisor, err);
     if (r == 0)
         r = make_arguments(supervisor);
-    if (r == 0 && options->connect != NULL)
-        r = fsw_dial_init(&supervisor->dial, options, err);
     if (r < 0)
         return r;
     supervisor->signals = take_signals();
@@ -180,6 +178,10 @@ static int set_up(struct fsw_supervisor *supervisor, struct fsw_error *err)
         return -errno;
     fcntl(supervisor->output[0], F_SETFL, O_NONBLOCK);
     fsw_harden(options->connect == NULL);
+    /* Large libraries come after that: of them only what is used is locked. */
+    r = options->connect != NULL ? fsw_dial_init(&supervisor->dial, options, err) : 0;
+    if (r < 0)
+        return r;
     r = fsw_worker_init(&supervisor->spawner);
     if (r == 0)
         r = fsw_worker_init(&supervisor->prober);

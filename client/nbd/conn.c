@@ -125,7 +125,11 @@ static int shake_hands(struct fsw_conn *conn)
 {
     struct fsw_nbd *nbd = conn->nbd;
     struct fsw_shake shake = {
-        .name = nbd->name, .size = nbd->size, .multi_conn = conn->kind == FSW_CONN_UNIX};
+        .name = nbd->name,
+        .size = nbd->size,
+        .multi_conn = conn->kind == FSW_CONN_UNIX,
+        .description = conn->nbd->description,
+    };
     uint64_t deadline = fsw_now_ns() + FSW_CONN_SHAKE_NS;
     char out[FSW_SHAKE_OUT];
     size_t used, length;

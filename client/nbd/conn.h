@@ -116,7 +116,7 @@ struct fsw_conn {
 /* What all connections of a server share. */
 struct fsw_nbd {
     struct fsw_device *device;
-    const char *name;
+    const char *name, *description;
     uint64_t size;
     uint64_t timeout;  /* ns; T of the kernel at the other end of a handed socket */
     int timeout_given; /* 1: it holds for connections with a handshake as well */

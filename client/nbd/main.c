@@ -23,6 +23,7 @@
 #include "client/nbd/conn.h"
 #include "client/nbd/control.h"
 #include "client/nbd/listen.h"
+#include "client/nbd/shake.h"
 #include "client/nbd/options.h"
 #include "common/rights.h"
 
@@ -36,7 +37,7 @@ struct program {
     struct fsw_listener listeners[1 + FSW_NBD_LISTEN_MAX];
     unsigned listening;
     int signals;
-    char name[FSW_NAME_MAX + 1];
+    char name[FSW_NAME_MAX + 1], description[FSW_SHAKE_DESCRIPTION + 1];
 };
 
 static void complain(const char *line)
@@ -127,6 +128,17 @@ static int open_device(struct program *program, struct fsw_error *err)
     return r;
 }
 
+/* The device's id: another image under the same name is another device. */
+static void describe(struct program *program)
+{
+    const struct fsw_device_id *id = fsw_device_id(program->door.device);
+    int n = snprintf(program->description, sizeof program->description, "farswap-");
+
+    for (unsigned i = 0; i < sizeof id->bytes; i++)
+        n += snprintf(program->description + n, sizeof program->description - (size_t)n, "%02x",
+                      id->bytes[i]);
+}
+
 static int start_threads(struct program *program, struct fsw_error *err)
 {
     struct fsw_nbd *nbd = &program->nbd;
@@ -136,6 +148,8 @@ static int start_threads(struct program *program, struct fsw_error *err)
         return r;
     nbd->device = program->door.device;
     nbd->name = program->name;
+    describe(program);
+    nbd->description = program->description;
     nbd->size = fsw_device_size(nbd->device);
     nbd->timeout = program->options.timeout;
     nbd->timeout_given = program->options.timeout_given;

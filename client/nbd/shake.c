@@ -41,7 +41,7 @@ enum reply {
     REP_ERR_TOO_BIG = 0x80000009u,
 };
 
-enum { INFO_EXPORT = 0, INFO_BLOCK_SIZE = 3 };
+enum { INFO_EXPORT = 0, INFO_DESCRIPTION = 2, INFO_BLOCK_SIZE = 3 };
 
 struct answer {
     char *out;
@@ -114,7 +114,17 @@ static int list(const struct fsw_shake *shake, size_t length, struct answer *ans
     return FSW_SHAKE_NEXT;
 }
 
-/* INFO and GO: name length:4, name, count:2, wanted infos:2 each. We send both that we have. */
+static void describe(const struct fsw_shake *shake, struct answer *answer)
+{
+    char text[2 + FSW_SHAKE_DESCRIPTION];
+    size_t length = strnlen(shake->description, FSW_SHAKE_DESCRIPTION);
+
+    fsw_put16(text, INFO_DESCRIPTION);
+    memcpy(text + 2, shake->description, length);
+    put_reply(answer, REP_INFO, text, 2 + length);
+}
+
+/* INFO and GO: name length:4, name, count:2, wanted infos:2 each. We send all that we have. */
 static int info(const struct fsw_shake *shake, const char *data, size_t length,
                 struct answer *answer)
 {
@@ -135,6 +145,8 @@ static int info(const struct fsw_shake *shake, const char *data, size_t length,
     fsw_put32(sizes + 6, FSW_PAGE_SIZE);
     fsw_put32(sizes + 10, FSW_WIRE_PAYLOAD_MAX);
     put_reply(answer, REP_INFO, sizes, sizeof sizes);
+    if (shake->description != NULL)
+        describe(shake, answer);
     put_reply(answer, REP_ACK, "", 0);
     return answer->option == OPT_GO ? FSW_SHAKE_GO : FSW_SHAKE_NEXT;
 }

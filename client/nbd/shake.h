@@ -30,11 +30,16 @@ enum fsw_shake_flag {
     FSW_SHAKE_SEND_FAST_ZERO = 2048,
 };
 
-/* Begins as {.name, .size, .multi_conn}. */
+#define FSW_SHAKE_DESCRIPTION 63
+
+/* Begins as {.name, .size, .multi_conn, .description}. */
 struct fsw_shake {
     const char *name;
     uint64_t size;
     int multi_conn; /* 1: a client may use several connections as one */
+    /* Says which device it is, so that a client that comes back can tell; or NULL. At most
+     * FSW_SHAKE_DESCRIPTION bytes. */
+    const char *description;
 
     int greeted, no_zeroes;
     unsigned options;

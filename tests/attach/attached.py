@@ -81,11 +81,15 @@ def standin():
     return built("tests/attach/standin")
 
 
-def run(script, memory="256M", programs=(), modules=("nbd",), seconds=120, **more):
-    """Boots a guest with farswap-attach and the servers, and runs PRELUDE and the script."""
+def run(script, memory="256M", programs=(), modules=("nbd",), libraries=(), seconds=120, **more):
+    """Boots a guest with farswap-attach and the servers, and runs PRELUDE and the script. libraries:
+    what is loaded at run time, so that nobody can tell from the programs."""
     programs = [built("client/attach/farswap-attach"), built("client/cli/farswap"), server(),
                 standin()] + list(programs)
     guest = uml.Guest(memory=memory, modules=list(modules), programs=programs, **more)
+    for path in libraries:
+        guest.add_file(path, path)
+        guest.add_libraries(path)
     result = guest.run(PRELUDE + script, seconds=seconds)
     print(result.output)
     return result
