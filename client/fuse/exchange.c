@@ -38,7 +38,7 @@ void fsw_exchange_deinit(struct fsw_exchange *exchange)
 /* Errors of read() that concern the request that was about to be read, not the mount. */
 static int is_passing(int error)
 {
-    return error == EINTR || error == ENOENT || error == EAGAIN || error == EIO;
+    return error == EINTR || error == ENOENT || error == EAGAIN;
 }
 
 int fsw_exchange_read(struct fsw_exchange *exchange)
@@ -57,7 +57,7 @@ int fsw_exchange_read(struct fsw_exchange *exchange)
             exchange->argument_bytes = (size_t)n - sizeof exchange->in;
             return 0;
         }
-        if (n < 0 && !is_passing(errno))
+        if (n == 0 || (n < 0 && !is_passing(errno)))
             return -ENODEV;
     }
 }

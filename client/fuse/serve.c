@@ -8,13 +8,14 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "client/fuse/disk.h"
 #include "client/fuse/knobs.h"
 #include "client/fuse/tree.h"
 #include "common/touch.h"
 
-#define STACK_BYTES (2 * FSW_TOUCH_STACK)
+#define STACK_BYTES (8 * FSW_TOUCH_STACK) /* what is not touched costs nothing */
 
 static void read_file(struct fsw_exchange *exchange)
 {
@@ -88,9 +89,20 @@ static void answer(struct fsw_exchange *exchange)
         fsw_answer(exchange, -ENOSYS);
 }
 
+/* A process that faults waits for three threads in turn: the kernel's for the loop device, one of
+ * ours, and itself. On a host whose CPUs are wanted each may stand in line; ours goes first (swap
+ * of a program that faults all the time, ten others busy: 1.3 times zram's time instead of 1.6).
+ * Without CAP_SYS_NICE it stands in line. */
+static void go_first(void)
+{
+    setpriority(PRIO_PROCESS, 0, -20); /* this thread only */
+}
+
 static void *serve(void *opaque)
 {
     struct fsw_exchange *exchange = opaque;
+
+    go_first();
 
     fsw_touch_stack();
     while (fsw_exchange_read(exchange) == 0)

@@ -112,7 +112,7 @@ def test():
     for name in ("corrupt_pages", "store_lost_pages", "failed_reads", "failed_writes"):
         expect(counters[name] == 0, f"{name} is {counters[name]}")
     expect(counters["overflow_pages"] > 1000, "nothing overflowed")
-    expect(door.log().count("has taken over") >= KILLS, door.log())
+    wait_for(lambda: door.log().count("has taken over") >= KILLS, 10, "every take-over to be said")
     supervisor_goes(door)
     door.check()
 
