@@ -14,7 +14,8 @@ BUILD=${FARSWAP_BUILD:?the build directory}
 PLUGIN=$BUILD/nbdkit-plugin/nbdkit-farswap-plugin.so
 FARSWAP=$BUILD/client/cli/farswap
 FARSWAPD=$BUILD/server/farswapd
-PAGES=(docs/nbdkit-farswap-plugin.1 docs/farswap.1 docs/farswapd.1)
+ATTACH=$BUILD/client/attach/farswap-attach
+PAGES=(docs/nbdkit-farswap-plugin.1 docs/farswap.1 docs/farswapd.1 docs/farswap-attach.1)
 TEXTS=(README.md CONTRIBUTING.md NEWS.md SECURITY.md docs/architecture.md docs/caveats.md docs/counters.md
     docs/image-format.md docs/locking.md)
 
@@ -42,6 +43,9 @@ learn() {
         "$FARSWAP" "$command" --help | head -n 1 | grep -o -e '--[a-z]*'
     done <"$WORK/commands" >"$WORK/command-options"
     sed -n 's/^  --\([a-z-]*\) .*/\1/p' "$WORK/farswapd.help" >"$WORK/farswapd-options"
+    "$ATTACH" --help >"$WORK/attach.help" || exit 1
+    sed -n 's/^  --\([a-z-]*\).*/\1/p' "$WORK/attach.help" >"$WORK/attach-options"
+    grep -oP '(?:(?<=\\n)|(?<="))[a-z_]+(?= %)' "$ROOT/client/attach/report.c" >"$WORK/attach-status"
     sed -n 's/^    {"\([a-z.]*\)", -\{0,1\}[0-9]*, .*run_.*/\U\1/p' "$ROOT/server/command.c" >"$WORK/resp"
 }
 
@@ -106,6 +110,12 @@ check_farswapd() {
     same 'farswapd option' "$WORK/farswapd-options" <(items Fl "$page")
     same 'RESP command' "$WORK/resp" <(items Ic "$page")
     same 'farswapd limit' <(facts limit) <(sed -n 's/^\.It Li //p' "$page")
+}
+
+check_attach() {
+    local page=$DOCS/docs/farswap-attach.1
+    same 'farswap-attach option' "$WORK/attach-options" <(items Fl "$page")
+    same 'line of farswap-attach --status' "$WORK/attach-status" <(items Va "$page")
 }
 
 # ---- the image ----
@@ -206,6 +216,7 @@ check_all() {
     check_parameters
     check_commands
     check_farswapd
+    check_attach
     check_image
     check_paths
     for text in "${TEXTS[@]}"; do
@@ -249,6 +260,8 @@ broken check_commands docs/farswap.1 's/^\.It Fl -local/.It Fl -near/' 'option o
 broken check_farswapd docs/farswapd.1 's/^\.It Fl -memory/.It Fl -mammary/' 'farswapd option: memory is not documented'
 broken check_farswapd docs/farswapd.1 's/^\.It Ic SCAN/.It Ic KEYS/' 'RESP command: SCAN is not documented'
 broken check_farswapd docs/farswapd.1 's/^\(\.It Li key_bytes\) 128/\1 256/' 'farswapd limit: key_bytes 128 is not documented'
+broken check_attach docs/farswap-attach.1 's/^\.It Fl -force/.It Fl -farce/' 'farswap-attach option: force is not documented'
+broken check_attach docs/farswap-attach.1 's/^\.It Va spare/.It Va square/' 'status: square is documented'
 broken check_image docs/image-format.md 's/^| [0-9]* | 4 | `rows_top`/| 1 | 4 | `rows_top`/' 'superblock rows_top 1 4 is documented'
 broken check_image docs/image-format.md 's/^| `age` | 52/| `age` | 51/' 'age 52 8 is not documented'
 broken check_image docs/image-format.md 's/^| 4 | `zstd`/| 3 | `zstd`/' 'codec: 4 zstd is not documented'
