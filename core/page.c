@@ -14,6 +14,7 @@
  */
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/clock.h"
 #include "core/crash.h"
@@ -217,7 +218,8 @@ static int lose_this_one(void)
 {
 #ifdef FSW_LOSE_ONE_IN
     static _Atomic unsigned writes;
-    return atomic_fetch_add(&writes, 1) % FSW_LOSE_ONE_IN == FSW_LOSE_ONE_IN - 1;
+    unsigned begin = (unsigned)getpid() * 7919u; /* also one that is killed soon has its turn */
+    return (atomic_fetch_add(&writes, 1) + begin) % FSW_LOSE_ONE_IN == FSW_LOSE_ONE_IN - 1;
 #else
     return 0;
 #endif
