@@ -5,7 +5,6 @@
 
 #include <fcntl.h>
 #include <linux/capability.h>
-#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -13,6 +12,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "common/priority.h"
 #include "common/touch.h"
 
 #ifndef PR_SET_IO_FLUSHER
@@ -89,28 +89,6 @@ static int may_score(void)
     return 1;
 }
 
-/* The lowest real-time priority. Not for speed: the kernel lets a real-time thread go below the
- * watermark at which others wait for memory. Ours often are what they wait for, and need a few pages
- * for a frame or a reply (tried: without it a host out of memory stands still for good; the page
- * that was missing was the reply's). */
-static int set_realtime(void)
-{
-    const struct sched_param lowest = {.sched_priority = 1};
-
-    return sched_setscheduler(0, SCHED_RR, &lowest);
-}
-
-static int may_be_realtime(void)
-{
-    struct sched_param before;
-    int policy = sched_getscheduler(0);
-
-    if (sched_getparam(0, &before) < 0 || set_realtime() < 0)
-        return 0;
-    sched_setscheduler(0, policy, &before);
-    return 1;
-}
-
 int fsw_zswap_in_front(void)
 {
     char state = 'N';
@@ -137,7 +115,7 @@ void fsw_rights_check(void (*warn)(const char *line))
         warn("can't lower oom_score_adj (CAP_SYS_RESOURCE): the kernel may kill the server to free "
              "memory, "
              "and every swapped process with it");
-    if (!may_be_realtime())
+    if (!fsw_priority_may_raise())
         warn("can't take real-time priority (CAP_SYS_NICE): when memory is short, the server may "
              "wait "
              "for memory that only it could free");
@@ -154,7 +132,7 @@ int fsw_rights_take(void)
     refused += mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) < 0;
     refused += prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) < 0;
     refused += set_oom_score(OOM_SCORE) < 0;
-    refused += set_realtime() < 0;
+    refused += fsw_priority_raise() < 0;
     fsw_touch_program();
     fsw_touch_stack();
     return refused;

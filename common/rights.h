@@ -12,7 +12,7 @@
 void fsw_rights_check(void (*warn)(const char *line));
 
 /* Locks present and future memory as it is touched (MCL_ONFAULT), sets PR_SET_IO_FLUSHER, the OOM
- * score, and the lowest real-time priority (SCHED_RR 1), and touches the program (common/touch.h),
+ * score, and the lowest real-time priority (common/priority.h), and touches the program (touch.h),
  * with its heap made to keep what it has. For the calling thread and those it starts from then on;
  * after any fork, since none of it is inherited by every path. Returns how many of the four were
  * refused. */

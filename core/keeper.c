@@ -15,6 +15,7 @@
 
 #include "common/cleanup.h"
 #include "common/clock.h"
+#include "common/priority.h"
 #include "common/touch.h"
 #include "core/crash.h"
 #include "core/engine.h"
@@ -133,6 +134,7 @@ static void *keeper_loop(void *opaque)
 
     fsw_touch_stack();
     while (!atomic_load(&keeper->stop)) {
+        fsw_priority_follow_memory();
         follow_memory(device);
         follow_codec(device);
         follow_store(device);

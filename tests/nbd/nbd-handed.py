@@ -100,6 +100,19 @@ def stopped_and_late(server, source):
     print(f"late writes dropped: {server.counters()['late_writes']}")
 
 
+def calm(server):
+    """Where memory is not short, the server is no real-time process."""
+    with open("/proc/meminfo") as meminfo:
+        kib = {line.split(":")[0]: int(line.split()[1]) for line in meminfo}
+    if kib["MemAvailable"] > 2 * max(kib["MemTotal"] // 16, 256 << 10):
+        wait_for(lambda: set(policies(server.pid)) == {os.SCHED_OTHER}, 10,
+                 "all threads to be ordinary ones")
+
+
+def policies(pid):
+    return [os.sched_getscheduler(int(thread)) for thread in os.listdir(f"/proc/{pid}/task")]
+
+
 def nonsense(server):
     """Messages that are none are passed over; a socket that comes with one is closed."""
     server.control.send(b"hello")
@@ -170,6 +183,7 @@ def test():
     many_in_flight(server, source)
     fenced(server, source)
     stopped_and_late(server, source)
+    calm(server)
     nonsense(server)
     refusals(server)
     spare = takes_over(server, source)
