@@ -15,7 +15,8 @@ PLUGIN=$BUILD/nbdkit-plugin/nbdkit-farswap-plugin.so
 FARSWAP=$BUILD/client/cli/farswap
 FARSWAPD=$BUILD/server/farswapd
 ATTACH=$BUILD/client/attach/farswap-attach
-PAGES=(docs/nbdkit-farswap-plugin.1 docs/farswap.1 docs/farswapd.1 docs/farswap-attach.1)
+NBD=$BUILD/client/nbd/farswap-nbd
+PAGES=(docs/nbdkit-farswap-plugin.1 docs/farswap.1 docs/farswapd.1 docs/farswap-attach.1 docs/farswap-nbd.1)
 TEXTS=(README.md CONTRIBUTING.md NEWS.md SECURITY.md docs/architecture.md docs/caveats.md docs/counters.md
     docs/image-format.md docs/locking.md)
 
@@ -43,6 +44,10 @@ learn() {
         "$FARSWAP" "$command" --help | head -n 1 | grep -o -e '--[a-z]*'
     done <"$WORK/commands" >"$WORK/command-options"
     sed -n 's/^  --\([a-z-]*\) .*/\1/p' "$WORK/farswapd.help" >"$WORK/farswapd-options"
+    "$NBD" --help >"$WORK/nbd.help" || exit 1
+    sed -n 's/^  --\([a-z-]*\).*/\1/p' "$WORK/nbd.help" >"$WORK/nbd-options"
+    echo version >>"$WORK/nbd-options" # on one line with --help
+    sed -n 's/^  \([a-z-]*\)=.*/\1/p' "$WORK/nbd.help" >"$WORK/nbd-parameters"
     "$ATTACH" --help >"$WORK/attach.help" || exit 1
     sed -n 's/^  --\([a-z-]*\).*/\1/p' "$WORK/attach.help" >"$WORK/attach-options"
     grep -oP '(?:(?<=\\n)|(?<="))[a-z_]+(?= %)' "$ROOT/client/attach/report.c" >"$WORK/attach-status"
@@ -110,6 +115,11 @@ check_farswapd() {
     same 'farswapd option' "$WORK/farswapd-options" <(items Fl "$page")
     same 'RESP command' "$WORK/resp" <(items Ic "$page")
     same 'farswapd limit' <(facts limit) <(sed -n 's/^\.It Li //p' "$page")
+}
+
+check_nbd() {
+    same 'farswap-nbd option' "$WORK/nbd-options" <(items Fl "$DOCS/docs/farswap-nbd.1")
+    same 'farswap-nbd parameter' "$WORK/nbd-parameters" <(items Cm "$DOCS/docs/nbdkit-farswap-plugin.1")
 }
 
 check_attach() {
@@ -216,6 +226,7 @@ check_all() {
     check_parameters
     check_commands
     check_farswapd
+    check_nbd
     check_attach
     check_image
     check_paths
@@ -260,6 +271,7 @@ broken check_commands docs/farswap.1 's/^\.It Fl -local/.It Fl -near/' 'option o
 broken check_farswapd docs/farswapd.1 's/^\.It Fl -memory/.It Fl -mammary/' 'farswapd option: memory is not documented'
 broken check_farswapd docs/farswapd.1 's/^\.It Ic SCAN/.It Ic KEYS/' 'RESP command: SCAN is not documented'
 broken check_farswapd docs/farswapd.1 's/^\(\.It Li key_bytes\) 128/\1 256/' 'farswapd limit: key_bytes 128 is not documented'
+broken check_nbd docs/farswap-nbd.1 's/^\.It Fl -listen/.It Fl -hearken/' 'farswap-nbd option: listen is not documented'
 broken check_attach docs/farswap-attach.1 's/^\.It Fl -force/.It Fl -farce/' 'farswap-attach option: force is not documented'
 broken check_attach docs/farswap-attach.1 's/^\.It Va spare/.It Va square/' 'status: square is documented'
 broken check_image docs/image-format.md 's/^| [0-9]* | 4 | `rows_top`/| 1 | 4 | `rows_top`/' 'superblock rows_top 1 4 is documented'
