@@ -24,12 +24,13 @@ static void look(struct fsw_chores *chores, bool triggered)
     vault_of(chores)->shut = chores->server->pressure.short_of;
 }
 
-/* The allocator keeps what a burst of clients left, in the hope of another. */
+/* The allocator keeps what a burst of clients left, in the hope of another. (What it has free below
+ * something in use it can't give back: the memory is locked. It counts as used then.) */
 static void measure(struct fsw_vault *vault)
 {
     uint64_t own = fsw_own_memory();
 
-    if (own > vault->charged + fsw_value_cost_of_all() + IDLE_HEAP_MAX) {
+    if (own > vault->charged + fsw_value_cost_of_all() + IDLE_HEAP_MAX && own > vault->measured) {
         malloc_trim(0);
         own = fsw_own_memory();
     }

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <linux/capability.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -17,10 +18,15 @@
 #include "common/parse.h"
 #include "server/pressure.h"
 
+/* From this size on memory is a mapping of its own, which goes when it is freed; by default glibc
+ * raises that with what it sees. */
+#define LARGE_ALLOCATION (64 * 1024)
+
 void fsw_harden(void)
 {
     prctl(PR_SET_DUMPABLE, 0);
     signal(SIGPIPE, SIG_IGN);
+    mallopt(M_MMAP_THRESHOLD, LARGE_ALLOCATION);
 }
 
 static bool may_lock_anything(void)

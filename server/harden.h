@@ -8,7 +8,8 @@
 
 #include "farswap/error.h"
 
-/* No core dump and no debugger of the same user sees the values; SIGPIPE is ignored. */
+/* No core dump and no debugger of the same user sees the values; SIGPIPE is ignored; large
+ * allocations go back to the system when they are freed. */
 void fsw_harden(void);
 
 /* Locks the process's memory, what comes later too, as it is touched. Without CAP_IPC_LOCK or an
