@@ -39,7 +39,8 @@ void fsw_server_init(struct fsw_server *server)
 /* ---- start ---- */
 
 /* A session of its own: a terminal's Ctrl-C is the supervisor's business. Signals as a fresh process
- * has them, but for SIGPIPE: a server may print when nobody listens any more. Memory locks aren't inherited, PR_SET_IO_FLUSHER and the OOM score are. */
+ * has them, but for SIGPIPE: a server may print when nobody listens any more. Memory locks aren't
+ * inherited, PR_SET_IO_FLUSHER and the OOM score are. */
 static int spawn(struct fsw_server *server)
 {
     posix_spawn_file_actions_t files;
@@ -58,8 +59,8 @@ static int spawn(struct fsw_server *server)
                              POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
     posix_spawnattr_setsigmask(&attributes, &none);
     posix_spawnattr_setsigdefault(&attributes, &all);
-    int r =
-        posix_spawn(&server->pid, server->path, &files, &attributes, server->arguments, environ);
+    int r = posix_spawn(&server->spawned, server->path, &files, &attributes, server->arguments,
+                        environ);
     posix_spawnattr_destroy(&attributes);
     posix_spawn_file_actions_destroy(&files);
     return -r;
@@ -111,6 +112,7 @@ void fsw_server_spawned(struct fsw_server *server)
         gone(server, "");
         return;
     }
+    server->pid = server->spawned;
     server->process = (int)syscall(SYS_pidfd_open, server->pid, 0);
     fsw_watch_add(server->process, FSW_WATCH_LEVEL);
     fsw_watch_add(server->control, FSW_WATCH_LEVEL);

@@ -44,7 +44,8 @@ struct fsw_server {
     int control, far_control;
     int doomed;          /* killed while SPAWNING: dies as soon as it has a number */
     int output;          /* where it prints to; the caller's */
-    int error;           /* of posix_spawn */
+    pid_t spawned;       /* by posix_spawn; the worker's until the state is STARTING */
+    int error;           /* of posix_spawn, likewise */
     int kernel_end;      /* of a socket that it was handed before it could serve, or -1 */
     unsigned unanswered; /* sockets handed over without an answer yet */
     uint64_t size;

@@ -1,0 +1,111 @@
+#!/usr/bin/python3
+"""attach-supervisor: the supervisor with real servers and a client in the kernel's place.
+
+Here the whole of farswap-attach but for netlink runs where there is no nbd, and under sanitizers:
+its servers are killed in every state, replaced by an upgrade, refused, and stopped, while the client
+in the kernel's place writes and verifies pages. No page may be wrong, and nobody may be left.
+"""
+
+import os
+import re
+import shutil
+import signal
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../system/lib"))
+
+import harness  # noqa: E402
+import servers  # noqa: E402
+from harness import at_exit, built, expect, run, spawn, wait_for, workdir  # noqa: E402
+
+NAME = f"a{os.getpid()}"
+ATTACH = "tests/attach/supervised"
+
+
+def ask(*arguments):
+    return run([built(ATTACH), *arguments], seconds=200, env=servers.image_environment())
+
+
+def status():
+    return dict(line.split(" ", 1) for line in ask("--status", NAME).stdout.splitlines())
+
+
+def number(word, field=0):
+    found = status().get(word, "-").split()
+    return int(found[field]) if found[field].isdigit() else 0
+
+
+def at_rest():
+    now = status()
+    return now.get("state") == "attached" and now.get("spare", "").endswith("waiting")
+
+
+def kill(word, number_of=signal.SIGKILL):
+    pid = number(word)
+    expect(pid > 0, f"no {word}")
+    os.kill(pid, number_of)
+    return pid
+
+
+def clean_up():
+    for word in ("supervisor", "server", "spare"):
+        pid = number(word) if "state" in status() else 0
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+    servers_left()
+    run([built("client/cli/farswap"), "destroy", NAME], env=servers.image_environment())
+
+
+def servers_left():
+    """Processes that serve this device."""
+    left = []
+    for entry in os.listdir("/proc"):
+        try:
+            with open(f"/proc/{entry}/cmdline", "rb") as line:
+                words = line.read().split(b"\0")
+        except OSError:
+            continue
+        if NAME.encode() in words and b"--control" in words:
+            left.append(int(entry))
+    return left
+
+
+def restarted(count):
+    wait_for(lambda: number("restarts") >= count and at_rest(), 60, f"restart {count}")
+
+
+def test():
+    os.environ.setdefault("ASAN_OPTIONS", "detect_leaks=0")
+    at_exit(clean_up)
+    process = spawn([built(ATTACH), "--timeout", "2", "--server", built("client/nbd/farswap-nbd"), NAME,
+                     "size=16M", "memory=64M"], log="attach.log", env=servers.image_environment())
+    wait_for(at_rest, 60, "the device")
+    for count in range(1, 4):
+        kill("server")
+        restarted(count)
+    kill("spare")
+    wait_for(at_rest, 60, "another spare")
+    kill("server", signal.SIGSTOP)
+    restarted(4)
+    refused = ask("--upgrade", NAME, "--server", "/bin/false")
+    expect(refused.returncode == 1 and "nothing was changed" in refused.stderr, refused.stderr)
+    other = os.path.join(workdir(), "farswap-nbd-2")
+    shutil.copy(built("client/nbd/farswap-nbd"), other)
+    wait_for(at_rest, 60, "the device")
+    done = ask("--upgrade", NAME, "--server", other)
+    expect(done.returncode == 0 and "serves now" in done.stdout, done.stdout + done.stderr)
+    wait_for(at_rest, 60, "the device after the upgrade")
+    expect(number("upgrades") == 1 and status()["server"].endswith(other), str(status()))
+    done = ask("--detach", NAME)
+    expect(done.returncode == 0, done.stderr)
+    expect(process.wait(20) == 0, "the supervisor ended badly")
+    wait_for(lambda: not servers_left(), 5, "the servers to end")
+    with open(os.path.join(workdir(), "attach.log")) as log:
+        said = log.read()
+    print(said)
+    expect(not re.search(r"Sanitizer|runtime error", said), "a sanitizer complains")
+    operations, sockets = re.search(r"(\d+) operations, (\d+) sockets", said).groups()
+    expect(int(operations) > 1000 and int(sockets) >= 6, f"too little: {operations} {sockets}")
+
+
+harness.main(test)
