@@ -9,6 +9,7 @@
  *      reclaim.c   who leaves: the second-chance hand, the age clock, watermarks     (policy)
  *      overflow.c  how: segments packed, put, entries flipped, rows dropped          (mechanism)
  *      fetch.c     pages read from the store
+ *      repair.c    segments that lack a copy get it again
  *      compact.c   objects moved together, so that frames come free
  *      crew.c      threads that help with large requests
  *      keeper.c    the thread that compacts, and follows what people ask for
@@ -21,6 +22,7 @@
 #define FSW_ENGINE_H
 
 #include <pthread.h>
+#include <semaphore.h>
 
 #include "core/context.h"
 #include "core/crew.h"
@@ -96,6 +98,18 @@ struct fsw_overflow {
     struct fsw_drop *drops;
 };
 
+struct fsw_repair {
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    int running;
+    _Atomic int stop, wanted; /* there may be a row that lacks a copy */
+    uint32_t emptied;         /* copies that were, as far as rows have forgotten them */
+    uint64_t lacking;         /* rows, in this lap */
+    char *bytes;              /* a segment */
+    sem_t answered;
+};
+
 struct fsw_keeper {
     pthread_t thread;
     pthread_mutex_t lock;
@@ -132,6 +146,7 @@ struct fsw_device {
 
     struct fsw_reclaim reclaim;
     struct fsw_overflow overflow;
+    struct fsw_repair repair;
     struct fsw_keeper keeper;
     struct fsw_crew crew;
 
@@ -222,6 +237,15 @@ void fsw_overflow_kick(struct fsw_device *device);
 /* Waits until frames may be free, or until deadline (CLOCK_MONOTONIC ns). -ENOSPC: deadline passed,
  * or there is no store. */
 int fsw_overflow_wait(struct fsw_device *device, uint64_t deadline);
+
+/* ---- repair.c ---- */
+
+/* Of a store with one copy: nothing. Stop before the store is closed; it waits for the request that
+ * is under way, 5 seconds at most. */
+int fsw_repair_start(struct fsw_device *device);
+void fsw_repair_stop(struct fsw_device *device);
+/* A segment was put to these copies. */
+void fsw_repair_want(struct fsw_device *device, uint32_t copies);
 
 /* ---- compact.c ---- */
 

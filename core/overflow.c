@@ -167,6 +167,7 @@ static void put_succeeded(struct fsw_device *device, struct fsw_put *put)
     atomic_store(&image->super->planted, 1);
     fsw_crash_point("overflow: planted, not LIVE");
     fsw_row_live(&device->rows, put->row, bytes, put->count, put->request.copies);
+    fsw_repair_want(device, put->request.copies);
     fsw_stat_add(image, FSW_STAT_SEGMENTS, 1);
     fsw_stat_add(image, FSW_STAT_STORE_BYTES, bytes);
     fsw_crash_point("overflow: LIVE, nothing flipped");
@@ -485,7 +486,10 @@ int fsw_overflow_start(struct fsw_device *device)
         return 0;
     device->pool.frames.pressure = pressure;
     device->pool.frames.opaque = device;
-    int r = pthread_create(&overflow->thread, NULL, overflow_loop, device);
+    int r = fsw_repair_start(device);
+    if (r < 0)
+        return r;
+    r = pthread_create(&overflow->thread, NULL, overflow_loop, device);
     if (r != 0)
         return -r;
     pthread_setname_np(overflow->thread, "fsw-overflow");
@@ -499,6 +503,7 @@ void fsw_overflow_stop(struct fsw_device *device)
 {
     struct fsw_overflow *overflow = &device->overflow;
 
+    fsw_repair_stop(device);
     if (overflow->running) {
         pthread_mutex_lock(&overflow->lock);
         overflow->stop = 1;

@@ -20,7 +20,7 @@ static struct mirror_store *of_base(struct fsw_store *base)
 
 /* ---- the two ---- */
 
-int mirror_worth(struct mirror_copy *copy)
+enum mirror_worth mirror_worth(struct mirror_copy *copy)
 {
     struct fsw_store_health health;
     uint64_t suspect = atomic_load(&copy->suspect);
@@ -28,9 +28,11 @@ int mirror_worth(struct mirror_copy *copy)
     copy->store->ops->health(copy->store, &health);
     if (suspect != 0 && health.connected && health.since > suspect)
         atomic_compare_exchange_strong(&copy->suspect, &suspect, 0); /* it has come back */
-    if (!health.connected || atomic_load(&copy->suspect) != 0)
-        return 0;
-    return health.emptied ? 1 : 2;
+    if (!health.connected)
+        return MIRROR_AWAY;
+    if (atomic_load(&copy->suspect) != 0)
+        return MIRROR_SUSPECT;
+    return health.emptied ? MIRROR_EMPTIED : MIRROR_GOOD;
 }
 
 void mirror_answered(struct mirror_copy *copy)

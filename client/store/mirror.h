@@ -87,12 +87,13 @@ int mirror_store_new(struct fsw_store *const stores[MIRROR_COPIES], struct fsw_s
 
 /* ---- mirror.c ---- */
 
-/* Inside the gate. What a store is worth now: 2 it answers and has lost nothing, 1 it answers, 0 it does not. */
-int mirror_worth(struct mirror_copy *copy);
+/* What a store is worth now, the more the better. Inside the gate, or in a done() of its own. */
+enum mirror_worth { MIRROR_AWAY, MIRROR_SUSPECT, MIRROR_EMPTIED, MIRROR_GOOD };
+enum mirror_worth mirror_worth(struct mirror_copy *copy);
 void mirror_answered(struct mirror_copy *copy);
 void mirror_was_slow(struct mirror_copy *copy);
 
-/* 1 once a second, for one that does not answer. */
+/* 1 once a second, for one that is suspect. */
 int mirror_canary_is_due(struct mirror_copy *copy);
 
 /* The worse of two results: GONE only if all say so. */

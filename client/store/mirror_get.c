@@ -39,7 +39,7 @@ static unsigned choose(struct mirror_store *store, struct search search, uint64_
 
     assert(left != 0);
     for (unsigned copy = 0; copy < MIRROR_COPIES; copy++)
-        best[copy] = left >> copy & 1 ? mirror_worth(&store->copies[copy]) : -1;
+        best[copy] = left >> copy & 1 ? (int)mirror_worth(&store->copies[copy]) : -1;
     if (again && best[search.copy ^ 1] >= 0)
         return search.copy ^ 1;
     return best[first] >= best[first ^ 1] ? first : first ^ 1;
@@ -92,7 +92,8 @@ static void get_done(struct fsw_store_request *request)
         return;
     }
     if (request->result == FSW_STORE_UNREACHABLE) {
-        if (mirror_worth(copy) != 1) /* an emptied one can't say of what it lacks that it is gone */
+        if (mirror_worth(copy) !=
+            MIRROR_EMPTIED) /* an emptied one can't say of what it lacks that it is gone */
             mirror_was_slow(copy);
         search.tries += search.tries < UINT8_MAX;
         search_keep(request, search);

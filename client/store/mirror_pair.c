@@ -76,20 +76,21 @@ static void leg_done(struct fsw_store_request *request)
     mirror_serve_waiting(store);
 }
 
-/* Those that answer, and one that does not if it is time to try; if none does, all. */
+/* Those that answer, and one that is suspect if it is time to try; if none answers, all: then
+ * somebody has to wait. */
 static uint32_t choose_both(struct mirror_store *store, uint32_t asked)
 {
-    uint32_t chosen, good = 0;
+    uint32_t good = 0, tried = 0;
 
     asked = asked & MIRROR_ALL ? asked & MIRROR_ALL : MIRROR_ALL;
-    for (unsigned copy = 0; copy < MIRROR_COPIES; copy++)
-        if (asked >> copy & 1 && mirror_worth(&store->copies[copy]) > 0)
-            good |= 1u << copy;
-    chosen = good;
-    for (unsigned copy = 0; copy < MIRROR_COPIES; copy++)
-        if (asked & ~good & 1u << copy && mirror_canary_is_due(&store->copies[copy]))
-            chosen |= 1u << copy;
-    return good != 0 ? chosen : asked;
+    for (unsigned copy = 0; copy < MIRROR_COPIES; copy++) {
+        enum mirror_worth worth = mirror_worth(&store->copies[copy]);
+        if (worth >= MIRROR_EMPTIED)
+            good |= asked & 1u << copy;
+        else if (worth == MIRROR_SUSPECT && mirror_canary_is_due(&store->copies[copy]))
+            tried |= asked & 1u << copy;
+    }
+    return good != 0 ? good | tried : asked;
 }
 
 static void fill_leg(struct mirror_leg *leg, const struct fsw_store_request *request)

@@ -82,7 +82,11 @@
     X(STORE_LOST_PAGES, store_lost_pages, COUNTER, "pages",                                        \
       "reads of pages that a store which answers no longer has")                                   \
     X(STORE_DROPS, store_drops, COUNTER, "segments", "segments dropped from the store")            \
-    X(AGE_TICKS, age_ticks, COUNTER, "ticks", "ticks of the age clock")
+    X(AGE_TICKS, age_ticks, COUNTER, "ticks", "ticks of the age clock")                            \
+    X(COPIES_REPAIRED, copies_repaired, COUNTER, "segments",                                       \
+      "segments that lacked a copy and were put again")                                            \
+    X(SEGMENTS_LACKING, segments_lacking, GAUGE, "segments",                                       \
+      "segments that lack a copy, at the last look")
 
 enum fsw_stat {
 #define X(NAME, name, kind, unit, meaning) FSW_STAT_##NAME,

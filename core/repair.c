@@ -1,0 +1,261 @@
+/*
+ * repair.c: segments that lack a copy get it again.
+ *
+ * A store of two copies acknowledges a put that reached one. Its row says which, and so survives
+ * every server. A thread of its own looks for such rows when there is reason to (a put that reached
+ * one only, a store that was emptied, a recovery), gets the segment from a copy that answers, proves
+ * that each object in it is whole, and puts it, under the same id, to the one that lacks it.
+ *
+ * The row is pinned meanwhile, so its segment is not dropped under way. A store that was emptied has
+ * nothing that was put before: its bit goes from every row that another copy has.
+ *
+ * One segment at a time: this is in nobody's hurry, and must not be in anybody's way.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "common/clock.h"
+#include "common/touch.h"
+#include "core/engine.h"
+
+#define STEP_ROWS 4096u /* some 10 µs of looking, then a pause */
+#define STEP_PAUSE_NS (10 * FSW_NS_PER_MS)
+#define LAP_PAUSE_NS FSW_NS_PER_S
+#define DEADLINE_NS (5 * FSW_NS_PER_S)
+
+static uint32_t all_copies(const struct fsw_device *device)
+{
+    return (1u << device->store->copies) - 1;
+}
+
+/* ---- one request after the other ---- */
+
+static void done(struct fsw_store_request *request)
+{
+    sem_post(request->owner);
+}
+
+/* A whole segment, from or to these copies: how it ended; *copies: which did. */
+static enum fsw_store_result move(struct fsw_device *device, enum fsw_store_verb verb, uint32_t row,
+                                  uint32_t bytes, uint32_t *copies)
+{
+    struct fsw_repair *repair = &device->repair;
+    struct fsw_store_request request = {
+        .verb = verb,
+        .row = row,
+        .id = fsw_row_id(&device->image, row),
+        .bytes = repair->bytes,
+        .length = bytes,
+        .copies = *copies,
+        .deadline = fsw_now_ns() + DEADLINE_NS,
+        .done = done,
+        .owner = &repair->answered,
+    };
+    struct fsw_store_request *requests = &request;
+
+    device->store->ops->submit(device->store, &requests, 1);
+    while (sem_wait(&repair->answered) < 0) /* EINTR */
+        ;
+    *copies = request.copies;
+    return request.result;
+}
+
+/* ---- one segment ---- */
+
+/* The length in units of the object at `at`, with its seal, if it is whole; else 0. */
+static uint32_t prove_object(struct fsw_device *device, const char *at, uint32_t left)
+{
+    struct fsw_object_header header;
+    char page[FSW_PAGE_SIZE];
+    uint32_t seal = device->seal * FSW_UNIT;
+
+    if (left < seal + FSW_OBJECT_UNITS_MIN * FSW_UNIT)
+        return 0;
+    memcpy(&header, at + seal, FSW_OBJECT_HEADER);
+    uint32_t units = (FSW_OBJECT_HEADER + header.length + FSW_UNIT - 1) / FSW_UNIT;
+    if (units > FSW_OBJECT_UNITS_MAX || seal + units * FSW_UNIT > left ||
+        (seal != 0 && fsw_seal_units(at) != units) ||
+        fsw_object_open(device->seed, header.page, at + seal, units, page) < 0)
+        return 0;
+    return device->seal + units;
+}
+
+static int prove_segment(struct fsw_device *device, uint32_t bytes)
+{
+    for (uint32_t at = 0, units; at < bytes; at += units * FSW_UNIT) {
+        units = prove_object(device, device->repair.bytes + at, bytes - at);
+        if (units == 0)
+            return 0;
+    }
+    return 1;
+}
+
+/* 1 if the row has now what it lacked of `up`. It is pinned. */
+static int copy_segment(struct fsw_device *device, uint32_t number, uint32_t up)
+{
+    struct fsw_row *row = &device->image.rows[number];
+    uint32_t has = atomic_load(&row->copies), bytes = atomic_load(&row->bytes), from = has & up;
+    uint32_t to = all_copies(device) & up & ~has;
+
+    if (bytes == 0 || bytes > FSW_SEGMENT_BYTES ||
+        move(device, FSW_STORE_GET, number, bytes, &from) != FSW_STORE_OK ||
+        !prove_segment(device, bytes) ||
+        move(device, FSW_STORE_PUT, number, bytes, &to) != FSW_STORE_OK)
+        return 0;
+    atomic_fetch_or(&row->copies, to);
+    fsw_stat_add(&device->image, FSW_STAT_COPIES_REPAIRED, 1);
+    return 1;
+}
+
+/* Counts the row if it lacks a copy, and repairs it if that can be done now. 0: it can't, and others
+ * won't do better. */
+static int look_at_row(struct fsw_device *device, uint32_t number, uint32_t up)
+{
+    struct fsw_repair *repair = &device->repair;
+    struct fsw_row *row = &device->image.rows[number];
+    uint32_t all = all_copies(device), has = atomic_load(&row->copies);
+    int r = 1;
+
+    if (fsw_row_state(&device->image, number) != FSW_ROW_LIVE || (has & all) == all)
+        return 1;
+    if ((has & up) != 0 && (all & up & ~has) != 0 && fsw_row_pin(&device->rows, number)) {
+        r = copy_segment(device, number, up);
+        if (fsw_row_unpin(&device->rows, number))
+            fsw_overflow_drop(device, number);
+    }
+    repair->lacking += (atomic_load(&row->copies) & all) != all;
+    return r;
+}
+
+/* ---- all of them ---- */
+
+/* What a store that was emptied had is not there any more. Where it was the only one, the row stays:
+ * such a page is waited for, not given up. */
+static void forget_emptied(struct fsw_device *device, uint32_t emptied)
+{
+    uint32_t top = atomic_load(&device->image.super->rows_top);
+
+    for (uint32_t number = 1; number < top; number++) {
+        _Atomic uint32_t *copies = &device->image.rows[number].copies;
+        uint32_t has = atomic_load(copies);
+
+        while ((has & emptied) != 0 && (has & ~emptied) != 0)
+            if (atomic_compare_exchange_weak(copies, &has, has & ~emptied))
+                break;
+    }
+}
+
+/* Which copies answer. A store that was emptied meanwhile has its rows forgotten. */
+static uint32_t look_at_stores(struct fsw_device *device)
+{
+    struct fsw_repair *repair = &device->repair;
+    struct fsw_store_health health;
+
+    device->store->ops->health(device->store, &health);
+    if ((health.emptied & ~repair->emptied) != 0) {
+        forget_emptied(device, health.emptied & ~repair->emptied);
+        atomic_store(&repair->wanted, 1);
+    }
+    repair->emptied = health.emptied;
+    return health.up;
+}
+
+/* Sleeps; 0: the thread is to end. */
+static int rest(struct fsw_repair *repair, uint64_t ns)
+{
+    struct timespec until = fsw_timespec(fsw_now_ns() + ns);
+    FSW_LOCK_SCOPE(&repair->lock);
+
+    if (!repair->stop)
+        pthread_cond_timedwait(&repair->wake, &repair->lock, &until);
+    return !repair->stop;
+}
+
+/* Once over all rows. 0: the thread is to end. */
+static int lap(struct fsw_device *device)
+{
+    struct fsw_repair *repair = &device->repair;
+    uint32_t top = atomic_load(&device->image.super->rows_top), up = look_at_stores(device);
+
+    atomic_store(&repair->wanted, 0);
+    repair->lacking = 0;
+    for (uint32_t number = 1; number < top; number++) {
+        if (!look_at_row(device, number, up)) {
+            if (!rest(repair, LAP_PAUSE_NS))
+                return 0;
+            up = look_at_stores(device);
+        }
+        if (atomic_load(&repair->stop) || (number % STEP_ROWS == 0 && !rest(repair, STEP_PAUSE_NS)))
+            return 0;
+    }
+    fsw_stat_set(&device->image, FSW_STAT_SEGMENTS_LACKING, repair->lacking);
+    if (repair->lacking > 0)
+        atomic_store(&repair->wanted, 1);
+    return 1;
+}
+
+static void *repair_loop(void *opaque)
+{
+    struct fsw_device *device = opaque;
+    struct fsw_repair *repair = &device->repair;
+
+    fsw_touch_stack();
+    do {
+        look_at_stores(device);
+        if (atomic_load(&repair->wanted) && !lap(device))
+            break;
+    } while (rest(repair, LAP_PAUSE_NS));
+    return NULL;
+}
+
+void fsw_repair_want(struct fsw_device *device, uint32_t copies)
+{
+    if (device->repair.running && copies != all_copies(device))
+        atomic_store(&device->repair.wanted, 1);
+}
+
+/* ---- birth and death ---- */
+
+int fsw_repair_start(struct fsw_device *device)
+{
+    struct fsw_repair *repair = &device->repair;
+    pthread_condattr_t monotonic;
+
+    if (device->store->copies < 2)
+        return 0;
+    repair->bytes = malloc(FSW_SEGMENT_BYTES);
+    if (repair->bytes == NULL)
+        return -ENOMEM;
+    memset(repair->bytes, 0, FSW_SEGMENT_BYTES);
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_mutex_init(&repair->lock, NULL);
+    pthread_cond_init(&repair->wake, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    sem_init(&repair->answered, 0, 0);
+    atomic_store(&repair->wanted, device->recovered);
+    int r = pthread_create(&repair->thread, NULL, repair_loop, device);
+    if (r != 0)
+        return -r;
+    pthread_setname_np(repair->thread, "fsw-repair");
+    repair->running = 1;
+    return 0;
+}
+
+void fsw_repair_stop(struct fsw_device *device)
+{
+    struct fsw_repair *repair = &device->repair;
+
+    if (repair->running) {
+        pthread_mutex_lock(&repair->lock);
+        atomic_store(&repair->stop, 1);
+        pthread_cond_signal(&repair->wake);
+        pthread_mutex_unlock(&repair->lock);
+        pthread_join(repair->thread, NULL);
+    }
+    repair->running = 0;
+    free(repair->bytes);
+    repair->bytes = NULL;
+}

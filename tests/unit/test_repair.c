@@ -1,0 +1,276 @@
+/*
+ * test_repair.c: segments that lost a copy, or never had it, get it again; then one copy is enough.
+ *     test_repair [crypt] redis BINARY [unix]
+ */
+#include "handover.h"
+#include "test_store_place.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "client/store/keys.h"
+#include "common/clock.h"
+
+static struct place chosen;
+static int arguments;
+static char **argument;
+
+#define PAGES 1000u
+
+struct fixture {
+    struct place place;
+    struct server *servers;
+    struct rig rig;
+    struct fsw_store *store;
+    struct fsw_params params;
+};
+
+static struct fsw_store *open_store(struct fixture *f)
+{
+    struct fsw_device_id none = {{0}};
+
+    return place_open(&f->place, &none);
+}
+
+static int setup(void **state)
+{
+    struct fixture *f = calloc(1, sizeof *f);
+    struct fsw_error err = {""};
+
+    *state = f;
+    f->place = chosen;
+    f->place.copies = 2;
+    f->servers = f->place.servers;
+    place_start(&f->place);
+    f->params = handover_params("repair", 4096, MIB(16));
+    strcpy(f->params.overflow, "two");
+    f->store = open_store(f);
+    handover_must(fsw_device_open(&f->params, FSW_OPEN_NEW, 0, f->store, &f->rig.device, &err),
+                  &err);
+    handover_must(fsw_device_start(f->rig.device, &err), &err);
+    f->rig.high = f->rig.device->reclaim.high;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+
+    for (unsigned copy = 0; copy < 2; copy++)
+        if (f->servers[copy].pid > 0)
+            server_thaw(&f->servers[copy]);
+    handover_let_go(&f->rig);
+    handover_destroy("repair");
+    place_stop(&f->place);
+    free(f);
+    return 0;
+}
+
+/* ---- what is where ---- */
+
+/* Of LIVE rows: how many have exactly these copies. */
+static unsigned rows_with(struct fixture *f, uint32_t copies)
+{
+    const struct fsw_image *image = &f->rig.device->image;
+    unsigned n = 0;
+
+    for (uint32_t row = 1; row < atomic_load(&image->super->rows_top); row++)
+        n += fsw_row_state(image, row) == FSW_ROW_LIVE &&
+             atomic_load(&image->rows[row].copies) == copies;
+    return n;
+}
+
+static int has_both(struct rig *rig, void *opaque)
+{
+    struct fixture *f = opaque;
+
+    return rows_with(f, 1) + rows_with(f, 2) == 0 && rows_with(f, 3) > 0;
+}
+
+static int is_up(struct rig *rig, void *opaque)
+{
+    struct fixture *f = opaque;
+    struct fsw_store_health health;
+
+    f->store->ops->health(f->store, &health);
+    return health.up == 3;
+}
+
+static int is_half_up(struct rig *rig, void *opaque)
+{
+    return !is_up(rig, opaque);
+}
+
+static int is_told(struct rig *rig, void *opaque)
+{
+    return rig_stat(rig, FSW_STAT_SEGMENTS_LACKING) == 0;
+}
+
+static void write_pages(struct fixture *f, unsigned from, unsigned to)
+{
+    for (unsigned page = from; page < to; page++)
+        assert_int_equal(rig_write_page(&f->rig, page, RIG_HALF, page), 0);
+    rig_evict_all(&f->rig);
+}
+
+static void expect_pages(struct fixture *f, unsigned to)
+{
+    for (unsigned page = 0; page < to; page++)
+        rig_expect_page(&f->rig, page, RIG_HALF, page);
+}
+
+static void wait_whole(struct fixture *f)
+{
+    rig_wait(&f->rig, has_both, f);
+    rig_wait(&f->rig, is_told, f);
+}
+
+/* ---- */
+
+static void test_what_was_put_to_one_gets_the_other(void **state)
+{
+    struct fixture *f = *state;
+
+    rig_wait(&f->rig, is_up, f);
+    write_pages(f, 0, PAGES / 2);
+    wait_whole(f);
+    server_freeze(&f->servers[0]);
+    write_pages(f, PAGES / 2, PAGES);
+    assert_true(rows_with(f, 2) > 5);
+    server_thaw(&f->servers[0]);
+    wait_whole(f);
+    assert_true(rig_stat(&f->rig, FSW_STAT_COPIES_REPAIRED) > 5);
+    server_kill(&f->servers[1]);
+    expect_pages(f, PAGES);
+    assert_int_equal(rig_stat(&f->rig, FSW_STAT_CORRUPT_PAGES), 0);
+}
+
+/* One donor is replaced by an empty one, and then the other is lost for good. */
+static void test_an_emptied_one_gets_everything(void **state)
+{
+    struct fixture *f = *state;
+
+    rig_wait(&f->rig, is_up, f);
+    write_pages(f, 0, PAGES);
+    wait_whole(f);
+    server_kill(&f->servers[1]);
+    server_restart(&f->servers[1]);
+    assert_int_equal(server_ask(&f->servers[1], "DBSIZE"), 0);
+    rig_wait(&f->rig, is_up, f);
+    while (server_ask(&f->servers[1], "DBSIZE") < (long long)rig_stat(&f->rig, FSW_STAT_SEGMENTS))
+        usleep(20000); /* the test's own time is bounded */
+    wait_whole(f);
+    server_kill(&f->servers[0]);
+    expect_pages(f, PAGES);
+}
+
+/* What a row says outlives its server, and so does what is to be done. */
+static void test_the_next_server_goes_on(void **state)
+{
+    struct fixture *f = *state;
+
+    rig_wait(&f->rig, is_up, f);
+    server_freeze(&f->servers[1]);
+    write_pages(f, 0, PAGES);
+    assert_true(rows_with(f, 1) > 5);
+    handover_let_go(&f->rig);
+    server_thaw(&f->servers[1]);
+    f->store = open_store(f);
+    handover_take(&f->rig, &f->params, f->store);
+    wait_whole(f);
+    server_kill(&f->servers[0]);
+    expect_pages(f, PAGES);
+}
+
+static uint64_t looks_before;
+
+static uint64_t looks_of(struct fixture *f)
+{
+    struct fsw_store_health health;
+
+    f->store->ops->health(f->store, &health);
+    return health.gets;
+}
+
+static int has_looked_thrice(struct rig *rig, void *opaque)
+{
+    return looks_of(opaque) >= looks_before + 3;
+}
+
+/* A copy that is damaged is not multiplied. */
+static void test_a_damaged_segment_is_not_copied(void **state)
+{
+    struct fixture *f = *state;
+    const struct fsw_device_id *device = fsw_device_id(f->rig.device);
+    uint8_t bytes[FSW_SEGMENT_BYTES];
+    char key[FSW_KEY_TEXT];
+
+    rig_wait(&f->rig, is_up, f);
+    server_kill(&f->servers[1]);
+    rig_wait(&f->rig, is_half_up, f); /* or the put would still be waiting for it */
+    write_pages(f, 0, 20);
+    assert_int_equal(rows_with(f, 1), 1);
+    uint64_t id = fsw_row_id(&f->rig.device->image, fsw_entry_row(*rig_entry(&f->rig, 0)));
+    uint32_t length = place_look(&f->place, 0, device, id, bytes);
+    bytes[length - 100] ^= 1;
+    place_forge(&f->place, 0, device, id, bytes, length);
+    server_restart(&f->servers[1]);
+    rig_wait(&f->rig, is_up, f);
+    looks_before = looks_of(f);
+    rig_wait(&f->rig, has_looked_thrice, f);
+    fsw_key_segment(key, device, id);
+    assert_int_equal(server_ask(&f->servers[1], "EXISTS %s", key), 0);
+    assert_int_equal(rows_with(f, 1), 1);
+    bytes[length - 100] ^= 1;
+    place_forge(&f->place, 0, device, id, bytes, length);
+    wait_whole(f);
+    expect_pages(f, 20);
+}
+
+/* Of two donors one lies, and nothing is encrypted: the object's checksum tells, the other is asked. */
+static void test_a_page_that_one_has_damaged(void **state)
+{
+    struct fixture *f = *state;
+    const struct fsw_device_id *device = fsw_device_id(f->rig.device);
+    uint8_t bytes[FSW_SEGMENT_BYTES];
+
+    rig_wait(&f->rig, is_up, f);
+    write_pages(f, 0, PAGES);
+    wait_whole(f);
+    for (uint32_t row = 1; row < atomic_load(&f->rig.device->image.super->rows_top); row++) {
+        uint64_t id = fsw_row_id(&f->rig.device->image, row);
+        if (fsw_row_state(&f->rig.device->image, row) != FSW_ROW_LIVE)
+            continue;
+        uint32_t length = place_look(&f->place, row % 2, device, id, bytes);
+        for (uint32_t i = 0; i < length; i += 64)
+            bytes[i] ^= 0x40;
+        place_forge(&f->place, row % 2, device, id, bytes, length);
+    }
+    expect_pages(f, PAGES);
+    assert_int_equal(rig_stat(&f->rig, FSW_STAT_FAILED_READS), 0);
+}
+
+static int run_all(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_what_was_put_to_one_gets_the_other, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_an_emptied_one_gets_everything, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_the_next_server_goes_on, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_damaged_segment_is_not_copied, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_page_that_one_has_damaged, setup, teardown),
+    };
+
+    place_choose(&chosen, arguments, argument);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
+
+int main(int argc, char **argv)
+{
+    arguments = argc;
+    argument = argv;
+    return rig_main(run_all);
+}
