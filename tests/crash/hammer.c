@@ -320,8 +320,9 @@ static int verify(struct client *client)
 
     for (uint64_t i = 0; i < chunks && !client->failed; i++) {
         uint64_t offset = (i * client_count + client->number) * LONGEST;
-        if (nbd_pread(client->nbd, client->scratch, LONGEST, offset, 0) < 0)
-            return fail(client, "read at the end");
+        while (nbd_pread(client->nbd, client->scratch, LONGEST, offset, 0) < 0)
+            if (!is_broken(client) || connect_again(client) < 0) /* killed since we last looked */
+                return fail(client, "read at the end");
         if (versions_compare(&versions, offset, LONGEST, client->scratch) < 0)
             return fail(client, "at the end");
     }

@@ -91,20 +91,23 @@ static int settle_page(struct model *model, unsigned page, const unsigned char *
     return 0;
 }
 
-unsigned model_settle(struct model *model, struct fsw_device *device)
+unsigned model_settle(struct model *model, struct fsw_device *device, unsigned first, unsigned end)
 {
-    static unsigned char bytes[8 * FSW_PAGE_SIZE];
+    unsigned char bytes[8 * FSW_PAGE_SIZE];
     unsigned wrong = 0;
 
-    for (unsigned page = 0; page < MODEL_PAGES; page += 8) {
-        int r = fsw_device_read(device, bytes, (uint64_t)page * FSW_PAGE_SIZE, sizeof bytes);
+    for (unsigned page = first; page < end;) {
+        unsigned count = end - page < 8 ? end - page : 8;
+        int r = fsw_device_read(device, bytes, (uint64_t)page * FSW_PAGE_SIZE,
+                                (uint64_t)count * FSW_PAGE_SIZE);
         if (r < 0) {
-            fprintf(stderr, "pages %u to %u can't be read: %s\n", page, page + 7, strerror(-r));
-            wrong += 8;
-            continue;
+            fprintf(stderr, "pages %u to %u can't be read: %s\n", page, page + count - 1,
+                    strerror(-r));
+            wrong += count;
         }
-        for (unsigned i = 0; i < 8; i++)
+        for (unsigned i = 0; r == 0 && i < count; i++)
             wrong += settle_page(model, page + i, bytes + i * FSW_PAGE_SIZE) < 0;
+        page += count;
     }
     return wrong;
 }

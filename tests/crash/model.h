@@ -37,8 +37,8 @@ void model_acknowledged(struct model *model, unsigned page);
 
 const unsigned char *model_content(const struct model *model, unsigned page);
 
-/* After a crash: reads the whole device and settles what was under way. 0, or a line is printed for
- * each page that is neither old nor new. */
-unsigned model_settle(struct model *model, struct fsw_device *device);
+/* After a crash, or a request that failed: reads pages and settles what was under way. 0, or the number
+ * of those that are neither old nor new, for each of which a line is printed. */
+unsigned model_settle(struct model *model, struct fsw_device *device, unsigned first, unsigned end);
 
 #endif

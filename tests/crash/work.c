@@ -142,16 +142,22 @@ int work_evict_all(struct fsw_device *device)
 
 /* ---- steps ---- */
 
-static int failed(struct worker *worker, const char *what, uint64_t offset, uint64_t length, int r)
-{
-    fprintf(stderr, "worker %u: %s of %llu bytes at %llu: %s\n", worker->number, what,
-            (unsigned long long)length, (unsigned long long)offset, strerror(-r));
-    return r;
-}
-
 static unsigned page_of(uint64_t offset)
 {
     return (unsigned)(offset / FSW_PAGE_SIZE);
+}
+
+static int failed(struct worker *worker, const char *what, uint64_t offset, uint64_t length, int r)
+{
+    struct model *model = worker->work->model;
+
+    /* No space, on a machine that is slow: then the pages are old or new. */
+    if (r == -ENOSPC && model_settle(model, worker->work->device, page_of(offset),
+                                     page_of(offset + length - 1) + 1) == 0)
+        return 0;
+    fprintf(stderr, "worker %u: %s of %llu bytes at %llu: %s\n", worker->number, what,
+            (unsigned long long)length, (unsigned long long)offset, strerror(-r));
+    return r;
 }
 
 /* What part of [offset, offset + length) lies in a page. */

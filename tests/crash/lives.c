@@ -1,0 +1,330 @@
+/*
+ * lives.c: the processes of a run, and what is looked at between them.
+ */
+#include "lives.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/shm.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "../unit/rig.h"
+#include "core/check.h"
+#include "core/registry.h"
+#include "work.h"
+
+#define STAGE_SECONDS (RIG_SLOW ? 120 : 20) /* then a stage hangs */
+
+static const char *const stage_names[] = {"begin", "recover", "go on", "end"};
+
+uint64_t lives_mix(const struct lane *lane, uint64_t a, uint64_t b)
+{
+    uint64_t state = lane->plan.seed ^ a * 0x9e3779b97f4a7c15ull ^ b << 48;
+    return rig_random(&state);
+}
+
+static void device_name(const struct lane *lane, char name[FSW_NAME_MAX + 1])
+{
+    snprintf(name, FSW_NAME_MAX + 1, "crash%u", lane->number);
+}
+
+/* ---- in the processes that die ---- */
+
+static int say(int r, const struct fsw_error *err)
+{
+    if (r < 0)
+        fprintf(stderr, "%s\n", err->text);
+    return r;
+}
+
+static int open_device(struct lane *lane, enum fsw_open how, struct fsw_device **ret_device)
+{
+    struct fsw_params params;
+    struct fsw_error err = {""};
+
+    fsw_params_init(&params);
+    device_name(lane, params.name);
+    params.size = MODEL_SIZE;
+    params.memory = 2 * 1024 * 1024;
+    int r = fsw_device_open(&params, how, 0, shelf_open(&lane->shelf), ret_device, &err);
+    if (r == 0 && !fsw_device_is_recovered(*ret_device, NULL))
+        work_shrink(*ret_device);
+    if (r == 0)
+        r = fsw_device_start(*ret_device, &err);
+    return say(r, &err);
+}
+
+static int work(struct lane *lane, struct fsw_device *device, unsigned steps, uint64_t seed)
+{
+    struct work work = {.device = device,
+                        .model = &lane->model,
+                        .shelf = &lane->shelf,
+                        .seed = seed,
+                        .workers = lane->plan.workers,
+                        .steps = steps};
+
+    return work_run(&work);
+}
+
+static int begin(struct lane *lane, uint64_t n)
+{
+    struct fsw_device *device;
+
+    points_arm(&lane->points, n);
+    int r = open_device(lane, FSW_OPEN_NEW, &device);
+    if (r == 0)
+        r = work(lane, device, lane->plan.steps, lives_mix(lane, 1, 0));
+    return r;
+}
+
+static int recover(struct lane *lane, uint64_t n)
+{
+    struct fsw_device *device;
+
+    uint64_t points = lane->recovery_points;
+    points_arm(&lane->points, points == 0 ? 0 : n % (points + 1));
+    return open_device(lane, FSW_OPEN_NEW_OR_EXISTING, &device);
+}
+
+/* At rest, the store has one segment a LIVE row, and those that landed after they were dropped. */
+static int compare_store(struct lane *lane, struct fsw_device *device)
+{
+    unsigned known = shelf_known(&lane->shelf);
+    uint64_t segments = fsw_stat_get(&device->image, FSW_STAT_SEGMENTS);
+
+    if (known == segments)
+        return 0;
+    fprintf(stderr, "%u segments at the store, %llu LIVE rows\n", known,
+            (unsigned long long)segments);
+    return -EUCLEAN;
+}
+
+/* Everything is there, and everything adds up. */
+static int prove(struct lane *lane, struct fsw_device *device)
+{
+    struct rig rig = {.device = device, .high = device->reclaim.high};
+
+    atomic_store(&lane->shelf.fail_in_thousand, 0);
+    if (model_settle(&lane->model, device, 0, MODEL_PAGES) > 0)
+        return -EIO;
+    if (work_rest(device) < 0)
+        return -ETIMEDOUT;
+    rig_prove(&rig); /* ends the process if not */
+    return compare_store(lane, device);
+}
+
+static int go_on(struct lane *lane, uint64_t n)
+{
+    struct fsw_device *device;
+
+    points_arm(&lane->points, 0);
+    int r = open_device(lane, FSW_OPEN_NEW_OR_EXISTING, &device);
+    lane->recovery_points = atomic_load(&lane->points.reached);
+    points_disarm();
+    if (r == 0)
+        r = prove(lane, device);
+    points_arm(&lane->points, 1 + lives_mix(lane, 2, n) % 400);
+    if (r == 0)
+        r = work(lane, device, 30, lives_mix(lane, 3, n));
+    return r;
+}
+
+static int end(struct lane *lane, uint64_t n)
+{
+    struct fsw_device *device;
+
+    points_disarm();
+    int r = open_device(lane, FSW_OPEN_NEW_OR_EXISTING, &device);
+    if (r == 0)
+        r = prove(lane, device);
+    if (r == 0 && n % 4 == 0) {
+        r = work_evict_all(device);
+        if (r == 0)
+            r = prove(lane, device);
+    }
+    if (r == 0)
+        r = fsw_device_discard(device, 0, MODEL_SIZE);
+    if (r == 0) {
+        model_reset(&lane->model);
+        r = prove(lane, device);
+    }
+    if (r == 0)
+        fsw_device_close(device);
+    return r;
+}
+
+/* ---- between them ---- */
+
+static void print_problem(const char *line, void *opaque)
+{
+    fprintf(stderr, "%s\n", line);
+}
+
+static int nothing_was_acknowledged(const struct model *model)
+{
+    for (unsigned page = 0; page < MODEL_PAGES; page++)
+        if (atomic_load(&model->used[page]))
+            return 0;
+    return 1;
+}
+
+static int is_maker(const struct lane *lane, int pid)
+{
+    for (unsigned i = 0; i < STAGES; i++)
+        if (lane->pids[i] == pid)
+            return 1;
+    return 0;
+}
+
+/* Images that this run made, of which nobody knows any more (a process's number alone may be
+ * another's by now). Returns how many there were. */
+static unsigned remove_orphans(const struct lane *lane)
+{
+    char line[512];
+    int shmid, pid;
+    unsigned long long bytes;
+    unsigned count = 0, mode;
+    FILE *file = fopen("/proc/sysvipc/shm", "re");
+
+    while (file != NULL && fgets(line, sizeof line, file) != NULL)
+        if (sscanf(line, "%*d %d %o %llu %d", &shmid, &mode, &bytes, &pid) == 4 &&
+            is_maker(lane, pid) && bytes == lane->image_bytes && !(mode & SHM_DEST))
+            count += shmctl(shmid, IPC_RMID, NULL) == 0;
+    if (file != NULL)
+        fclose(file);
+    return count;
+}
+
+static int any_live_row(const struct fsw_image *image)
+{
+    for (uint32_t row = 1; row < atomic_load(&image->super->rows_top); row++)
+        if (fsw_row_state(image, row) == FSW_ROW_LIVE)
+            return 1;
+    return 0;
+}
+
+static int is_nameless(const char *point)
+{
+    return strcmp(point, "image: memory, and no word in it") == 0 ||
+           strcmp(point, "image: superblock written, no name") == 0;
+}
+
+/* What a death left, before anybody repairs it. 0, or what is wrong was printed. */
+static int look_at_remains(struct lane *lane)
+{
+    struct fsw_record record;
+    struct fsw_image image;
+    struct fsw_check_report report;
+    char name[FSW_NAME_MAX + 1];
+    struct fsw_error err = {""};
+
+    device_name(lane, name);
+    int r = fsw_registry_read(name, -1, &record, &err);
+    if (r == 0)
+        r = fsw_registry_attach(&record, 0, &image, &err);
+    if (r == -ENOENT && nothing_was_acknowledged(&lane->model)) {
+        lane->nameless += is_nameless(points_text(lane->points.last));
+        return 0;
+    }
+    if (r < 0)
+        return say(r, &err);
+    r = fsw_image_check(&image, 0, print_problem, NULL, &report);
+    if (r == 0 && report.problems > 0)
+        r = -EUCLEAN;
+    if (r == 0 && atomic_load(&image.super->planted) == 0 && any_live_row(&image)) {
+        fprintf(stderr, "a row is LIVE, and the sentinel was never planted\n");
+        r = -EUCLEAN;
+    }
+    shelf_process_died(&lane->shelf, atomic_load(&image.super->next_segment));
+    lane->image_bytes = image.bytes;
+    fsw_image_detach(&image);
+    return r;
+}
+
+/* Nothing is left of the run then but what nobody could know: memory of a process that died before
+ * it had written down the name. 0, or a line. */
+static int destroy(const struct lane *lane)
+{
+    struct fsw_record record;
+    struct fsw_image image;
+    char name[FSW_NAME_MAX + 1];
+
+    device_name(lane, name);
+    if (fsw_registry_read(name, -1, &record, NULL) == 0 &&
+        fsw_registry_attach(&record, 1, &image, NULL) == 0)
+        fsw_image_wipe(&image, NULL);
+    fsw_registry_remove(name);
+    if (remove_orphans(lane) <= lane->nameless)
+        return 0;
+    fprintf(stderr, "an image was forgotten\n");
+    return -EUCLEAN;
+}
+
+/* One process's life. 1: it died at its point; 0: it came to its end; else it failed. */
+static int live(struct lane *lane, enum stage stage, uint64_t n)
+{
+    static int (*const run[STAGES])(struct lane *, uint64_t) = {begin, recover, go_on, end};
+    int status;
+
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        alarm(STAGE_SECONDS);
+        _exit(run[stage](lane, n) < 0 ? 1 : 0);
+    }
+    lane->pids[stage] = pid;
+    if (pid < 0 || waitpid(pid, &status, 0) != pid)
+        return -ECHILD;
+    if (WIFEXITED(status) && WEXITSTATUS(status) == POINTS_DIED) {
+        lane->deaths[stage]++;
+        return look_at_remains(lane) < 0 ? -EUCLEAN : 1;
+    }
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+        return stage == END ? 0 : look_at_remains(lane);
+    if (WIFSIGNALED(status))
+        fprintf(stderr, "%s: signal %d%s\n", stage_names[stage], WTERMSIG(status),
+                WTERMSIG(status) == SIGALRM ? " (it hangs)" : "");
+    return -EIO;
+}
+
+static void report_failure(struct lane *lane, uint64_t n, enum stage stage)
+{
+    fprintf(stderr,
+            "FAILED at n %llu, in '%s'; the last death was at '%s' in thread %s\n"
+            "(FARSWAP_TEST_SEED=%llu, --only %llu --workers %u --steps %u)\n",
+            (unsigned long long)n, stage_names[stage], points_text(lane->points.last),
+            lane->points.thread, (unsigned long long)lane->plan.seed, (unsigned long long)n,
+            lane->plan.workers, lane->plan.steps);
+    atomic_store(&lane->failed, 1);
+}
+
+int lives_run(struct lane *lane, uint64_t n)
+{
+    model_reset(&lane->model);
+    shelf_reset(&lane->shelf, lives_mix(lane, 4, n));
+    memset(lane->pids, 0, sizeof lane->pids);
+    lane->nameless = 0;
+    lane->runs++;
+
+    int died = live(lane, BEGIN, n), r = died;
+    for (enum stage stage = RECOVER; r >= 0 && stage < STAGES; stage++) {
+        r = live(lane, stage, n);
+        if (r < 0) {
+            report_failure(lane, n, stage);
+            return -1;
+        }
+    }
+    if (died < 0)
+        report_failure(lane, n, BEGIN);
+    if (died >= 0 && destroy(lane) < 0) {
+        report_failure(lane, n, END);
+        return -1;
+    }
+    return died;
+}
