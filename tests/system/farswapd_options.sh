@@ -3,10 +3,12 @@
 set -u
 : "${FARSWAPD:?the program to test}"
 dir=$(mktemp -d)
+export FARSWAP_RUNDIR=$dir
 pids=()
 cleanup() {
     for pid in "${pids[@]}"; do kill -9 "$pid" 2>/dev/null; done
     wait
+    [ ! -e "$dir/alone.donor" ] || "$FARSWAPD" --destroy alone
     rm -rf "$dir"
 }
 trap cleanup EXIT
@@ -85,6 +87,11 @@ refused 'another server listens there' --unix "$dir/s"
 [ "$(redis-cli -s "$dir/s" ping)" = PONG ] || fail 'the first donor lost its socket to the second'
 stop TERM
 [ ! -e "$dir/s" ] || fail 'the socket is left behind'
+"$FARSWAPD" --destroy alone || fail 'what was kept can not be removed'
+[ ! -e "$dir/alone.donor" ] || fail 'the name is left behind'
+refused 'no donor named alone' --destroy alone
+refused 'letters, digits' --destroy a/b
+refused 'allowed is a size' --keep-available much
 
 # kill -9 leaves it behind, and the next donor takes it.
 start --unix "$dir/s"
