@@ -20,10 +20,12 @@
 #include "common/parse.h"
 #include "common/rights.h"
 
-static int failures, warnings;
+static int failures, warnings, quiet;
 
 static void line(const char *kind, const char *format, va_list args)
 {
+    if (quiet && strcmp(kind, "ok") == 0)
+        return;
     printf("%-5s ", kind);
     vprintf(format, args);
     putchar('\n');
@@ -133,9 +135,14 @@ static int fuse_survives(void)
            (major > 6 || (major == 6 && minor >= 9));
 }
 
+int doctor_has_nbd(void)
+{
+    return module_exists("nbd");
+}
+
 static void look_at_door(void)
 {
-    if (module_exists("nbd"))
+    if (doctor_has_nbd())
         ok("nbd: this kernel has it");
     else if (access("/dev/fuse", R_OK | W_OK) < 0)
         fail("door: this kernel has no nbd module, and /dev/fuse can't be used (%s): there is no "
@@ -294,9 +301,10 @@ static int look_at_device(const struct fsw_record *record, int orphan, void *opa
     return 0;
 }
 
-int doctor_look_at_host(void)
+int doctor_look_at_host(int trouble_only)
 {
     failures = warnings = 0;
+    quiet = trouble_only;
     look_at_memory_rules();
     look_at_rights();
     look_at_door();
@@ -315,7 +323,7 @@ static int run(int argc, char **argv)
         return cli_usage(&cli_doctor, 0);
     if (name != NULL && cli_find(name, &record, &orphan, &err) < 0)
         return cli_fail(&err);
-    doctor_look_at_host();
+    doctor_look_at_host(0);
     if (fsw_registry_list(look_at_device, name, &err) < 0)
         return cli_fail(&err);
     return failures > 0 ? CLI_FAILED : CLI_OK;

@@ -9,9 +9,9 @@
 #include "client/cli/cli.h"
 #include "common/parse.h"
 
-static const struct cli_command *const commands[] = {&cli_list,    &cli_status,  &cli_stats,
-                                                     &cli_check,   &cli_compact, &cli_set,
-                                                     &cli_destroy, &cli_doctor};
+static const struct cli_command *const commands[] = {
+    &cli_up,    &cli_down,    &cli_status, &cli_list,    &cli_stats,
+    &cli_check, &cli_compact, &cli_set,    &cli_destroy, &cli_doctor};
 #define COMMANDS (sizeof commands / sizeof commands[0])
 
 int cli_fail(const struct fsw_error *err)
@@ -93,8 +93,7 @@ static int help(FILE *to)
     for (unsigned i = 0; i < COMMANDS; i++)
         fprintf(to, "  farswap %-8s %-32s %s\n", commands[i]->name, commands[i]->arguments,
                 commands[i]->summary);
-    fprintf(to, "\n`farswap COMMAND --help` says more. A device is made and served by nbdkit's "
-                "farswap plugin.\n");
+    fprintf(to, "\n`farswap COMMAND --help` says more.\n");
     return to == stdout ? CLI_OK : CLI_USAGE;
 }
 

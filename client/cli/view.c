@@ -3,81 +3,22 @@
  */
 #include "client/cli/view.h"
 
-#include <dirent.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include "client/cli/host.h"
 #include "common/clock.h"
 #include "common/parse.h"
 
-/* ---- the kernel's side ---- */
-
-/* 1 if the first line of a file says so. */
-static int file_says(const char *path, const char *wanted)
-{
-    char line[512];
-    FILE *file = fopen(path, "re");
-
-    if (file == NULL)
-        return 0;
-    int same = fgets(line, sizeof line, file) != NULL &&
-               strncmp(line, wanted, strlen(wanted)) == 0 &&
-               strchr("\n", line[strlen(wanted)]) != NULL;
-    fclose(file);
-    return same;
-}
-
-/* farswap-fuse names the device as its mount's source. 1 and the mount's folder. */
-static int find_mount(const char *name, char mountpoint[512])
-{
-    char line[1024], source[256], type[64], wanted[128];
-    FILE *file = fopen("/proc/self/mounts", "re");
-    int found = 0;
-
-    if (file == NULL)
-        return 0;
-    snprintf(wanted, sizeof wanted, "farswap:%s", name);
-    while (!found && fgets(line, sizeof line, file) != NULL)
-        found = sscanf(line, "%255s %511s %63s", source, mountpoint, type) == 3 &&
-                strncmp(type, "fuse", 4) == 0 && strcmp(source, wanted) == 0;
-    fclose(file);
-    return found;
-}
-
-/* 1 if the block device of that name ("nbd3", "loop7") is a door of this device. */
-static int is_door(const struct view *view, const char *block)
-{
-    char path[384], id[FSW_DEVICE_ID_TEXT], mountpoint[512], disk[600];
-
-    snprintf(path, sizeof path, "/sys/block/%s/backend", block);
-    if (strncmp(block, "nbd", 3) == 0)
-        return file_says(path, fsw_device_id_format(&view->record.device, id));
-    if (strncmp(block, "loop", 4) != 0 || !find_mount(view->record.name, mountpoint))
-        return 0;
-    snprintf(path, sizeof path, "/sys/block/%s/loop/backing_file", block);
-    snprintf(disk, sizeof disk, "%s/disk", mountpoint);
-    return file_says(path, disk);
-}
-
 static void find_swap(struct view *view)
 {
-    char line[512], path[256];
-    int priority;
-    FILE *file = fopen("/proc/swaps", "re");
+    struct host_swap swap;
 
     view->swap[0] = '\0';
-    if (file == NULL)
+    if (!host_swap_of(&view->record, &swap))
         return;
-    while (fgets(line, sizeof line, file) != NULL)
-        if (sscanf(line, "%255s %*s %*s %*s %d", path, &priority) == 2 &&
-            strncmp(path, "/dev/", 5) == 0 && strlen(path) < sizeof view->swap &&
-            is_door(view, path + 5)) {
-            memcpy(view->swap, path, strlen(path) + 1);
-            view->priority = priority;
-            break;
-        }
-    fclose(file);
+    snprintf(view->swap, sizeof view->swap, "%.*s", (int)sizeof view->swap - 1, swap.path);
+    view->priority = swap.priority;
 }
 
 /* ---- the image ---- */

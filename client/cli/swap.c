@@ -1,0 +1,160 @@
+/*
+ * swap.c: swapon and swapoff, by their system calls: an errno says more than a program's exit code.
+ *
+ * The kernel makes whoever calls swapoff the first to be killed when memory runs out. So a child does
+ * it, and we live to tell.
+ */
+#include "client/cli/swap.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/swap.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "client/cli/program.h"
+#include "common/parse.h"
+
+#define LOOK_US 20000
+#define SHOW_LOOKS 10 /* a line on the terminal, once in so many looks */
+
+#ifndef SWAP_FLAG_DISCARD
+#define SWAP_FLAG_DISCARD 0x10000
+#endif
+
+/* ---- on ---- */
+
+/* The mark ends the first page, whatever the host's pages are. */
+static int is_marked(const char *device)
+{
+    char mark[10];
+    long page = sysconf(_SC_PAGESIZE);
+    int fd = open(device, O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        return 0;
+    int marked = pread(fd, mark, sizeof mark, page - (long)sizeof mark) == sizeof mark &&
+                 memcmp(mark, "SWAPSPACE2", sizeof mark) == 0;
+    close(fd);
+    return marked;
+}
+
+int swap_make(const char *device, int stored, struct fsw_error *err)
+{
+    char path[HOST_BLOCK], output[PROGRAM_OUTPUT];
+    char *argv[] = {"mkswap", path, NULL};
+
+    if (stored && !is_marked(device))
+        return fsw_error(err, -EEXIST,
+                         "it holds pages that are not swap: mkswap would destroy them. If they "
+                         "may go, `farswap destroy` it first");
+    snprintf(path, sizeof path, "%s", device);
+    return program_must(argv, output, err);
+}
+
+int swap_on(const char *device, int priority, struct fsw_error *err)
+{
+    int flags = SWAP_FLAG_DISCARD | SWAP_FLAG_PREFER |
+                ((priority << SWAP_FLAG_PRIO_SHIFT) & SWAP_FLAG_PRIO_MASK);
+
+    if (swapon(device, flags) == 0)
+        return 0;
+    int error = errno;
+    const char *hint = error == EPERM    ? " (it needs CAP_SYS_ADMIN in the host's user namespace, "
+                                           "and the kernel takes some 30 swaps)"
+                       : error == EINVAL ? " (mkswap's mark is not there, or damaged)"
+                       : error == ENOMEM ? " (no memory for its tables)"
+                                         : "";
+    return fsw_error(err, -error, "swapon %s: %s%s", device, strerror(error), hint);
+}
+
+/* ---- off ---- */
+
+/* Bytes that would find no place; our own memory that comes free meanwhile is not counted on. */
+static uint64_t missing(const struct host_swap *swap, uint64_t *ret_available)
+{
+    uint64_t elsewhere = host_swap_elsewhere(swap->path);
+
+    *ret_available = 0;
+    host_field("/proc/meminfo", "MemAvailable", ret_available);
+    uint64_t room = *ret_available + elsewhere;
+    return swap->used > room ? swap->used - room : 0;
+}
+
+static int refuse(const struct host_swap *swap, int code, const char *why, struct fsw_error *err)
+{
+    char a[FSW_SIZE_TEXT], b[FSW_SIZE_TEXT], c[FSW_SIZE_TEXT];
+    uint64_t available, lack = missing(swap, &available);
+
+    return fsw_error(err, code,
+                     "%s: %s are swapped out, %s of RAM are available, %s more are needed. "
+                     "Everything stays up: free RAM (or add other swap), then do it again",
+                     why, fsw_format_size(swap->used, a), fsw_format_size(available, b),
+                     fsw_format_size(lack, c));
+}
+
+static void show(const char *device)
+{
+    char left[FSW_SIZE_TEXT];
+    struct host_swap swap;
+
+    if (!host_swap_on(device, &swap))
+        return;
+    printf("\r\033[Kswapoff %s: %s left", device, fsw_format_size(swap.used, left));
+    fflush(stdout);
+}
+
+static int wait_for(pid_t child, const char *device)
+{
+    int status, terminal = isatty(STDOUT_FILENO);
+
+    for (unsigned looks = 1; waitpid(child, &status, WNOHANG) == 0; looks++) {
+        usleep(LOOK_US);
+        if (terminal && looks % SHOW_LOOKS == 0)
+            show(device);
+    }
+    if (terminal)
+        printf("\r\033[K");
+    return status;
+}
+
+static pid_t begin(const char *device)
+{
+    fflush(NULL);
+    pid_t child = fork();
+
+    if (child == 0) {
+        signal(SIGINT, SIG_DFL);
+        signal(SIGTERM, SIG_DFL);
+        _exit(swapoff(device) < 0 ? errno : 0);
+    }
+    return child;
+}
+
+int swap_off(const struct host_swap *swap, int force, struct fsw_error *err)
+{
+    struct host_swap now = *swap;
+    uint64_t available;
+
+    if (!force && missing(swap, &available) > 0)
+        return refuse(swap, -ENOMEM, "swapoff can't end", err);
+    /* Ctrl-C ends the child alone: the kernel then leaves swap on, and we say so. */
+    void (*interrupt)(int) = signal(SIGINT, SIG_IGN), (*term)(int) = signal(SIGTERM, SIG_IGN);
+    pid_t child = begin(swap->path);
+    int status = child < 0 ? 0 : wait_for(child, swap->path);
+    signal(SIGINT, interrupt);
+    signal(SIGTERM, term);
+    if (child < 0)
+        return fsw_error(err, -errno, "fork: %s", strerror(errno));
+    if (!host_swap_on(swap->path, &now))
+        return 0;
+    if (WIFSIGNALED(status))
+        return refuse(&now, -EINTR, "swapoff was interrupted", err);
+    int error = WEXITSTATUS(status);
+    if (error == EPERM)
+        return fsw_error(err, -EPERM, "swapoff %s: it needs CAP_SYS_ADMIN", swap->path);
+    return refuse(&now, error == 0 ? -EAGAIN : -error, strerror(error == 0 ? EAGAIN : error), err);
+}

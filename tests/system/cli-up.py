@@ -1,0 +1,275 @@
+#!/usr/bin/python3
+"""cli-up: farswap up and down with real swap on the running kernel, through FUSE and a loop device:
+the whole way under a program that lives on it, calls that are wrong, given twice, in the wrong order,
+or killed half-way, and a donor that is away."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, sys.path[0] + "/lib")
+
+import fuse  # noqa: E402
+import harness  # noqa: E402
+import servers  # noqa: E402
+import updown  # noqa: E402
+from harness import PAGE, at_exit, built, expect, wait_for, workdir  # noqa: E402
+
+import runner  # noqa: E402  (tests/swap/lib: one test at a time swaps)
+
+PREPARED_S = 2
+HOARD = 160 << 20
+LIMIT = 64 << 20
+SMALL = ("size=64M", "memory=80M")
+KILLED = 137
+
+
+def started(name):
+    device = updown.Device(f"{name}{os.getpid()}")
+    device.must("up", *SMALL)
+    return device
+
+
+# ---- the whole way ----
+
+def comes_up():
+    """Parameters of a file, and one that the command line has otherwise."""
+    device = updown.Device(f"whole{os.getpid()}")
+    with open(os.path.join(workdir(), f"{device.name}.conf"), "w") as file:
+        file.write("# swap for the test\n\n size = 400M\nmemory=1M\n")
+    before = max((swap[3] for swap in updown.swaps()), default=-1)
+    began = time.monotonic()
+    said = device.must("up", "memory=300M", "codec=lz4")
+    took = time.monotonic() - began
+    expect(took < PREPARED_S, f"up took {took:.2f} s")
+    runner.expect_in_order(said, "checks passed", "served by farswap-fuse", "is over it",
+                           "mkswap done", "swap is on")
+    device.expect_up()
+    expect(device.swap()[3] == before + 1, f"priority {device.swap()[3]}, others have {before}")
+    expect(device.swap()[1] == (400 << 20) - PAGE, f"{device.swap()[1]} bytes of swap")
+    stats = dict(line.split() for line in updown.cli("stats", device.name).stdout.splitlines())
+    expect(int(stats["discards"]) > 0, "swapon did not discard")
+    expect(int(stats["mem_limit"]) == 300 << 20, f"memory={stats['mem_limit']}")
+    expect(device.swap()[0] in updown.cli("status", device.name).stdout, "status shows no swap")
+    print(f"up took {took:.2f} s")
+    return device
+
+
+def hoard(until):
+    """A program that is bigger than its memory. It ends, every page verified, once there is `until`."""
+    squeeze = updown.Squeeze(LIMIT)
+    process = subprocess.Popen([built("tests/swap/hoard"), "--size", str(HOARD), "--until", until],
+                               preexec_fn=squeeze.enter, stdin=subprocess.DEVNULL,
+                               stdout=subprocess.DEVNULL)
+    at_exit(harness.end, process)
+    return squeeze, process
+
+
+def without_memory(device):
+    """As `down` sees a host that has no RAM left: it must refuse before it begins."""
+    path = os.path.join(workdir(), "meminfo")
+    with open("/proc/meminfo") as real, open(path, "w") as file:
+        for line in real:
+            file.write("MemAvailable: 0 kB\n" if line.startswith("MemAvailable:") else line)
+    return updown.cli("down", device.name, prefix=[
+        "unshare", "--mount", "sh", "-c", f'mount --bind {path} /proc/meminfo && exec "$@"', "sh"])
+
+
+def lives(device):
+    """Swap under a program. Twice is once; what can't end is not begun; pages come back right."""
+    until = os.path.join(workdir(), "until")
+    squeeze, process = hoard(until)
+    wait_for(lambda: device.swap()[2] > HOARD // 4 or process.poll() is not None, 60, "swap in use")
+    expect("swap is on already" in device.must("up"), "up on what is up does not say so")
+    device.expect_up()
+    done = without_memory(device)
+    expect(done.returncode == 1 and "more are needed" in done.stderr and
+           "Everything stays up" in done.stderr, f"down without memory: {done}")
+    expect(device.swap()[2] > 0, "swapoff was begun")
+    squeeze.limit(4 * HOARD)
+    if process.poll() == -signal.SIGKILL:
+        return False  # Linux 6.18 does so at times in a tight cgroup (scripts/lib/demo.sh)
+    expect(process.poll() is None, f"the program ended with {process.returncode}")
+    said = device.must("down")
+    expect("swap is off" in said and "destroyed" in said, f"down says {said}")
+    with open(until, "w"):
+        pass
+    expect(process.wait(60) == 0, f"the program found wrong pages: {process.returncode}")
+    return True
+
+
+def whole():
+    for _ in range(3):
+        device = comes_up()
+        lived = lives(device)
+        device.must("down")
+        device.expect_nothing()
+        if lived:
+            break
+    else:
+        raise harness.Failed("the program was killed three times")
+    expect("is down already" in device.must("down"), "down on what is down does not say so")
+
+
+# ---- wrong ways ----
+
+def wrong_calls():
+    device = updown.Device(f"wrong{os.getpid()}")
+    for call in (["up"], ["up", "--priority"], ["up", "--priority", "x", device.name],
+                 ["up", "--door", "back", device.name], ["up", "-x", device.name],
+                 ["up", device.name, "size"], ["up", "../x"], ["down"], ["down", "--all"],
+                 ["down", "../x"], ["down", "a", "b"]):
+        done = updown.cli(*call)
+        expect(done.returncode == 2 and done.stderr, f"{call}: {done}")
+    device.refused("up", "size=")
+    device.refused("up", "colour", "colour=red", *SMALL)
+    device.refused("up", "codec=", "codec=gzip", *SMALL)
+    with open(os.path.join(workdir(), f"{device.name}.conf"), "w") as file:
+        file.write("size=64M\nmemory\n")
+    expect("line 2" in device.up().stderr, "the line of a wrong file is not told")
+    os.unlink(os.path.join(workdir(), f"{device.name}.conf"))
+    expect("is down already" in device.must("down"), "down of a name that never was")
+    device.expect_nothing()
+
+
+def no_rights():
+    device = updown.Device(f"rights{os.getpid()}")
+    os.chmod(workdir(), 0o711)
+    prefix = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"]
+    for call in (["up", device.name, *SMALL], ["down", device.name]):
+        done = updown.cli(*call, prefix=prefix)
+        expect(done.returncode == 1 and "needs root" in done.stderr, f"{call}: {done}")
+    done = updown.cli("up", device.name, *SMALL, prefix=["setpriv", "--bounding-set=-sys_admin"])
+    expect(done.returncode == 1 and "CAP_SYS_ADMIN" in done.stderr, f"without the right: {done}")
+    device.expect_nothing()
+
+
+def wrong_order():
+    device = started("order")
+    done = updown.cli("destroy", device.name)
+    expect(done.returncode == 1 and "swapoff" in done.stderr, f"destroy under swap: {done}")
+    device.expect_up()
+    expect("image stays" in device.must("down", "--keep"), "--keep does not say what stays")
+    expect(not device.loops() and not device.mounts() and not device.processes(), "parts stay up")
+    expect("image stays" in device.must("down", "--keep"), "a second --keep")
+    device.must("up")  # the image knows its size
+    expect(device.swap()[1] == (64 << 20) - PAGE, "another size")
+    device.must("down")
+    device.expect_nothing()
+
+
+def not_ours():
+    """Pages that are no swap are not overwritten; a server that is another's is not taken."""
+    door = fuse.Fuse(size="64M", memory="80M").start()
+    disk = door.connect()
+    disk.pwrite(b"precious" * (PAGE // 8), 0)
+    disk.shutdown()
+    device = updown.Device(door.parameters["name"])
+    device.refused("up", "not swap")
+    disk = door.connect()
+    expect(disk.pread(8, 0) == b"precious", "mkswap wrote over data")
+    disk.shutdown()
+    device.must("down", "--keep")
+    expect(door.process.wait(20) == 0 and not fuse.is_mounted(door.mount), "farswap-fuse is there")
+    device.must("down")
+    server = servers.Plugin().start()
+    device = updown.Device(server.parameters["name"])
+    device.refused("up", "another program serves it")
+    device.refused("down", "another program serves it")
+    expect(server.alive(), "the other program was ended")
+
+
+def at_once():
+    """Of calls at the same time one works, and the others say that it does, or find it done."""
+    device = updown.Device(f"once{os.getpid()}")
+    calls = [device.popen("up", device.name, *SMALL) for _ in range(4)]
+    said = [call.communicate(timeout=60)[0].decode() for call in calls]
+    codes = [call.returncode for call in calls]
+    expect(0 in codes, f"none came up: {said}")
+    for code, text in zip(codes, said):
+        expect("swap is on" in text if code == 0 else "is at work" in text, f"{code}: {text}")
+    device.expect_up()
+    device.must("down")
+    device.expect_nothing()
+
+
+# ---- killed ----
+
+def kill_at_line(process, text):
+    """With -9, at once when it says that; it may be a step further by then."""
+    for line in process.stdout:
+        if text in line.decode():
+            break
+    process.kill()
+    process.communicate()
+
+
+def kill_at_time(process, seconds):
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+    process.communicate()
+
+
+def killed():
+    """up and down end at any point; up, or down, given again gets to its end."""
+    device = updown.Device(f"killed{os.getpid()}")
+    points = [(kill_at_line, text) for text in
+              ("checks passed", "served by", "is over it", "mkswap done")]
+    points += [(kill_at_time, seconds) for seconds in (0.001, 0.003, 0.01, 0.02, 0.04, 0.08)]
+    for number, (kill, point) in enumerate(points):
+        kill(device.popen("up", device.name, *SMALL), point)
+        if number % 2 == 0:
+            device.must("down")
+            device.expect_nothing()
+            kill(device.popen("up", device.name, *SMALL), point)
+        device.must("up", *SMALL)
+        device.expect_up()
+        kill_at_time(device.popen("down", device.name), 0.002 * 3 ** (number % 5))
+        if number % 3 == 0:
+            device.must("up", *SMALL)
+            device.expect_up()
+        device.must("down")
+        device.expect_nothing()
+
+
+# ---- the store ----
+
+def donor_away():
+    device = updown.Device(f"away{os.getpid()}")
+    nowhere = f"resp+unix://{workdir()}/nobody.sock"
+    device.refused("up", "nobody.sock", *SMALL, f"overflow={nowhere}")
+    device.must("down")
+    device.expect_nothing()
+    donor = servers.Donor()
+    device.must("up", *SMALL, f"overflow={donor.uri}")
+    donor.process.send_signal(signal.SIGKILL)
+    donor.process.wait()
+    expect(device.swap() is not None, "no swap")
+    device.refused("down", "the image stays")
+    expect(device.swap() is None and not device.mounts(), "what could be ended was not")
+    device.refused("down", "the image stays")
+    expect("--local" in device.down().stderr, "what to do is not said")
+    expect(updown.cli("destroy", "--local", device.name).returncode == 0, "destroy --local")
+    device.expect_nothing()
+
+
+def test():
+    if os.path.exists("/dev/nbd0"):
+        raise harness.Skip("this kernel has nbd: `up` does not use FUSE here")
+    fuse.alone()
+    runner.alone()
+    wrong_calls()
+    no_rights()
+    whole()
+    wrong_order()
+    not_ours()
+    at_once()
+    killed()
+    donor_away()
+
+
+harness.main(test)
