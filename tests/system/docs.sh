@@ -15,8 +15,10 @@ PLUGIN=$BUILD/nbdkit-plugin/nbdkit-farswap-plugin.so
 FARSWAP=$BUILD/client/cli/farswap
 FARSWAPD=$BUILD/server/farswapd
 ATTACH=$BUILD/client/attach/farswap-attach
+FUSE=$BUILD/client/fuse/farswap-fuse
 NBD=$BUILD/client/nbd/farswap-nbd
-PAGES=(docs/nbdkit-farswap-plugin.1 docs/farswap.1 docs/farswapd.1 docs/farswap-attach.1 docs/farswap-nbd.1)
+PAGES=(docs/nbdkit-farswap-plugin.1 docs/farswap.1 docs/farswapd.1 docs/farswap-attach.1 docs/farswap-nbd.1
+    docs/farswap-fuse.1)
 TEXTS=(README.md CONTRIBUTING.md NEWS.md SECURITY.md docs/architecture.md docs/caveats.md docs/counters.md
     docs/image-format.md docs/locking.md)
 
@@ -120,6 +122,14 @@ check_farswapd() {
 check_nbd() {
     same 'farswap-nbd option' "$WORK/nbd-options" <(items Fl "$DOCS/docs/farswap-nbd.1")
     same 'farswap-nbd parameter' "$WORK/nbd-parameters" <(items Cm "$DOCS/docs/nbdkit-farswap-plugin.1")
+}
+
+check_fuse() {
+    local page=$DOCS/docs/farswap-fuse.1
+    same 'farswap-fuse option' <("$FUSE" --help | sed -n 's/^  --\([a-z-]*\).*/\1/p' | cat - <(echo version)) \
+        <(items Fl "$page")
+    same 'file of farswap-fuse' <(sed -n 's/^    {"\([a-z_]*\)", 0[0-7]*, .*/\1/p' "$ROOT/client/fuse/knobs.c") \
+        <(items Pa "$page")
 }
 
 check_attach() {
@@ -227,6 +237,7 @@ check_all() {
     check_commands
     check_farswapd
     check_nbd
+    check_fuse
     check_attach
     check_image
     check_paths
@@ -272,6 +283,8 @@ broken check_farswapd docs/farswapd.1 's/^\.It Fl -memory/.It Fl -mammary/' 'far
 broken check_farswapd docs/farswapd.1 's/^\.It Ic SCAN/.It Ic KEYS/' 'RESP command: SCAN is not documented'
 broken check_farswapd docs/farswapd.1 's/^\(\.It Li key_bytes\) 128/\1 256/' 'farswapd limit: key_bytes 128 is not documented'
 broken check_nbd docs/farswap-nbd.1 's/^\.It Fl -listen/.It Fl -hearken/' 'farswap-nbd option: listen is not documented'
+broken check_fuse docs/farswap-fuse.1 's/^\.It Fl -supervise/.It Fl -watch/' 'farswap-fuse option: supervise is not documented'
+broken check_fuse docs/farswap-fuse.1 's/^\.It Pa mm_stat/.It Pa mm_state/' 'file of farswap-fuse: mm_stat is not documented'
 broken check_attach docs/farswap-attach.1 's/^\.It Fl -force/.It Fl -farce/' 'farswap-attach option: force is not documented'
 broken check_attach docs/farswap-attach.1 's/^\.It Va spare/.It Va square/' 'status: square is documented'
 broken check_image docs/image-format.md 's/^| [0-9]* | 4 | `rows_top`/| 1 | 4 | `rows_top`/' 'superblock rows_top 1 4 is documented'

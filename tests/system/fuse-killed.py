@@ -98,6 +98,7 @@ def test():
     stop = os.path.join(harness.workdir(), "stop")
     clients = [harness.Worker(client, door, corpus, number, type(rng)(rng.getrandbits(64)), stop)
                for number in range(CLIENTS)]
+    harness.at_exit(door.abort)
     pauses = []
     for _ in range(KILLS):
         expect(all(worker.running() for worker in clients), "a client ended")

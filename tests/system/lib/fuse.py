@@ -141,6 +141,10 @@ class Fuse(servers.Plugin):
         """Unmounted by itself if nothing uses it; its exit status."""
         return end(self.process)
 
+    def abort(self):
+        """Every request fails from now on: for a test that failed, whose clients would wait for ever."""
+        run(["umount", "--force", self.mount])
+
     def servers(self):
         """Pids of the supervised servers: the one that serves first."""
         with open(f"/proc/{self.pid}/task/{self.pid}/children") as file:
