@@ -181,19 +181,21 @@ static int is_maker(const struct lane *lane, int pid)
     return 0;
 }
 
-/* Images that this run made, of which nobody knows any more (a process's number alone may be
- * another's by now). Returns how many there were. */
+/* Images that this run made, of which nobody knows any more (a process's number alone may have been
+ * another's). Returns how many there were. */
 static unsigned remove_orphans(const struct lane *lane)
 {
+    const char *format = "%*d %d %o %llu %d %*d %*d %*d %*d %*d %*d %*d %*d %lld";
     char line[512];
     int shmid, pid;
     unsigned long long bytes;
+    long long made;
     unsigned count = 0, mode;
     FILE *file = fopen("/proc/sysvipc/shm", "re");
 
     while (file != NULL && fgets(line, sizeof line, file) != NULL)
-        if (sscanf(line, "%*d %d %o %llu %d", &shmid, &mode, &bytes, &pid) == 4 &&
-            is_maker(lane, pid) && bytes == lane->image_bytes && !(mode & SHM_DEST))
+        if (sscanf(line, format, &shmid, &mode, &bytes, &pid, &made) == 5 && is_maker(lane, pid) &&
+            bytes == lane->image_bytes && made >= lane->started && !(mode & SHM_DEST))
             count += shmctl(shmid, IPC_RMID, NULL) == 0;
     if (file != NULL)
         fclose(file);
@@ -310,21 +312,16 @@ int lives_run(struct lane *lane, uint64_t n)
     shelf_reset(&lane->shelf, lives_mix(lane, 4, n));
     memset(lane->pids, 0, sizeof lane->pids);
     lane->nameless = 0;
+    lane->started = time(NULL);
     lane->runs++;
 
     int died = live(lane, BEGIN, n), r = died;
-    for (enum stage stage = RECOVER; r >= 0 && stage < STAGES; stage++) {
-        r = live(lane, stage, n);
-        if (r < 0) {
-            report_failure(lane, n, stage);
-            return -1;
-        }
-    }
-    if (died < 0)
-        report_failure(lane, n, BEGIN);
-    if (died >= 0 && destroy(lane) < 0) {
-        report_failure(lane, n, END);
-        return -1;
-    }
-    return died;
+    enum stage stage = BEGIN;
+    while (r >= 0 && stage + 1 < STAGES)
+        r = live(lane, ++stage, n);
+    if (destroy(lane) < 0)
+        r = -EUCLEAN;
+    if (r < 0)
+        report_failure(lane, n, stage);
+    return r < 0 ? -1 : died;
 }

@@ -16,6 +16,7 @@
 #define LIVES_H
 
 #include <sys/types.h>
+#include <time.h>
 
 #include "model.h"
 #include "points.h"
@@ -40,6 +41,7 @@ struct lane {
     uint64_t runs, deaths[STAGES];
     pid_t pids[STAGES];
     uint64_t image_bytes;
+    time_t started;    /* this run */
     unsigned nameless; /* images of this run whose maker died before it named them */
     _Atomic int failed;
 };
