@@ -33,6 +33,11 @@ int fsw_priority_raise(void)
     return r;
 }
 
+void fsw_priority_put_off(void)
+{
+    set_class(0, 0);
+}
+
 int fsw_priority_may_raise(void)
 {
     struct sched_param before;

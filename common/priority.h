@@ -14,6 +14,9 @@
 /* The calling thread's, and that of all it starts, from now on. -EPERM. */
 int fsw_priority_raise(void);
 
+/* The calling thread's is the ordinary one again, for now. */
+void fsw_priority_put_off(void);
+
 /* 1 if this process may. */
 int fsw_priority_may_raise(void);
 

@@ -124,6 +124,12 @@ void fsw_rights_check(void (*warn)(const char *line))
              "/sys/module/zswap/parameters/enabled");
 }
 
+void fsw_rights_put_off(void)
+{
+    prctl(PR_SET_IO_FLUSHER, 0, 0, 0, 0);
+    fsw_priority_put_off();
+}
+
 int fsw_rights_take(void)
 {
     int refused = 0;

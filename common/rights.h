@@ -18,6 +18,11 @@ void fsw_rights_check(void (*warn)(const char *line));
  * refused. */
 int fsw_rights_take(void);
 
+/* For a process that is not needed yet, while it gets what it will need: the calling thread asks
+ * for memory as anybody does, and takes none of what is kept back for who is needed. Ended by
+ * fsw_rights_take. A process inherits both flag and priority from who started it. */
+void fsw_rights_put_off(void);
+
 /* 1 while zswap is on: it would compress every page before we do, and keep what it can. */
 int fsw_zswap_in_front(void);
 
