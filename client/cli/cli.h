@@ -18,8 +18,8 @@ struct cli_command {
     int (*run)(int argc, char **argv); /* argv[0] is the command's name */
 };
 
-extern const struct cli_command cli_up, cli_down, cli_list, cli_status, cli_stats, cli_check,
-    cli_compact, cli_set, cli_destroy, cli_doctor;
+extern const struct cli_command cli_up, cli_down, cli_list, cli_status, cli_top, cli_stats,
+    cli_check, cli_compact, cli_set, cli_destroy, cli_doctor;
 
 /* "farswap: text" on stderr; returns CLI_FAILED. */
 int cli_fail(const struct fsw_error *err);

@@ -37,6 +37,7 @@ FOREIGN = {
     "netlink/": ["client/attach/"],
     "openssl/": ["client/store/"],
     "json-c/": ["client/cli/status_json.c"],
+    "ncurses.h": ["client/cli/top.c"],
 }
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.M)
