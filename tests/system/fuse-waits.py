@@ -60,9 +60,14 @@ def test():
     threads = [threading.Thread(target=read, args=(number,)) for number in range(READERS)]
     for thread in threads:
         thread.start()
-    longest, count = local_traffic(disk, model, source, SECONDS)
-    answered = len(results)
+    local = []
+    worker = threading.Thread(target=lambda: local.extend(local_traffic(disk, model, source, SECONDS)))
+    worker.start()
+    worker.join(SECONDS + 10)
+    stuck, answered = worker.is_alive(), len(results)
     os.kill(donor.process.pid, signal.SIGCONT)
+    expect(not stuck, "local reads and writes wait for the store")
+    longest, count = local
     for thread in threads:
         thread.join(60)
     print(f"{count} local writes and reads while {READERS - answered} reads waited, "
