@@ -47,7 +47,8 @@ device_down() {
 image_destroy() {
     local image
     image=$(state_word image) && [[ -x $FARSWAP ]] || return 0
-    if "$FARSWAP" list 2>/dev/null | grep -q "^$image "; then
+    if "$FARSWAP" stats "$image" >/dev/null 2>&1; then # not list, which has orphans of others, too
+        wait_until 10 image_is_free "$image" || true # its server was told to end, and does
         timeout 60 "$FARSWAP" destroy "$image" >&2 ||
             # our own donor is going, too: nothing of the image stays there
             { [[ -s $STATE/donor.log ]] && "$FARSWAP" destroy --local "$image" >&2; } ||
@@ -55,3 +56,5 @@ image_destroy() {
     fi
     state_forget image
 }
+
+image_is_free() { ! "$FARSWAP" list 2>/dev/null | grep -q "^$1 .* served "; }

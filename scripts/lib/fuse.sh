@@ -50,7 +50,8 @@ down_fuse() {
         warn "$STATE/mnt is in use and stays, and so does what serves it:" "$(loops_of_ours)"
         return 1
     fi
-    [[ -z $mounted ]] || wait_until 10 process_is_gone server.pid || true
+    [[ -n $mounted ]] || return 0
+    wait_until 10 process_is_gone server.pid && say 'server stopped' || true
 }
 
 unmount() { mount_is_gone || umount "$STATE/mnt" 2>/dev/null; }
