@@ -113,7 +113,7 @@ static int wait_for(pid_t child, const char *device)
 
     for (unsigned looks = 1; waitpid(child, &status, WNOHANG) == 0; looks++) {
         usleep(LOOK_US);
-        if (terminal && looks % SHOW_LOOKS == 0)
+        if (terminal && looks % SHOW_LOOKS == 1)
             show(device);
     }
     if (terminal)

@@ -92,8 +92,9 @@ def lives(device):
     if process.poll() == -signal.SIGKILL:
         return False  # Linux 6.18 does so at times in a tight cgroup (scripts/lib/demo.sh)
     expect(process.poll() is None, f"the program ended with {process.returncode}")
-    said = device.must("down")
-    expect("swap is off" in said and "destroyed" in said, f"down says {said}")
+    status, said = device.down_on_a_terminal()
+    expect(status == 0 and " left" in said, f"down on a terminal: {status}, {said!r}")
+    runner.expect_in_order(said, "swap is off", "are gone", "destroyed")
     with open(until, "w"):
         pass
     expect(process.wait(60) == 0, f"the program found wrong pages: {process.returncode}")
@@ -151,7 +152,8 @@ def wrong_order():
     done = updown.cli("destroy", device.name)
     expect(done.returncode == 1 and "swapoff" in done.stderr, f"destroy under swap: {done}")
     device.expect_up()
-    expect("image stays" in device.must("down", "--keep"), "--keep does not say what stays")
+    said = device.must("down", "--keep")
+    expect("image stays" in said and "\r" not in said, f"--keep says {said!r}")
     expect(not device.loops() and not device.mounts() and not device.processes(), "parts stay up")
     expect("image stays" in device.must("down", "--keep"), "a second --keep")
     device.must("up")  # the image knows its size

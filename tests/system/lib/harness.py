@@ -71,7 +71,12 @@ def sweep():
         owner = os.path.basename(path).split("-")[1]
         if not owner.isdigit() or os.path.exists(f"/proc/{owner}"):
             continue
-        for mount in glob.glob(f"{path}/*.mnt"):
+        for backing in glob.glob("/sys/block/loop*/loop/backing_file"):
+            with contextlib.suppress(OSError), open(backing) as file:
+                if file.read().startswith(path + "/"):
+                    run(["swapoff", "/dev/" + backing.split("/")[3]])
+                    run(["losetup", "--detach", "/dev/" + backing.split("/")[3]])
+        for mount in glob.glob(f"{path}/*.mnt") + glob.glob(f"{path}/run/*.mnt"):
             run(["umount", "--lazy", mount])
         for image in glob.glob(f"{path}/run/*.image"):
             with open(image) as record:

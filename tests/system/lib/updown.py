@@ -48,6 +48,21 @@ class Device:
         lines = done.stderr.splitlines()
         expect(lines and text in lines[-1], f"{verb} {arguments} says {done.stderr!r}, not {text!r}")
 
+    def down_on_a_terminal(self):
+        """Its status, and all that it wrote."""
+        master, slave = os.openpty()
+        process = subprocess.Popen([built("client/cli/farswap"), "down", self.name],
+                                   env=environment(), stdin=slave, stdout=slave, stderr=slave)
+        os.close(slave)
+        text = b""
+        while True:
+            try:
+                text += os.read(master, 4096)
+            except OSError:  # nobody has the other end any more
+                break
+        os.close(master)
+        return process.wait(60), text.decode()
+
     def popen(self, *arguments):
         return subprocess.Popen([built("client/cli/farswap"), *arguments], env=environment(),
                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
