@@ -1,6 +1,6 @@
 /*
- * doctor.c: farswap doctor. What on this host would make swap on farswap slow, unsafe or impossible,
- * and what to do about each. It changes nothing. One line a finding:
+ * doctor.c: farswap doctor. What on this host would make swap on farswap slow, unsafe or
+ * impossible, and what to do about each. It changes nothing. One line a finding:
  *
  *      ok      what was looked at, and is well
  *      warn    it works, and risks this; do that

@@ -1,10 +1,10 @@
 /*
  * door_fuse.c: farswap-fuse and a loop device.
  *
- * RUNDIR/NAME.door is locked by the farswap-fuse that we start, which inherits the descriptor, and by
- * its servers. So whether one is there, perhaps not ready yet, can be asked after we were killed, and
- * no process number can lie. Nothing looks into the mount before its server holds the image: it
- * would wait for what may never come, and keep a start that failed from being taken away.
+ * RUNDIR/NAME.door is locked by the farswap-fuse that we start, which inherits the descriptor, and
+ * by its servers. So whether one is there, perhaps not ready yet, can be asked after we were
+ * killed, and no process number can lie. Nothing looks into the mount before its server holds the
+ * image: it would wait for what may never come, and keep a start that failed from being taken away.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -4,9 +4,9 @@
  *      nbd     farswap-attach ── farswap-nbd ── /dev/nbdN
  *      fuse    farswap-fuse --supervise ── RUNDIR/NAME.mnt/disk ── /dev/loopN
  *
- * Each step looks first whether it was done before: a call that was killed half-way is gone on with.
- * What is started outlives us; its output is in RUNDIR/NAME.log. One call a device at a time: the
- * caller holds RUNDIR/NAME.steer.
+ * Each step looks first whether it was done before: a call that was killed half-way is gone on
+ * with. What is started outlives us; its output is in RUNDIR/NAME.log. One call a device at a time:
+ * the caller holds RUNDIR/NAME.steer.
  */
 #ifndef FSW_CLI_DOORS_H
 #define FSW_CLI_DOORS_H

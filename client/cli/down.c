@@ -3,8 +3,8 @@
  *
  *      swapoff ─ door (block device, server) ─ image, with what its store holds
  *
- * In this order, since a server that ends under swap takes all its pages along: whatever can't be done
- * leaves the rest as it is. What is gone already is passed over.
+ * In this order, since a server that ends under swap takes all its pages along: whatever can't be
+ * done leaves the rest as it is. What is gone already is passed over.
  */
 #include <errno.h>
 #include <linux/capability.h>

@@ -1,5 +1,6 @@
 /*
- * graph.h: the last values of something that is looked at once a second, and a line that shows them.
+ * graph.h: the last values of something that is looked at once a second, and a line that shows
+ * them.
  */
 #ifndef FSW_CLI_GRAPH_H
 #define FSW_CLI_GRAPH_H

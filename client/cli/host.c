@@ -1,8 +1,8 @@
 /*
  * host.c: /proc/swaps, /proc/mounts, /sys/block.
  *
- * A loop device is known by the file that it is over, an nbd device by its backend identifier, which
- * farswap-attach makes the device's id, and a mount by its source, "farswap:NAME".
+ * A loop device is known by the file that it is over, an nbd device by its backend identifier,
+ * which farswap-attach makes the device's id, and a mount by its source, "farswap:NAME".
  */
 #include "client/cli/host.h"
 

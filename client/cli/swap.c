@@ -1,8 +1,8 @@
 /*
  * swap.c: swapon and swapoff, by their system calls: an errno says more than a program's exit code.
  *
- * The kernel makes whoever calls swapoff the first to be killed when memory runs out. So a child does
- * it, and we live to tell.
+ * The kernel makes whoever calls swapoff the first to be killed when memory runs out. So a child
+ * does it, and we live to tell.
  */
 #include "client/cli/swap.h"
 

@@ -2,8 +2,8 @@
  * top.c: farswap top. What farswap status says, once a second, with graphs of the last minutes.
  *
  * Devices come and go while it runs: each tick compares what there is with what is shown, by shared
- * memory id, so that a graph never goes on with another image of the same name. The images are read,
- * no server is asked.
+ * memory id, so that a graph never goes on with another image of the same name. The images are
+ * read, no server is asked.
  */
 #include <langinfo.h>
 #include <locale.h>
