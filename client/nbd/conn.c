@@ -18,8 +18,6 @@
 #include "common/cleanup.h"
 #include "common/clock.h"
 
-/* The kernel's requests are 128 KiB at most, 128 at once. */
-#define TOUCHED_BYTES (16u << 20)
 /* TCP's patience with data that nobody acknowledges, as a part of T. */
 #define TCP_PATIENCE(timeout) ((timeout) / 4 * 3)
 
@@ -142,6 +140,8 @@ static int shake_hands(struct fsw_conn *conn)
         conn->in_at += used;
         if (found < 0)
             return found;
+        if (found == FSW_SHAKE_GO && is_gone(&conn->peer))
+            return -EPIPE; /* and the connection that it may have now stays */
         if (found == FSW_SHAKE_GO)
             fsw_conns_fence_others(conn);
         r = send_all(conn, out, length);
@@ -190,6 +190,7 @@ static void reset(struct fsw_conn *conn)
     conn->wire = (struct fsw_wire){.size = conn->nbd->size};
     conn->in_at = conn->in_end = conn->staged = 0;
     conn->window = FSW_CONN_IN_BYTES;
+    conn->luck = conn->sleeps = conn->round = 0;
     conn->filling = conn->answered = NULL;
     conn->out = conn->waiting = 0;
     conn->iovs = 1; /* the first is for what is staged */
@@ -225,9 +226,9 @@ static void leave_slot(struct fsw_conn *conn)
     pthread_mutex_lock(&nbd->lock);
     told = atomic_compare_exchange_strong(&nbd->handed, &mine, NULL);
     conn->state = FSW_CONN_FREE;
-    pthread_mutex_unlock(&nbd->lock);
-    if (told)
+    if (told) /* under the lock: not after the next one is served */
         eventfd_write(nbd->notice, 1);
+    pthread_mutex_unlock(&nbd->lock);
 }
 
 static void *conn_loop(void *opaque)
@@ -313,11 +314,13 @@ static struct fsw_conn *new_conn(struct fsw_nbd *nbd)
     return conn;
 }
 
-static void prepare(struct fsw_conn *conn)
+void fsw_conns_touch(struct fsw_nbd *nbd)
 {
-    conn->prepared = 1;
-    memset(conn->in, 1, FSW_CONN_IN_BYTES + FSW_CONN_OUT_BYTES);
-    memset(conn->arena.base, 1, TOUCHED_BYTES);
+    for (unsigned i = 0; i < FSW_CONNS; i++)
+        if (nbd->conns[i] != NULL && nbd->conns[i]->prepared) {
+            memset(nbd->conns[i]->in, 1, FSW_CONN_IN_BYTES + FSW_CONN_OUT_BYTES);
+            memset(nbd->conns[i]->arena.base, 1, FSW_CONN_TOUCHED);
+        }
 }
 
 int fsw_conns_init(struct fsw_nbd *nbd, unsigned prepared)
@@ -330,7 +333,7 @@ int fsw_conns_init(struct fsw_nbd *nbd, unsigned prepared)
         nbd->conns[i] = new_conn(nbd);
         if (nbd->conns[i] == NULL)
             return -ENOMEM;
-        prepare(nbd->conns[i]);
+        nbd->conns[i]->prepared = 1;
     }
     return 0;
 }
@@ -384,9 +387,12 @@ int fsw_conn_start(struct fsw_nbd *nbd, int fd, enum fsw_conn_kind kind,
 {
     FSW_LOCK_SCOPE(&nbd->lock);
     struct fsw_conn *before = kind == FSW_CONN_HANDED ? atomic_exchange(&nbd->handed, NULL) : NULL;
+    eventfd_t count;
 
     if (before != NULL)
         fsw_conn_fence(before);
+    if (kind == FSW_CONN_HANDED)
+        eventfd_read(nbd->notice, &count); /* of the one before; nobody wants to know now */
     struct fsw_conn *conn = find_slot(nbd, kind == FSW_CONN_HANDED);
     if (conn == NULL && kind == FSW_CONN_HANDED)
         conn = find_slot(nbd, 0);

@@ -33,6 +33,9 @@
 #define FSW_CONN_IN_BYTES (256u << 10)
 /* Answers of small requests, until they go out together. */
 #define FSW_CONN_OUT_BYTES (256u << 10)
+/* What the kernel's connections have of their arena, touched: three of its largest requests (1280 KiB),
+ * or all it can have in flight when they are small. The rest waits in its socket. */
+#define FSW_CONN_TOUCHED (4u << 20)
 /* At the end of a large payload: what may be read with it that belongs to the next request, and has
  * to be copied if that is large as well. */
 #define FSW_CONN_WINDOW 4096u
@@ -87,6 +90,8 @@ struct fsw_conn {
     struct fsw_wire wire;
     char *in;
     size_t in_at, in_end, window;
+    unsigned luck, sleeps;       /* how often bytes came soon; see receive_soon */
+    unsigned round;              /* small requests in the last round */
     struct fsw_request *filling; /* a large write whose payload is on its way */
     size_t filled;
 
@@ -127,8 +132,11 @@ struct fsw_nbd {
     int notice;                        /* eventfd: a handed connection has ended */
 };
 
-/* Makes `prepared` connections that are touched, so that they can begin without memory. -ENOMEM. */
+/* Makes `prepared` connections with their threads. -ENOMEM. */
 int fsw_conns_init(struct fsw_nbd *nbd, unsigned prepared);
+
+/* Touches what these will need, so that they can begin without memory. */
+void fsw_conns_touch(struct fsw_nbd *nbd);
 
 /* Begins to serve a socket, which is the connection's from now on, also on failure. A handed one is
  * in the transmission phase; the one before it is fenced. -EMFILE: too many. */

@@ -29,6 +29,8 @@
 
 /* The kernel's connection, the one before it that has not ended yet, and one to spare. */
 #define PREPARED 3u
+/* What a spare gives back to the system when it takes over. */
+#define KEPT_BYTES (4u << 20)
 
 struct program {
     struct fsw_nbd_options options;
@@ -68,7 +70,8 @@ static int open_listeners(struct program *program, struct fsw_error *err)
     return r;
 }
 
-/* Code, libraries and heap as they are now: what is touched later is locked as it is. */
+/* Code, libraries and heap as they are now: what is touched later is locked as it is. A spare has
+ * put off its rights until here. */
 static void touch(void)
 {
     mlockall(MCL_CURRENT);
@@ -104,11 +107,24 @@ static int wait_as_spare(struct program *program, struct fsw_error *err)
     return 0;
 }
 
+/* What the engine's threads and lists will take, which can't be there before the image is. */
+static void *keep_memory(void)
+{
+    void *kept = mmap(NULL, KEPT_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    if (kept == MAP_FAILED)
+        return NULL;
+    memset(kept, 1, KEPT_BYTES);
+    return kept;
+}
+
 static int open_device(struct program *program, struct fsw_error *err)
 {
     const struct fsw_nbd_options *options = &program->options;
     struct fsw_door *door = &program->door;
 
+    if (options->wait)
+        fsw_rights_put_off();
     int r = fsw_door_check(door, err);
     if (r == 0)
         r = fsw_door_probe(door, err);
@@ -116,13 +132,21 @@ static int open_device(struct program *program, struct fsw_error *err)
         return r;
     snprintf(program->name, sizeof program->name, "%s", door->params.name);
     touch();
-    if (fsw_conns_init(&program->nbd, options->control >= 0 ? PREPARED : 0) < 0)
-        return fsw_error(err, -ENOMEM, "no memory for connections");
+    if (fsw_conns_init(&program->nbd, options->control >= 0 ? PREPARED : 0) < 0 ||
+        fsw_room_start(&program->nbd.room, NULL) < 0)
+        return fsw_error(err, -ENOMEM, "no memory for connections and threads");
+    if (options->wait)
+        fsw_rights_put_off();
+    fsw_conns_touch(&program->nbd);
+    void *kept = options->wait ? keep_memory() : NULL;
+    fsw_rights_take();
     if (!options->wait)
         return fsw_door_open(door, 0, err);
     r = wait_as_spare(program, err);
     if (r == 0)
         r = fsw_door_open(door, 1, err);
+    if (kept != NULL)
+        munmap(kept, KEPT_BYTES);
     if (options->control >= 0)
         prctl(PR_SET_PDEATHSIG, 0);
     return r;
@@ -153,8 +177,8 @@ static int start_threads(struct program *program, struct fsw_error *err)
     nbd->size = fsw_device_size(nbd->device);
     nbd->timeout = program->options.timeout;
     nbd->timeout_given = program->options.timeout_given;
-    r = fsw_room_start(&nbd->room, nbd->device);
-    return r < 0 ? fsw_error(err, r, "starting threads: %s", strerror(-r)) : 0;
+    nbd->room.device = nbd->device;
+    return 0;
 }
 
 static int start(struct program *program, struct fsw_error *err)
@@ -198,11 +222,9 @@ static void accept_one(struct program *program, const struct fsw_listener *liste
 /* Returns 0 when the supervisor has gone: we go on with what we serve. */
 static int heed(struct program *program, int control)
 {
-    eventfd_t count;
     int fd, r = fsw_control_receive(control, &fd);
 
     if (r == 1) {
-        eventfd_read(program->nbd.notice, &count); /* of the one before */
         if (fsw_conn_start(&program->nbd, fd, FSW_CONN_HANDED, NULL) == 0)
             fsw_control_serving(control);
         else

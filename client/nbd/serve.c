@@ -8,125 +8,38 @@
  *
  * One round digests all that was read, then everything is answered with one call. Only when there is
  * nothing to read does the thread help the crew, and only when there is nothing to help does it
- * sleep; with no request out, it sleeps in the read itself. So a single small request costs one read
- * and one write of the socket.
+ * sleep (after a moment, if that mostly pays); with no request out, it sleeps in the read itself. So a
+ * single small request costs one read and one write of the socket.
  */
 #include <errno.h>
-#include <limits.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <unistd.h>
 
-#include "client/nbd/conn.h"
+#include "client/nbd/answer.h"
 #include "common/clock.h"
 
 /* Of T: when a read has waited so long, its connection is given up. */
 #define GIVE_UP(timeout) ((timeout) / 10 * 7)
-/* Answers are sent when so many bytes of large reads are ready: one, so that the client has
- * something to do meanwhile, and its bytes are still in the cache. */
-#define FLUSH_BYTES (64u << 10)
 /* See cheap_here. */
 #define CHEAP_NS (60 * FSW_NS_PER_S / 1000000)
 #define LEARN_EVERY 16
+/* See receive_soon: how long to look, and when. */
+#define SOON_NS (15 * FSW_NS_PER_S / 1000000)
+#define LUCK_MOST 8
+#define LUCK_LOST 4
+#define TRY_LUCK_EVERY 64
 /* How soon a request that found no place in the waiting room tries again. */
 #define PARKED_MS 5
 
-/* ---- answering ---- */
-
-static int send_iov(struct fsw_conn *conn)
-{
-    struct msghdr message = {.msg_iov = conn->iov, .msg_iovlen = conn->iovs};
-
-    while (message.msg_iovlen > 0) {
-        ssize_t n = sendmsg(conn->fd, &message, MSG_NOSIGNAL);
-        if (n < 0)
-            return -errno;
-        while (message.msg_iovlen > 0 && (size_t)n >= message.msg_iov->iov_len) {
-            n -= (ssize_t)message.msg_iov->iov_len;
-            message.msg_iov++;
-            message.msg_iovlen--;
-        }
-        if (message.msg_iovlen > 0) {
-            message.msg_iov->iov_base = (char *)message.msg_iov->iov_base + n;
-            message.msg_iov->iov_len -= (size_t)n;
-        }
-    }
-    return 0;
-}
-
-static void release(struct fsw_conn *conn, struct fsw_request *request)
-{
-    if (request->block != NULL)
-        fsw_arena_give(&conn->arena, request->block, request->io.length);
-    request->block = NULL;
-    request->in_room = 0;
-    request->next = conn->idle;
-    conn->idle = request;
-    conn->out--;
-}
-
-/* Nobody is there to be answered, or nobody that can be trusted. */
-static void break_off(struct fsw_conn *conn)
-{
-    atomic_store(&conn->peer.gone, 1);
-    conn->broken = conn->leaving = 1;
-}
-
-/* Sends what there is to send. */
-static void flush(struct fsw_conn *conn)
-{
-    int r = 0;
-
-    conn->iov[0] = (struct iovec){.iov_base = conn->staging, .iov_len = conn->staged};
-    if (!conn->broken && (conn->staged > 0 || conn->iovs > 1))
-        r = send_iov(conn);
-    conn->staged = conn->pending = 0;
-    conn->iovs = 1;
-    while (conn->answered != NULL) {
-        struct fsw_request *request = conn->answered;
-        conn->answered = request->next;
-        release(conn, request);
-    }
-    if (r < 0)
-        break_off(conn);
-}
-
-/* Room in `staging` for an answer. */
-static char *stage(struct fsw_conn *conn, size_t bytes)
-{
-    if (FSW_CONN_OUT_BYTES - conn->staged < bytes)
-        flush(conn);
-    return conn->staging + conn->staged;
-}
-
-static void answer_small(struct fsw_conn *conn, uint64_t cookie, uint32_t error)
-{
-    fsw_wire_reply(stage(conn, FSW_WIRE_REPLY_BYTES), cookie, error);
-    conn->staged += FSW_WIRE_REPLY_BYTES;
-}
-
-static void add_iov(struct fsw_conn *conn, void *bytes, size_t length)
-{
-    conn->iov[conn->iovs++] = (struct iovec){.iov_base = bytes, .iov_len = length};
-    conn->pending += length;
-}
-
-static void answer(struct fsw_conn *conn, struct fsw_request *request)
-{
-    const struct fsw_io *io = &request->io;
-
-    fsw_wire_reply(request->reply, request->cookie, fsw_wire_error_of(io->result));
-    add_iov(conn, request->reply, FSW_WIRE_REPLY_BYTES);
-    if (io->verb == FSW_READ && io->result == 0)
-        add_iov(conn, io->bytes, io->length);
-    request->next = conn->answered;
-    conn->answered = request;
-    if (conn->pending >= FLUSH_BYTES)
-        flush(conn);
-}
-
 /* ---- requests that go out ---- */
+
+/* The kernel's connection stays within what was touched, but for a request larger than that. */
+static int has_room(const struct fsw_conn *conn, uint64_t length)
+{
+    return !conn->prepared || conn->arena.used == 0 ||
+           conn->arena.used + 2 * length <= FSW_CONN_TOUCHED;
+}
 
 /* A request with `bytes` of its own in the arena. NULL: there is no room now. */
 static struct fsw_request *take_request(struct fsw_conn *conn, const struct fsw_io *io,
@@ -137,7 +50,8 @@ static struct fsw_request *take_request(struct fsw_conn *conn, const struct fsw_
 
     if (request == NULL)
         return NULL;
-    if (with_bytes && (block = fsw_arena_take(&conn->arena, io->length)) == NULL)
+    if (with_bytes &&
+        (!has_room(conn, io->length) || (block = fsw_arena_take(&conn->arena, io->length)) == NULL))
         return NULL;
     conn->idle = request->next;
     conn->out++;
@@ -183,13 +97,13 @@ static void settle(struct fsw_conn *conn, struct fsw_request *request)
     int r = request->io.result;
 
     if (r == -ECANCELED)
-        break_off(conn);
+        fsw_conn_break_off(conn);
     if (conn->broken)
-        release(conn, request);
+        fsw_conn_release(conn, request);
     else if (r == -EAGAIN)
         wait_in_room(conn, request);
     else
-        answer(conn, request);
+        fsw_conn_answer(conn, request);
 }
 
 /* ---- large requests ---- */
@@ -261,7 +175,8 @@ static int put_off(struct fsw_conn *conn, const struct fsw_io *io, uint64_t cook
 
 static int do_here(struct fsw_conn *conn, struct fsw_io *io, uint64_t cookie)
 {
-    char *reply = stage(conn, FSW_WIRE_REPLY_BYTES + (io->verb == FSW_READ ? io->length : 0));
+    char *reply =
+        fsw_conn_stage(conn, FSW_WIRE_REPLY_BYTES + (io->verb == FSW_READ ? io->length : 0));
 
     if (io->verb == FSW_READ)
         io->bytes = reply + FSW_WIRE_REPLY_BYTES;
@@ -269,7 +184,7 @@ static int do_here(struct fsw_conn *conn, struct fsw_io *io, uint64_t cookie)
     if (io->result == -EAGAIN)
         return put_off(conn, io, cookie);
     if (io->result == -ECANCELED) {
-        break_off(conn);
+        fsw_conn_break_off(conn);
         return 0;
     }
     fsw_wire_reply(reply, cookie, fsw_wire_error_of(io->result));
@@ -286,7 +201,7 @@ static int handle(struct fsw_conn *conn, const struct fsw_wire_request *asked)
         return 0;
     }
     if (asked->error != 0 || asked->type == FSW_WIRE_CACHE) {
-        answer_small(conn, asked->cookie, asked->error);
+        fsw_conn_answer_small(conn, asked->cookie, asked->error);
         return 0;
     }
     struct fsw_io io = {
@@ -347,6 +262,7 @@ static int digest(struct fsw_conn *conn)
     struct fsw_wire_request asked;
     size_t used, more;
 
+    conn->round = 0;
     while (!conn->leaving && conn->filling == NULL) {
         struct fsw_wire before = conn->wire;
         const char *bytes = conn->in + conn->in_at;
@@ -366,6 +282,7 @@ static int digest(struct fsw_conn *conn)
             return 0;
         }
         conn->in_at += used + more;
+        conn->round += found == FSW_WIRE_REQUEST;
         if (conn->filling != NULL)
             filled_some(conn);
     }
@@ -421,6 +338,27 @@ static ssize_t receive(struct fsw_conn *conn, int flags)
     if (conn->kind == FSW_CONN_TCP)
         note_goodbye(conn);
     return n;
+}
+
+/* Looks for a moment whether something comes, before the thread goes to sleep: waking it costs more
+ * than that, for both sides. Only as long as it mostly comes: an idle connection costs nothing, and
+ * where the client needs this very CPU, nothing comes while we look. */
+static ssize_t receive_soon(struct fsw_conn *conn)
+{
+    if (conn->round > 1) /* the longer we sleep, the more are done together */
+        return -EAGAIN;
+    if (conn->luck == 0 && ++conn->sleeps % TRY_LUCK_EVERY != 0)
+        return -EAGAIN;
+    uint64_t until = fsw_now_ns() + SOON_NS;
+    do {
+        ssize_t n = receive(conn, MSG_DONTWAIT);
+        if (n != -EAGAIN) {
+            conn->luck += conn->luck < LUCK_MOST;
+            return n;
+        }
+    } while (fsw_now_ns() < until);
+    conn->luck = conn->luck > LUCK_LOST ? conn->luck - LUCK_LOST : 0;
+    return -EAGAIN;
 }
 
 /* ---- what has ended ---- */
@@ -521,7 +459,7 @@ static void doze(struct fsw_conn *conn, int hungry)
     if (waits[0].revents)
         eventfd_read(conn->wake, &count);
     if (waits[1].revents & (POLLHUP | POLLERR) && !(waits[1].revents & POLLIN))
-        break_off(conn);
+        fsw_conn_break_off(conn);
 }
 
 /* Begun requests have parts that nobody has taken. */
@@ -546,15 +484,17 @@ static int is_over(const struct fsw_conn *conn)
 /* The next bytes of the stream, or its end. 1: go on at once. */
 static int read_on(struct fsw_conn *conn)
 {
-    unsigned idle = conn->filling != NULL ? 1 : 0;
-    ssize_t n = receive(conn, conn->out == idle ? 0 : MSG_DONTWAIT);
+    unsigned filling = conn->filling != NULL ? 1 : 0;
+    ssize_t n = receive(conn, MSG_DONTWAIT);
 
+    if (n == -EAGAIN && conn->out == filling && (n = receive_soon(conn)) == -EAGAIN)
+        n = receive(conn, 0);
     if (n == -EAGAIN || n == -EINTR)
         return 0;
     if (n == 0 && conn->giving_up)
         conn->leaving = 1; /* we have closed that half */
     else if (n <= 0)
-        break_off(conn);
+        fsw_conn_break_off(conn);
     return 1;
 }
 
@@ -562,20 +502,20 @@ static int read_on(struct fsw_conn *conn)
 static void drop_requests(struct fsw_conn *conn)
 {
     if (conn->filling != NULL)
-        release(conn, conn->filling);
+        fsw_conn_release(conn, conn->filling);
     conn->filling = NULL;
     conn->broken = 1;
     for (struct fsw_request *request; (request = conn->to_room.first) != NULL;) {
         conn->to_room.first = request->next;
         conn->waiting -= request->io.verb == FSW_READ;
-        release(conn, request);
+        fsw_conn_release(conn, request);
     }
     for (unsigned i = 0; i < FSW_CONN_REQUESTS; i++) {
         struct fsw_request *request = &conn->requests[i];
         if (request->in_room && request->io.verb == FSW_READ &&
             fsw_room_leave(&conn->nbd->room, request)) {
             conn->waiting--;
-            release(conn, request);
+            fsw_conn_release(conn, request);
         }
     }
     collect(conn);
@@ -586,10 +526,10 @@ void fsw_conn_serve(struct fsw_conn *conn)
     while (!is_over(conn)) {
         int hungry = digest(conn);
         if (hungry < 0)
-            break_off(conn);
+            fsw_conn_break_off(conn);
         collect(conn);
         enter_room(conn);
-        flush(conn);
+        fsw_conn_flush(conn);
         if (is_over(conn))
             break;
         if (hungry && !conn->leaving && conn->to_room.first == NULL && read_on(conn))

@@ -3,6 +3,7 @@
 connection fences its old one, and an address that anybody can reach is warned of.
 """
 
+import os
 import socket
 import struct
 import sys
@@ -84,6 +85,26 @@ def lies(server):
     expect(closed(kernel.sock), "a request without its magic did not end the connection")
 
 
+def settled(server):
+    """All who vanished have been seen to: only what listens is open."""
+    def sockets():
+        links = [os.path.join(folder, fd) for fd in os.listdir(folder)]
+        return sum(os.readlink(link).startswith("socket:") for link in links
+                   if os.path.lexists(link))
+    folder = f"/proc/{server.pid}/fd"
+    last = wait_for(lambda: shaken(server), 20, "a handshake")  # after those that waited before it
+    wait_for(lambda: sockets() <= 2, 20, "connections of those who vanished to end")
+    last.sock.close()
+    wait_for(lambda: sockets() <= 1, 20, "a connection to end")
+
+
+def shaken(server):
+    try:
+        return shake(server)
+    except (harness.Failed, ConnectionResetError, BrokenPipeError):
+        return None  # too many at once
+
+
 def send_and_go(server, stream):
     with dial(server) as sock:
         try:
@@ -145,16 +166,16 @@ def crowd(server):
     """More connections than there may be: the last are closed, the others work."""
     kernels = []
     for _ in range(CONNECTIONS):
-        try:
-            kernels.append(shake(server))
-        except (harness.Failed, ConnectionResetError, BrokenPipeError):
+        kernels.append(shaken(server))
+        if kernels[-1] is None:
+            kernels.pop()
             break
     expect(len(kernels) > CONNECTIONS - 8, f"only {len(kernels)} connections")
     for _ in range(8):
-        try:
-            kernels.append(shake(server))
-        except (harness.Failed, ConnectionResetError, BrokenPipeError):
+        kernel = shaken(server)
+        if kernel is None:
             break
+        kernels.append(kernel)
     else:
         raise harness.Failed("connections without end")
     for kernel in kernels:
@@ -208,12 +229,14 @@ def test():
     unix = servers.Server(size=str(SIZE), memory="96M").start()
     lies(unix)
     vanish(unix, source)
+    settled(unix)
     floods(unix, source)
     crowd(unix)
     tcp = servers.Server(size=str(SIZE), memory="96M", tcp=("127.0.0.1", 0)).start()
     tcp.tcp = ("127.0.0.1", int(tcp.log().rpartition(":")[2]))
     lies(tcp)
     vanish(tcp, source)
+    settled(tcp)
     fences(tcp, source)
     idle = [harness.Worker(stalls, server) for server in (unix, tcp)]
     for worker in idle:
