@@ -3,6 +3,7 @@
  */
 #include "client/nbd/room.h"
 
+#include <signal.h>
 #include <string.h>
 
 #include "client/nbd/conn.h"
@@ -256,18 +257,24 @@ static void *writer(void *opaque)
     return NULL;
 }
 
+/* Signals are the main thread's, whether it has asked for them already or not. */
 static int start_threads(struct fsw_room *room, unsigned count, void *(*run)(void *))
 {
+    sigset_t all, before;
     pthread_t thread;
+    int r = 0;
 
-    for (unsigned i = 0; i < count; i++) {
-        int r = pthread_create(&thread, NULL, run, room);
-        if (r != 0)
-            return -r;
-        pthread_setname_np(thread, "fsw-wait");
-        pthread_detach(thread);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    for (unsigned i = 0; r == 0 && i < count; i++) {
+        r = pthread_create(&thread, NULL, run, room);
+        if (r == 0) {
+            pthread_setname_np(thread, "fsw-wait");
+            pthread_detach(thread);
+        }
     }
-    return 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return -r;
 }
 
 int fsw_room_start(struct fsw_room *room, struct fsw_device *device)

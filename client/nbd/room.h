@@ -48,7 +48,7 @@ struct fsw_room {
     struct fsw_wait waits[FSW_ROOM_WAITS];
 };
 
-/* Starts the threads. */
+/* Starts the threads. device: may be NULL and be set later, before the first request. */
 int fsw_room_start(struct fsw_room *room, struct fsw_device *device);
 
 /* Takes requests linked by `next`, until there is no room for one. Returns the rest. Reads must be
