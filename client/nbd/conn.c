@@ -7,7 +7,6 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -265,15 +264,10 @@ static void deinit_conn(struct fsw_conn *conn)
     free(conn);
 }
 
-/* Signals are the main thread's, whether it has asked for them already or not. */
 static int start_thread(struct fsw_conn *conn)
 {
-    sigset_t all, before;
-
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
     int r = pthread_create(&conn->thread, NULL, conn_loop, conn);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+
     if (r == 0)
         pthread_setname_np(conn->thread, "fsw-conn");
     return -r;

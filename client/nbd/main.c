@@ -118,6 +118,21 @@ static void *keep_memory(void)
     return kept;
 }
 
+/* Threads that a spare has before it has the image. Signals are the main thread's, which has not
+ * asked for them yet: one that comes while it waits ends the process. */
+static int make_threads(struct program *program, struct fsw_error *err)
+{
+    sigset_t all, before;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int r = fsw_conns_init(&program->nbd, program->options.control >= 0 ? PREPARED : 0);
+    if (r == 0)
+        r = fsw_room_start(&program->nbd.room, NULL);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return r < 0 ? fsw_error(err, r, "connections and threads: %s", strerror(-r)) : 0;
+}
+
 static int open_device(struct program *program, struct fsw_error *err)
 {
     const struct fsw_nbd_options *options = &program->options;
@@ -132,9 +147,9 @@ static int open_device(struct program *program, struct fsw_error *err)
         return r;
     snprintf(program->name, sizeof program->name, "%s", door->params.name);
     touch();
-    if (fsw_conns_init(&program->nbd, options->control >= 0 ? PREPARED : 0) < 0 ||
-        fsw_room_start(&program->nbd.room, NULL) < 0)
-        return fsw_error(err, -ENOMEM, "no memory for connections and threads");
+    r = make_threads(program, err);
+    if (r < 0)
+        return r;
     if (options->wait)
         fsw_rights_put_off();
     fsw_conns_touch(&program->nbd);
