@@ -96,7 +96,7 @@ static int open_slots(struct file_store *store, struct fsw_error *err)
     if (r < 0)
         return r;
     if (emptied)
-        report_emptied(&store->report, store->path);
+        report_emptied(&store->report, store->path, 1);
     report_connected(&store->report, 1);
     FSW_LOCK_SCOPE(&store->lock);
     store->open = 1;

@@ -87,7 +87,7 @@ static enum outcome get_missed(struct file_worker *worker, const struct fsw_stor
     *ret_result = FSW_STORE_GONE;
     if (slots_shows_sentinel(&store->slots, worker->buffer))
         return FINISHED;
-    report_emptied(&store->report, store->path);
+    report_emptied(&store->report, store->path, 1);
     return RESTS;
 }
 

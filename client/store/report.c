@@ -37,11 +37,12 @@ void report_connected(struct report *report, int connected)
     report->since = fsw_now_ns();
 }
 
-void report_emptied(struct report *report, const char *who)
+void report_emptied(struct report *report, const char *who, int emptied)
 {
-    report_say(report, who, "it was emptied or replaced");
+    if (emptied)
+        report_say(report, who, "it was emptied or replaced");
     FSW_LOCK_SCOPE(&report->lock);
-    report->emptied = 1;
+    report->emptied = emptied;
 }
 
 void report_health(struct report *report, struct fsw_store_health *ret_health)

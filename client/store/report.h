@@ -29,8 +29,8 @@ void report_deinit(struct report *report);
 /* One line for people; why may be NULL. */
 void report_say(struct report *report, const char *what, const char *why);
 void report_connected(struct report *report, int connected);
-/* Once for good: said, and remembered. */
-void report_emptied(struct report *report, const char *who);
+/* Whether the store shows another sentinel than ours, or none. If so, it is also said. */
+void report_emptied(struct report *report, const char *who, int emptied);
 void report_health(struct report *report, struct fsw_store_health *ret_health);
 
 /* Counts the request's end and calls done(). copies: which have it, or answered; for FSW_STORE_OK. */

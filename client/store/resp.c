@@ -27,38 +27,12 @@ static struct resp_store *of_base(struct fsw_store *base)
 void resp_store_finish(struct resp_store *store, struct fsw_store_request *request,
                        enum fsw_store_result result)
 {
-    request->result = result;
-    request->copies = result == FSW_STORE_OK;
-    if (result != FSW_STORE_UNREACHABLE)
-        store->answered[request->verb]++;
-    if (result != FSW_STORE_OK)
-        store->errors++;
-    request->done(request);
-}
-
-void resp_store_say(struct resp_store *store, const char *what, const char *why)
-{
-    FSW_LOCK_SCOPE(&store->said_lock);
-    snprintf(store->last_error, sizeof store->last_error, "%s%s%s", what, why ? ": " : "",
-             why ? why : "");
-}
-
-void resp_store_emptied(struct resp_store *store, int emptied)
-{
-    if (emptied)
-        resp_store_say(store, "the store was emptied or replaced", NULL);
-    store->emptied = (unsigned)emptied;
+    report_finish(&store->report, request, result, 1);
 }
 
 void resp_store_lane_changed(struct resp_store *store)
 {
-    unsigned connected = store->gets.ready && store->puts.ready;
-
-    FSW_LOCK_SCOPE(&store->said_lock);
-    if (connected == store->connected)
-        return;
-    store->connected = connected;
-    store->since = fsw_now_ns();
+    report_connected(&store->report, store->gets.ready && store->puts.ready);
 }
 
 /* ---- the thread ---- */
@@ -162,7 +136,6 @@ static int store_start(struct fsw_store *base, const struct fsw_store_identity *
 
     assert(!store->started);
     store->device = identity->device;
-    store->since = fsw_now_ns();
     snprintf(store->sentinel, sizeof store->sentinel, "%016" PRIx64, identity->sentinel);
     store->sentinel_left = identity->planted != 0;
     r = init_loop(store);
@@ -179,15 +152,6 @@ static int store_start(struct fsw_store *base, const struct fsw_store_identity *
     return 0;
 }
 
-static void check_request(const struct fsw_store_request *request)
-{
-    assert(request->done != NULL);
-    assert(request->verb == FSW_STORE_DROP ||
-           (request->length >= 1 && request->length <= FSW_SEGMENT_BYTES));
-    assert(request->verb != FSW_STORE_GET ||
-           request->offset <= FSW_SEGMENT_BYTES - request->length);
-}
-
 /* The thread is woken for the first request of a batch; the others it finds there. */
 static void store_submit(struct fsw_store *base, struct fsw_store_request *const *requests,
                          size_t n)
@@ -198,7 +162,7 @@ static void store_submit(struct fsw_store *base, struct fsw_store_request *const
     pthread_mutex_lock(&store->inbox_lock);
     wake = fsw_requests_first(&store->inbox) == NULL && !store->stopping;
     for (size_t i = 0; i < n; i++) {
-        check_request(requests[i]);
+        fsw_request_check(requests[i]);
         fsw_requests_push_back(&store->inbox, requests[i]);
     }
     pthread_mutex_unlock(&store->inbox_lock);
@@ -210,22 +174,9 @@ static void store_health(struct fsw_store *base, struct fsw_store_health *ret_he
 {
     struct resp_store *store = of_base(base);
 
-    *ret_health = (struct fsw_store_health){
-        .puts = store->answered[FSW_STORE_PUT],
-        .gets = store->answered[FSW_STORE_GET],
-        .drops = store->answered[FSW_STORE_DROP],
-        .bytes_out = store->gets.conn.bytes_out + store->puts.conn.bytes_out,
-        .bytes_in = store->gets.conn.bytes_in + store->puts.conn.bytes_in,
-        .reconnects = store->reconnects,
-        .retries = store->retries,
-        .errors = store->errors,
-    };
-    FSW_LOCK_SCOPE(&store->said_lock);
-    ret_health->connected = (int)store->connected;
-    ret_health->up = store->connected;
-    ret_health->emptied = store->emptied;
-    ret_health->since = store->since;
-    memcpy(ret_health->last_error, store->last_error, sizeof store->last_error);
+    report_health(&store->report, ret_health);
+    ret_health->bytes_out = store->gets.conn.bytes_out + store->puts.conn.bytes_out;
+    ret_health->bytes_in = store->gets.conn.bytes_in + store->puts.conn.bytes_in;
 }
 
 /* ---- birth and death ---- */
@@ -235,7 +186,7 @@ static void store_free(struct resp_store *store)
     resp_lane_deinit(&store->gets);
     resp_lane_deinit(&store->puts);
     pthread_mutex_destroy(&store->inbox_lock);
-    pthread_mutex_destroy(&store->said_lock);
+    report_deinit(&store->report);
     if (store->password != NULL)
         explicit_bzero(store->password, strlen(store->password));
     free(store->password);
@@ -288,7 +239,7 @@ int resp_store_new(const struct fsw_address *address, const char *password,
     store->base = (struct fsw_store){.ops = &resp_ops, .copies = 1};
     store->address = *address;
     pthread_mutex_init(&store->inbox_lock, NULL);
-    pthread_mutex_init(&store->said_lock, NULL);
+    report_init(&store->report);
     fsw_requests_init(&store->inbox);
     if (password != NULL)
         store->password = strdup(password);

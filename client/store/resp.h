@@ -7,9 +7,9 @@
  * Two lanes, so that a read never waits behind 64 KB puts. A PUT and the DROP of the same id share
  * a lane, and so their order.
  *
- * Threads: `inbox`, `stopping` under inbox_lock (a few instructions); last_error, since under
- * said_lock; counters are atomic; everything else belongs to the loop's thread between start() and
- * the end of close(). Neither lock is held while done() runs, and none is taken inside the other.
+ * Threads: `inbox`, `stopping` under inbox_lock (a few instructions); `report` has a lock of its own;
+ * everything else belongs to the loop's thread between start() and the end of close(). Neither lock
+ * is held while done() runs, and none is taken inside the other.
  */
 #ifndef FSW_STORE_RESP_H
 #define FSW_STORE_RESP_H
@@ -20,6 +20,7 @@
 
 #include "client/store/address.h"
 #include "client/store/keys.h"
+#include "client/store/report.h"
 #include "client/store/requests.h"
 #include "client/store/resp_lane.h"
 
@@ -46,13 +47,7 @@ struct resp_store {
     uv_timer_t sweep;
     struct resp_lane gets, puts;
 
-    atomic_uint_fast64_t answered[3]; /* by verb */
-    atomic_uint_fast64_t reconnects, retries, errors;
-    atomic_uint emptied; /* 1: it has shown another sentinel, or none */
-    pthread_mutex_t said_lock;
-    unsigned connected;
-    uint64_t since;
-    char last_error[sizeof((struct fsw_store_health *)0)->last_error];
+    struct report report;
 };
 
 /* Takes the password over by copy. Allocates; connects to nothing. 0 or -ENOMEM. */
@@ -62,8 +57,6 @@ int resp_store_new(const struct fsw_address *address, const char *password,
 /* For the lanes, on the loop's thread. */
 void resp_store_finish(struct resp_store *store, struct fsw_store_request *request,
                        enum fsw_store_result result);
-void resp_store_say(struct resp_store *store, const char *what, const char *why);
-void resp_store_emptied(struct resp_store *store, int emptied);
 void resp_store_lane_changed(struct resp_store *store);
 
 /* resp_sync.c: the ops that block. */

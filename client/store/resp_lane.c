@@ -174,7 +174,7 @@ void resp_lane_add(struct resp_lane *lane, struct fsw_store_request *request)
 
 static void rest(struct resp_lane *lane, struct fsw_store_request *request)
 {
-    lane->store->retries++;
+    lane->store->report.retries++;
     request->scratch[0] = fsw_now_ns() + REST_NS;
     fsw_requests_push_back(&lane->resting, request);
 }
@@ -197,7 +197,7 @@ static void become_ready(struct resp_lane *lane)
 {
     lane->ready = 1;
     if (lane->ever)
-        lane->store->reconnects++;
+        lane->store->report.reconnects++;
     lane->ever = 1;
     resp_conn_content(&lane->conn);
     resp_store_lane_changed(lane->store);
@@ -231,7 +231,7 @@ static int shows_sentinel(struct resp_lane *lane, struct resp_flight flight,
     int same = flight.left && resp_is_string(reply, store->sentinel, strlen(store->sentinel));
 
     if (flight.left)
-        resp_store_emptied(store, !same);
+        report_emptied(&store->report, store->address.text, !same);
     return same;
 }
 
@@ -267,7 +267,7 @@ static void on_answer(struct resp_lane *lane, struct fsw_store_request *request,
     enum resp_verdict verdict = resp_judge(request, reply, &result);
 
     if (reply->type == REDIS_REPLY_ERROR)
-        resp_store_say(lane->store, "it answers", reply->str);
+        report_say(&lane->store->report, "it answers", reply->str);
     switch (verdict) {
     case RESP_DONE:
         if (request->verb == FSW_STORE_GET && result == FSW_STORE_OK)
@@ -322,7 +322,7 @@ static void take_back_flights(struct resp_lane *lane)
 
         if (flight.request == NULL)
             continue;
-        lane->store->retries++;
+        lane->store->report.retries++;
         fsw_requests_push_back(&back, flight.request);
     }
     fsw_requests_splice(&back, &lane->asking);
@@ -336,7 +336,7 @@ static void on_down(struct resp_conn *conn, const char *why)
 
     lane->ready = 0;
     take_back_flights(lane);
-    resp_store_say(lane->store, lane->store->address.text, why);
+    report_say(&lane->store->report, lane->store->address.text, why);
     resp_store_lane_changed(lane->store);
 }
 

@@ -515,6 +515,25 @@ static void test_full_stores_nothing(void **state)
     assert_int_equal(segment_put(f->store, id, FSW_SEGMENT_BYTES), FSW_STORE_OK);
 }
 
+/* There is room for a slot's head, but not for all of it: what was written must go again. */
+static void test_nearly_full_stores_nothing(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t full = fill_up(f), id = full + 1;
+
+    while (segment_put(f->store, id, PLACE_OBJECT) == FSW_STORE_OK)
+        id++;
+    for (unsigned i = 1; i < 4; i++) {
+        assert_int_equal(do_drop(f->store, id - i), FSW_STORE_OK);
+        /* the same row: within the file, where nothing is undone by the file system */
+        uint64_t again = id - i + 65536;
+        assert_int_equal(segment_put(f->store, again, FSW_SEGMENT_BYTES), FSW_STORE_FULL);
+        assert_int_equal(segment_get(f->store, again, 0, PLACE_OBJECT, 5000), FSW_STORE_GONE);
+    }
+    for (unsigned i = 1; i < 4; i++)
+        assert_int_equal(segment_put(f->store, id + 10 + i, PLACE_OBJECT), FSW_STORE_OK);
+}
+
 static void test_buffered_full(void **state)
 {
     test_full_stores_nothing(state);
@@ -613,6 +632,8 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_a_cut_file_is_not_gone, setup, teardown),
         cmocka_unit_test_setup_teardown(test_buffered, setup_buffered, teardown),
         cmocka_unit_test_setup_teardown(test_full_stores_nothing, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_nearly_full_stores_nothing, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_nearly_full_stores_nothing, setup_buffered, teardown),
         cmocka_unit_test_setup_teardown(test_buffered_full, setup_buffered, teardown),
         cmocka_unit_test_setup_teardown(test_no_room_at_all, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_given_up_put_is_quarantined, setup, teardown),

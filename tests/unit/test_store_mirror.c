@@ -12,6 +12,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -348,6 +354,7 @@ static void test_one_was_emptied(void **state)
     freeReplyObject(server_command(&f->servers[0], "FLUSHALL"));
     reads_all(f, 0, 20, 2, 700);
     assert_int_equal(health_of(f).emptied, 1);
+    assert_int_equal(health_of(f).up & 1, 1); /* it was slow to say nothing, and is not suspect */
     reads_all(f, 0, 20, 2, 100);
     assert_non_null(strstr(health_of(f).last_error, "emptied"));
     puts_all(f, 20, 40, 3);
@@ -451,6 +458,109 @@ static void test_both_are_slow(void **state)
     assert_memory_equal(back, f->bytes, PLACE_OBJECT);
 }
 
+/* Both are suspect, and the one that a get would rather ask stays frozen. */
+static void test_the_other_is_asked_again(void **state)
+{
+    struct fixture *f = *state;
+    struct call gets[2];
+    uint8_t back[2][PLACE_OBJECT];
+    uint64_t thawed;
+
+    puts_all(f, 0, 3, 3);
+    for (unsigned copy = 0; copy < 2; copy++)
+        server_freeze(&f->servers[copy]);
+    for (unsigned i = 0; i < 2; i++) {
+        call_prepare(&gets[i], FSW_STORE_GET, 2 * i, back[i], 0, PLACE_OBJECT, 0);
+        call_submit(f->store, &gets[i]);
+    }
+    wait_up(f, 0);
+    server_thaw(&f->servers[1]);
+    thawed = fsw_now_ns();
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(call_wait(&gets[i]), FSW_STORE_OK);
+        assert_int_equal(gets[i].request.copies, 2);
+        assert_true(gets[i].finished_ns < thawed + 5 * FSW_NS_PER_S);
+    }
+}
+
+/* ---- a long way to both ---- */
+
+#define WAY_MS 450 /* longer than the other copy is waited for at first */
+
+/* One connection, in a process of its own: what the server answers comes that much later. */
+static void relay(int client, const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct pollfd fds[2] = {{.fd = client, .events = POLLIN}, {.events = POLLIN}};
+    static char bytes[1 << 20];
+
+    snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
+    fds[1].fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    if (connect(fds[1].fd, (struct sockaddr *)&address, sizeof address) < 0)
+        _exit(1);
+    while (poll(fds, 2, -1) > 0)
+        for (unsigned i = 0; i < 2; i++) {
+            ssize_t n = fds[i].revents == 0 ? 0 : recv(fds[i].fd, bytes, sizeof bytes, 0);
+            if (fds[i].revents != 0 && n <= 0)
+                _exit(0);
+            if (n > 0 && i == 1)
+                usleep(WAY_MS * 1000);
+            for (ssize_t done = 0, sent; done < n; done += sent)
+                if ((sent = send(fds[!i].fd, bytes + done, (size_t)(n - done), MSG_NOSIGNAL)) < 0)
+                    _exit(0);
+        }
+    _exit(1);
+}
+
+/* Accepts for ever, and dies with the test; so do its children. */
+static pid_t start_relay(const char *path, int *ret_port)
+{
+    int listener = listen_on(ret_port);
+    pid_t child = fork();
+
+    if (child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        signal(SIGCHLD, SIG_IGN);
+        for (;;) {
+            int client = accept(listener, NULL, NULL);
+            if (client >= 0 && fork() == 0) {
+                prctl(PR_SET_PDEATHSIG, SIGKILL);
+                relay(client, path);
+            }
+            close(client);
+        }
+    }
+    close(listener);
+    return child;
+}
+
+static void test_a_long_way_to_both(void **state)
+{
+    struct fixture *f = *state;
+    struct fsw_error err;
+    pid_t relays[2];
+    int ports[2];
+    char uri[100];
+    uint32_t answered;
+    unsigned ms;
+
+    puts_all(f, 0, 4, 3);
+    f->store->ops->close(f->store);
+    for (unsigned copy = 0; copy < 2; copy++)
+        relays[copy] = start_relay(f->servers[copy].socket, &ports[copy]);
+    snprintf(uri, sizeof uri, "resp://127.0.0.1:%d resp://127.0.0.1:%d", ports[0], ports[1]);
+    f->store = store_open(uri, NULL);
+    assert_int_equal(store_start_as(f->store, &f->device, 1, &err), 0);
+    wait_connected(f->store, 1);
+    for (uint64_t id = 0; id < 4; id++)
+        assert_int_equal(get_from(f, id, 0, &answered, &ms), FSW_STORE_OK);
+    assert_true(put_to(f, 10, 0) != 0);
+    for (unsigned copy = 0; copy < 2; copy++) {
+        kill(relays[copy], SIGKILL);
+        waitpid(relays[copy], NULL, 0);
+    }
+}
+
 static void test_close_answers_everything_once(void **state)
 {
     enum { N = 600 };
@@ -537,6 +647,8 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_one_is_full, setup_small, teardown),
         cmocka_unit_test_setup_teardown(test_deadlines_without_both, setup, teardown),
         cmocka_unit_test_setup_teardown(test_both_are_slow, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_the_other_is_asked_again, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_long_way_to_both, setup, teardown),
         cmocka_unit_test_setup_teardown(test_close_answers_everything_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_one_is_enough_to_begin, setup, teardown),
         cmocka_unit_test_setup_teardown(test_list_and_forget, setup, teardown),
