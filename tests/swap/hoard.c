@@ -1,12 +1,16 @@
 /*
  * hoard: a program that wants more memory than it gets, and looks at every byte that comes back.
  *
- *     hoard --size 400M [--seed N] [--rounds N] [--report FILE] [--hold FIFO]
+ *     hoard --size 400M [--seed N] [--rounds N] [--until FILE] [--same PERCENT] [--report FILE]
+ *           [--hold FIFO]
  *
  * It fills anonymous memory with pages of pattern.c, then touches them: at random, then in order,
  * verifying each page before it rewrites some under a new version, and at last verifies all of them
  * backwards. Run in a memory cgroup smaller than its size, most touches come from swap; those are
  * the ones it times (a touch counts if the kernel counted a major fault during it).
+ *
+ * With --until it goes on with such rounds, however many, until there is such a file, and then looks
+ * at all pages once more.
  *
  * With --hold it then keeps its memory until a writer of the FIFO has come and gone: time to look
  * at the device's gauges.
@@ -40,6 +44,7 @@ struct hoard {
     uint32_t *versions; /* one a page, locked: what is in `memory` may be lost, this may not */
     uint32_t pages;
     uint64_t seed, random;
+    const char *until;
     uint64_t wrong;
     struct fsw_latency faults;
 };
@@ -153,12 +158,19 @@ static void show_progress(const struct hoard *hoard, const struct phase *phase, 
             (unsigned)(100ull * step / hoard->pages), hoard->faults.count);
 }
 
+/* Told to come to an end (--until). Filling and the last look are never cut short. */
+static int is_over(const struct hoard *hoard, const struct phase *phase, uint32_t step)
+{
+    return hoard->until != NULL && phase->verify && phase->rewrite_one_in > 0 && step % 256 == 0 &&
+           access(hoard->until, F_OK) == 0;
+}
+
 static void run_phase(struct hoard *hoard, struct phase *phase)
 {
     uint64_t start = fsw_now_ns(), in, out, in_end, out_end, wrong = hoard->wrong;
 
     swap_traffic(&in, &out);
-    for (uint32_t step = 0; step < hoard->pages; step++) {
+    for (uint32_t step = 0; step < hoard->pages && !is_over(hoard, phase, step); step++) {
         uint32_t number = phase->pick(hoard, step);
         if (phase->verify)
             verify(hoard, number);
@@ -226,7 +238,8 @@ static int run(struct hoard *hoard, unsigned rounds, const char *report_path)
     FILE *file = stdout;
 
     run_phase(hoard, &fill);
-    for (unsigned round = 0; round < rounds; round++) {
+    for (unsigned round = 0; hoard->until ? access(hoard->until, F_OK) != 0 : round < rounds;
+         round++) {
         run_phase(hoard, &at_random);
         run_phase(hoard, &in_order);
     }
@@ -260,7 +273,8 @@ static void hold(const char *fifo)
 
 static int usage(FILE *file, int status)
 {
-    fputs("usage: hoard --size BYTES [--seed N] [--rounds N] [--report FILE] [--hold FIFO]\n",
+    fputs("usage: hoard --size BYTES [--seed N] [--rounds N] [--until FILE] [--same PERCENT]\n"
+          "             [--report FILE] [--hold FIFO]\n",
           file);
     return status;
 }
@@ -271,6 +285,8 @@ int main(int argc, char **argv)
         {"size", required_argument, NULL, 's'},
         {"seed", required_argument, NULL, 'e'},
         {"rounds", required_argument, NULL, 'r'},
+        {"until", required_argument, NULL, 'u'},
+        {"same", required_argument, NULL, 'm'},
         {"report", required_argument, NULL, 'o'},
         {"hold", required_argument, NULL, 'w'},
         {"help", no_argument, NULL, 'h'},
@@ -279,6 +295,7 @@ int main(int argc, char **argv)
     static struct hoard hoard;
     uint64_t size = 0, seed = fsw_now_ns() ^ (uint64_t)getpid() << 40, rounds = 1;
     const char *report_path = NULL, *fifo = NULL;
+    uint64_t same = 0;
     int option, status, bad = 0;
 
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -288,6 +305,10 @@ int main(int argc, char **argv)
             bad |= fsw_parse_u64(optarg, 0, UINT64_MAX, &seed);
         else if (option == 'r')
             bad |= fsw_parse_u64(optarg, 1, 1000, &rounds);
+        else if (option == 'u')
+            hoard.until = optarg;
+        else if (option == 'm')
+            bad |= fsw_parse_u64(optarg, 0, 100, &same);
         else if (option == 'o')
             report_path = optarg;
         else if (option == 'w')
@@ -297,6 +318,7 @@ int main(int argc, char **argv)
     }
     if (bad || optind != argc || size < PAGE || size / PAGE > UINT32_MAX)
         return usage(stderr, 2);
+    fsw_pattern_more_same((unsigned)same);
     if (hoard_init(&hoard, size, seed) < 0) {
         fprintf(stderr, "hoard: no memory for %" PRIu64 " bytes\n", size);
         return 3;

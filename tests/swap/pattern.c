@@ -9,6 +9,8 @@
  *     noise    does not compress                   7 %
  *     same     one word repeated                   3 %
  *
+ * More same-filled pages than that can be asked for, at the cost of all the others.
+ *
  * A page begins and ends with a stamp that holds number and version in clear; between them all is
  * drawn from a generator started with (seed, number, version). A same-filled page has no room for
  * stamps: its word is number and version, under a key made of the seed.
@@ -49,10 +51,20 @@ static inline uint64_t draw(uint64_t *state)
     return x * 0x2545f4914f6cdd1du;
 }
 
+static unsigned more_same;
+
+void fsw_pattern_more_same(unsigned percent)
+{
+    more_same = percent;
+}
+
 static enum kind kind_of(uint64_t seed, uint32_t number)
 {
-    unsigned percent = mix(seed ^ mix(number)) % 100;
+    uint64_t r = mix(seed ^ mix(number));
+    unsigned percent = r % 100;
 
+    if ((r >> 32) % 100 < more_same)
+        return SAME;
     if (percent < 35)
         return TEXT;
     if (percent < 70)

@@ -13,6 +13,10 @@
 
 #define FSW_PATTERN_PAGE 4096u
 
+/* From now on this share of the pages is same-filled, besides the usual few: for a program that is
+ * to be several times the memory its pages take. Before the first page; 0 at first. */
+void fsw_pattern_more_same(unsigned percent);
+
 /* Writes one page's contents. `page` has FSW_PATTERN_PAGE bytes, aligned to 8. */
 void fsw_pattern_fill(void *page, uint64_t seed, uint32_t number, uint32_t version);
 
