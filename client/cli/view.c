@@ -31,9 +31,9 @@ static void read_store_state(struct view *view)
         uint32_t sequence = atomic_load(&state->sequence);
         view->store_connected = (int)atomic_load(&state->connected);
         view->store_since = atomic_load(&state->since);
-        memcpy(view->store_error, state->last_error, sizeof view->store_error);
-        view->store_error[sizeof view->store_error - 1] = '\0';
-        atomic_thread_fence(memory_order_acquire);
+        /* Acquired, each: the sequence is read again after them. */
+        for (size_t i = 0; i + 1 < sizeof view->store_error; i++)
+            view->store_error[i] = __atomic_load_n(&state->last_error[i], __ATOMIC_ACQUIRE);
         if (sequence % 2 == 0 && sequence == atomic_load(&state->sequence))
             return;
     }
