@@ -15,7 +15,8 @@ struct fsw_probe {
     char text[FSW_USE_TEXT];
 };
 
-/* Can the device be used? Opens it, compares its size, reads its first page past all caches. */
+/* Can the device be used? Opens it, compares its size, reads its first page past all caches; then sees
+ * to it that the kernel does not sort its requests. */
 void fsw_probe_first_read(void *probe);
 
 /* fsw_sight_claim. */
