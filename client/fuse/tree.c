@@ -4,6 +4,7 @@
 #include "client/fuse/tree.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -14,6 +15,11 @@
 static unsigned nodes(void)
 {
     return FSW_NODE_KNOBS + fsw_knob_count;
+}
+
+static bool known(uint64_t node)
+{
+    return node != 0 && node < nodes();
 }
 
 static const char *name_of(uint64_t node)
@@ -74,7 +80,7 @@ void fsw_tree_getattr(struct fsw_exchange *exchange)
 {
     struct fuse_attr_out out = {.attr_valid = FOREVER_S};
 
-    if (exchange->in.nodeid == 0 || exchange->in.nodeid >= nodes()) {
+    if (!known(exchange->in.nodeid)) {
         fsw_answer(exchange, -ESTALE);
         return;
     }
@@ -88,7 +94,9 @@ void fsw_tree_setattr(struct fsw_exchange *exchange)
     struct fuse_setattr_in in;
 
     FSW_ARGUMENT(exchange, in);
-    if (in.valid & owner)
+    if (!known(exchange->in.nodeid))
+        fsw_answer(exchange, -ESTALE);
+    else if (in.valid & owner)
         fsw_answer(exchange, -EPERM);
     else if ((in.valid & FATTR_SIZE) && in.size != 0 &&
              in.size != attributes(exchange, exchange->in.nodeid).size)
@@ -105,7 +113,7 @@ void fsw_tree_open(struct fsw_exchange *exchange)
                                     FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES | FOPEN_NOFLUSH};
     uint64_t node = exchange->in.nodeid;
     struct fuse_open_in in;
-    int r = node < nodes() ? 0 : -ESTALE;
+    int r = known(node) ? 0 : -ESTALE;
 
     FSW_ARGUMENT(exchange, in);
     if (r == 0 && node >= FSW_NODE_KNOBS)

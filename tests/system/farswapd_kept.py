@@ -129,6 +129,11 @@ class Host(threading.Thread):
         return fresh
 
 
+def with_bytes(devices):
+    """Whoever keeps nothing is listed only for as long as the process remembers that it called."""
+    return {device: size for device, size in devices.items() if size}
+
+
 class Killed(unittest.TestCase):
     def test_under_load(self):
         with Kept("--memory", "64M") as kept:
@@ -159,7 +164,7 @@ class Killed(unittest.TestCase):
                     told = {dict(zip(d[::2], d[1::2]))[b"device"].decode():
                             dict(zip(d[::2], d[1::2]))[b"bytes"]
                             for d in peer.ask("FARSWAP.DEVICES")}
-                    self.assertEqual(told, bytes_by_device)
+                    self.assertEqual(with_bytes(told), with_bytes(bytes_by_device))
                 hosts = [host.again() for host in hosts]
             self.assertGreater(sum(host.commands for host in hosts), 10 * KILLS)
             with kept.donor.connect(unix=True) as admin:
