@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import time
 
 sys.path.insert(0, sys.path[0] + "/lib")
 
@@ -16,6 +17,7 @@ from harness import PAGE, expect, run, wait_for  # noqa: E402
 
 SIZE = 64 << 20
 PAGES = 3000
+ANSWER_S = 0.2
 
 
 def cli(*arguments):
@@ -79,6 +81,28 @@ def of_a_store(server, donor):
     expect(done.returncode == 1 and "FAIL" in done.stdout, f"doctor of a dead store: {done.stdout}")
 
 
+def while_it_hangs(server):
+    """A server that is stopped is not waited for: an answer within 0.2 s, once the machine has a moment."""
+    os.kill(server.pid, signal.SIGSTOP)
+    harness.at_exit(signal_if_alive, server, signal.SIGCONT)
+
+    def quick():
+        began = time.monotonic()
+        device = look(server)
+        took = time.monotonic() - began
+        expect(device["state"] == "served" and device["counters"]["writes"] == PAGES, f"{device}")
+        return took < ANSWER_S
+    wait_for(quick, 60, f"status of a stopped server within {ANSWER_S} s")
+    for command in ("stats", "list", "doctor"):
+        expect(cli(command).returncode == 0, f"{command} of a stopped server")
+    os.kill(server.pid, signal.SIGCONT)
+
+
+def signal_if_alive(server, number):
+    if server.alive():
+        os.kill(server.pid, number)
+
+
 def of_the_dead(server):
     os.kill(server.pid, signal.SIGKILL)
     server.process.wait()
@@ -93,6 +117,7 @@ def test():
     donor = servers.Donor()
     server = servers.Plugin(size=SIZE, memory="4M", overflow=donor.uri).start()
     of_work(server)
+    while_it_hangs(server)
     of_a_store(server, donor)
     of_the_dead(server)
     run([harness.built("client/cli/farswap"), "destroy", "--local", server.parameters["name"]],
