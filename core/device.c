@@ -28,6 +28,8 @@ void fsw_device_count(struct fsw_device *device, const struct fsw_io *io)
                          FSW_LATENCY_DISCARD},
     };
 
+    if (!FSW_COUNTED)
+        return;
     if (io->verb == FSW_FLUSH)
         fsw_stat_add(&device->image, FSW_STAT_FLUSHES, 1);
     if (io->verb >= FSW_FLUSH)
@@ -42,7 +44,7 @@ void fsw_device_count(struct fsw_device *device, const struct fsw_io *io)
 
 static void arrived(struct fsw_io *io)
 {
-    if (io->started == 0)
+    if (FSW_COUNTED && io->started == 0)
         io->started = fsw_now_ns();
 }
 

@@ -184,8 +184,29 @@ static inline unsigned fsw_stat_stripe(void)
     return mine != 0 ? mine - 1 : fsw_stat_stripe_choose();
 }
 
+/* 0 in the build that bench/latency compares with: gauges, by which the engine works, are kept, and
+ * nothing else. */
+#ifndef FSW_COUNTED
+#define FSW_COUNTED 1
+#endif
+
+static inline int fsw_stat_is_kept(enum fsw_stat stat)
+{
+    switch (stat) {
+#define X(NAME, name, kind, unit, meaning)                                                         \
+    case FSW_STAT_##NAME:                                                                          \
+        return FSW_COUNTED || FSW_STAT_##kind == FSW_STAT_GAUGE;
+        FSW_STATS(X)
+#undef X
+    default:
+        return 0;
+    }
+}
+
 static inline void fsw_stat_add(const struct fsw_image *image, enum fsw_stat stat, uint64_t n)
 {
+    if (!FSW_COUNTED && !fsw_stat_is_kept(stat))
+        return;
     atomic_fetch_add_explicit(&image->counters[fsw_stat_stripe()][stat], n, memory_order_relaxed);
 }
 
@@ -198,6 +219,8 @@ static inline void fsw_stat_sub(const struct fsw_image *image, enum fsw_stat sta
 static inline void fsw_latency_add(const struct fsw_image *image, enum fsw_latency kind,
                                    uint64_t started)
 {
+    if (!FSW_COUNTED)
+        return;
     unsigned bucket = fsw_latency_bucket(fsw_now_ns() - started);
 
     atomic_fetch_add_explicit(
