@@ -7,9 +7,8 @@
  *      range.c     what a verb does to each page of its range
  *      page.c      one page: read, write, empty; retiring what an entry named
  *      reclaim.c   who leaves: the second-chance hand, the age clock, watermarks     (policy)
- *      overflow.c  how: segments packed, put, entries flipped, rows dropped          (mechanism)
+ *      overflow.c  how, with put.c, drop.c, clean.c, repair.c: overflow.h            (mechanism)
  *      fetch.c     pages read from the store
- *      repair.c    segments that lack a copy get it again
  *      compact.c   objects moved together, so that frames come free
  *      crew.c      threads that help with large requests
  *      keeper.c    the thread that compacts, and follows what people ask for
@@ -26,14 +25,12 @@
 
 #include "core/context.h"
 #include "core/crew.h"
+#include "core/overflow.h"
 #include "core/pool/pool.h"
 #include "core/rows.h"
 #include "core/table.h"
 #include "farswap/device.h"
 
-#define FSW_PUTS_IN_FLIGHT 8u
-#define FSW_DROPS_IN_FLIGHT 32u
-#define FSW_SEGMENT_OBJECTS (FSW_SEGMENT_BYTES / FSW_UNIT / FSW_OBJECT_UNITS_MIN)
 /* A request is cut into parts of 32 KiB for the crew: compressing one takes some 50 µs, waking a
  * member about 5. */
 #define FSW_PART_BYTES (8 * FSW_PAGE_SIZE)
@@ -53,25 +50,6 @@ enum fsw_hook {
     FSW_HOOK_LOCKED,       /* the same, entry locked; the look at the peer comes next */
 };
 
-/* One segment on its way out. */
-struct fsw_put {
-    struct fsw_store_request request;
-    uint32_t row, count, units;
-    fsw_entry *entries[FSW_SEGMENT_OBJECTS];
-    uint64_t values[FSW_SEGMENT_OBJECTS]; /* the entries as they were, overflow bit set */
-    struct fsw_put *next;
-    struct fsw_device *device;
-    uint64_t started; /* CLOCK_MONOTONIC ns */
-    char bytes[FSW_SEGMENT_BYTES];
-};
-
-struct fsw_drop {
-    struct fsw_store_request request;
-    uint32_t row;
-    struct fsw_drop *next;
-    struct fsw_device *device;
-};
-
 struct fsw_reclaim {
     struct fsw_pool_object objects[FSW_SLOTS_MAX]; /* of the zspage under the hand */
     unsigned count, next;
@@ -79,35 +57,6 @@ struct fsw_reclaim {
     _Atomic uint32_t low, high; /* watermarks, in free frames */
     uint64_t clamp_leaf;        /* where the clamping sweep is */
     uint8_t clamped_to;
-};
-
-struct fsw_overflow {
-    pthread_t thread;
-    pthread_mutex_t lock; /* the lists below, and wanted */
-    pthread_cond_t wake;
-    struct fsw_put *idle, *finished;
-    struct fsw_drop *drops_idle, *drops_finished;
-    uint32_t to_drop; /* rows in state DROPPING, linked through `next` */
-    unsigned puts_out, drops_out;
-    uint32_t units_out; /* of the puts in flight */
-    _Atomic int wanted; /* free frames fell below the low watermark */
-    int running, stop;
-    uint64_t pause_until, pause; /* after a failed put */
-    uint64_t drop_after;         /* after a failed drop */
-    struct fsw_put *puts;
-    struct fsw_drop *drops;
-};
-
-struct fsw_repair {
-    pthread_t thread;
-    pthread_mutex_t lock;
-    pthread_cond_t wake;
-    int running;
-    _Atomic int stop, wanted; /* there may be a row that lacks a copy */
-    uint32_t emptied;         /* copies that were, as far as rows have forgotten them */
-    uint64_t lacking;         /* rows, in this lap */
-    char *bytes;              /* a segment */
-    sem_t answered;
 };
 
 struct fsw_keeper {
@@ -223,29 +172,6 @@ void fsw_reclaim_unget(struct fsw_device *device);
 void fsw_reclaim_tick(struct fsw_device *device);
 /* Clamps ages before the clock can lap them. From the overflow thread. */
 void fsw_reclaim_clamp(struct fsw_device *device);
-
-/* ---- overflow.c ---- */
-
-int fsw_overflow_init(struct fsw_device *device);
-int fsw_overflow_start(struct fsw_device *device);
-void fsw_overflow_stop(struct fsw_device *device);
-void fsw_overflow_deinit(struct fsw_device *device);
-/* A row has become DROPPING. From any thread. */
-void fsw_overflow_drop(struct fsw_device *device, uint32_t row);
-/* Reclaim may have reason to work. From any thread, under any lock. */
-void fsw_overflow_kick(struct fsw_device *device);
-/* Waits until frames may be free, or until deadline (CLOCK_MONOTONIC ns). -ENOSPC: deadline passed,
- * or there is no store. */
-int fsw_overflow_wait(struct fsw_device *device, uint64_t deadline);
-
-/* ---- repair.c ---- */
-
-/* Of a store with one copy: nothing. Stop before the store is closed; it waits for the request that
- * is under way, 5 seconds at most. */
-int fsw_repair_start(struct fsw_device *device);
-void fsw_repair_stop(struct fsw_device *device);
-/* A segment was put to these copies. */
-void fsw_repair_want(struct fsw_device *device, uint32_t copies);
 
 /* ---- compact.c ---- */
 

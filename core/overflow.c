@@ -1,16 +1,7 @@
 /*
- * overflow.c: how pages leave. One thread packs segments, puts them, flips entries and drops rows.
+ * overflow.c: how pages leave. One thread packs segments of what reclaim names, up to
+ * FSW_PUTS_IN_FLIGHT on their way at once (put.c has the steps), and asks for drops (drop.c).
  *
- *   1  a row with a new id, PENDING
- *   2  reclaim names victims; each entry gets its overflow bit (so its object stays, E3), the
- *      object is copied into the segment as it is, never decompressed
- *   3  the segment is put; up to FSW_PUTS_IN_FLIGHT at once
- *   4  acknowledged: the row is LIVE, and every entry that still names the object now names the
- *      row; those that changed meanwhile are subtracted. Failed: the overflow bits go away again
- *   5  either way the object, pinned until here, is freed by us if its entry no longer names it
- *      (E2)
- *
- * A row that nothing lives in and nobody reads is DROPPING; the drop is asked here as well.
  * The store's thread only moves finished requests to a list and wakes us.
  */
 #include <assert.h>
@@ -24,13 +15,47 @@
 #include "core/crash.h"
 #include "core/engine.h"
 
-#define PUT_DEADLINE_NS (5 * FSW_NS_PER_S)
-#define DROP_DEADLINE_NS (5 * FSW_NS_PER_S)
-#define DROP_PAUSE_NS FSW_NS_PER_S
 #define PAUSE_MIN_NS (50 * FSW_NS_PER_MS)
-#define PAUSE_MAX_NS (FSW_WRITE_WAIT_NS / 2) /* so every write that waits sees a try */
+#define PAUSE_MAX_NS (500 * FSW_NS_PER_MS) /* so every write that waits a second sees a try */
 
-/* ---- answers, on the store's thread ---- */
+/* ---- packing ---- */
+
+/* Sets the overflow bit and copies the object, if its entry has not changed meanwhile. */
+static void pack_one(struct fsw_device *device, struct fsw_put *put,
+                     const struct fsw_victim *victim)
+{
+    uint64_t seen = victim->value, marked = seen | FSW_ENTRY_OVERFLOW;
+    uint64_t location = fsw_entry_location(seen);
+    void *to = fsw_put_place(device, put);
+    uint32_t page;
+
+    if (!atomic_compare_exchange_strong(victim->entry, &seen, marked))
+        return;
+    fsw_crash_point("overflow: entry marked");
+    int r = fsw_pool_read(&device->image, location, to, fsw_entry_units(marked));
+    memcpy(&page, to, sizeof page);
+    if (r == 0 && page == victim->page) {
+        fsw_put_add(device, put, victim->entry, marked);
+        return;
+    }
+    fsw_stat_add(&device->image, FSW_STAT_CORRUPT_PAGES, 1); /* it stays, and its reader is told */
+    if (!fsw_put_flip(victim->entry, marked, marked & ~FSW_ENTRY_OVERFLOW))
+        fsw_pool_free(&device->pool, location);
+}
+
+/* Fills the segment with what reclaim names. */
+static void pack(struct fsw_device *device, struct fsw_put *put)
+{
+    struct fsw_victim victim;
+
+    while (put->count < FSW_SEGMENT_OBJECTS && fsw_reclaim_next(device, &victim)) {
+        if (!fsw_put_fits(device, put, fsw_entry_units(victim.value))) {
+            fsw_reclaim_unget(device);
+            break;
+        }
+        pack_one(device, put, &victim);
+    }
+}
 
 static void put_done(struct fsw_store_request *request)
 {
@@ -43,177 +68,27 @@ static void put_done(struct fsw_store_request *request)
     pthread_cond_signal(&overflow->wake);
 }
 
-static void drop_done(struct fsw_store_request *request)
-{
-    struct fsw_drop *drop = request->owner;
-    struct fsw_overflow *overflow = &drop->device->overflow;
-    FSW_LOCK_SCOPE(&overflow->lock);
-
-    drop->next = overflow->drops_finished;
-    overflow->drops_finished = drop;
-    pthread_cond_signal(&overflow->wake);
-}
-
-/* ---- packing ---- */
-
-/* Replaces the entry by `value` if it still names the object. */
-static int flip(fsw_entry *entry, uint64_t marked, uint64_t value)
-{
-    for (;;) {
-        uint64_t now = fsw_entry_load(entry);
-        if (!fsw_entry_same_place(now, marked))
-            return 0;
-        if (atomic_compare_exchange_weak(entry, &now, value))
-            return 1;
-    }
-}
-
-/* The object stays in the pool, or is ours to free if its entry has left it meanwhile (E2). */
-static void unmark(struct fsw_device *device, fsw_entry *entry, uint64_t marked)
-{
-    if (!flip(entry, marked, marked & ~FSW_ENTRY_OVERFLOW))
-        fsw_pool_free(&device->pool, fsw_entry_location(marked));
-}
-
-/* Sets the overflow bit and copies the object. 0 if the entry changed meanwhile. */
-static int pack_one(struct fsw_device *device, struct fsw_put *put, const struct fsw_victim *victim)
-{
-    uint64_t seen = victim->value, marked = seen | FSW_ENTRY_OVERFLOW;
-    unsigned units = fsw_entry_units(seen);
-    char *seal = put->bytes + put->units * FSW_UNIT, *to = seal + device->seal * FSW_UNIT;
-    uint32_t page;
-
-    if (!atomic_compare_exchange_strong(victim->entry, &seen, marked))
-        return 0;
-    fsw_crash_point("overflow: entry marked");
-    int r = fsw_pool_read(&device->image, fsw_entry_location(seen), to, units);
-    memcpy(&page, to, sizeof page);
-    if (r < 0 || page != victim->page) { /* damaged: it stays, and its reader is told */
-        fsw_stat_add(&device->image, FSW_STAT_CORRUPT_PAGES, 1);
-        unmark(device, victim->entry, marked);
-        return 0;
-    }
-    put->entries[put->count] = victim->entry;
-    put->values[put->count++] = marked;
-    if (device->seal != 0)
-        fsw_seal_write(seal, units);
-    put->units += device->seal + units;
-    return 1;
-}
-
-/* Fills the segment with what reclaim names. */
-static void pack(struct fsw_device *device, struct fsw_put *put)
-{
-    struct fsw_victim victim;
-
-    put->count = 0;
-    put->units = 0;
-    while (put->count < FSW_SEGMENT_OBJECTS && fsw_reclaim_next(device, &victim)) {
-        if (put->units + device->seal + fsw_entry_units(victim.value) >
-            FSW_SEGMENT_BYTES / FSW_UNIT) {
-            fsw_reclaim_unget(device);
-            break;
-        }
-        pack_one(device, put, &victim);
-    }
-}
-
 /* 1 if a segment went out. */
 static int put_one(struct fsw_device *device, struct fsw_put *put)
 {
-    uint64_t id;
-
-    put->row = fsw_row_take(&device->rows, &id);
-    if (put->row == 0)
+    if (!fsw_put_begin(device, put))
         return 0;
     pack(device, put);
     if (put->count == 0) {
-        fsw_row_free(&device->rows, put->row);
+        fsw_put_cancel(device, put);
         return 0;
     }
     fsw_hook(device, FSW_HOOK_PACKED);
-    put->started = fsw_now_ns();
-    put->request = (struct fsw_store_request){
-        .verb = FSW_STORE_PUT,
-        .row = put->row,
-        .id = id,
-        .bytes = put->bytes,
-        .length = put->units * FSW_UNIT,
-        .deadline = put->started + PUT_DEADLINE_NS,
-        .done = put_done,
-        .owner = put,
-    };
-    struct fsw_store_request *request = &put->request;
-    fsw_crash_point("overflow: packed, not put");
-    device->store->ops->submit(device->store, &request, 1);
-    fsw_crash_point("overflow: put asked for");
+    fsw_put_submit(device, put, put_done);
     return 1;
 }
 
-/* ---- what a put's end means ---- */
-
-static void put_succeeded(struct fsw_device *device, struct fsw_put *put)
+/* After a put that failed, the next one waits. */
+static void set_pause(struct fsw_overflow *overflow, enum fsw_store_result result)
 {
-    const struct fsw_image *image = &device->image;
-    uint32_t bytes = put->units * FSW_UNIT, raced = 0;
-    unsigned offset = 0;
-
-    fsw_crash_point("overflow: put answered, not LIVE");
-    fsw_hook(device, FSW_HOOK_ANSWERED);
-    /* Counted before it is LIVE: whoever recovers must not find more there than ever went. */
-    fsw_latency_add(image, FSW_LATENCY_OVERFLOW, put->started);
-    fsw_stat_add(image, FSW_STAT_OVERFLOW_SEGMENTS, 1);
-    fsw_stat_add(image, FSW_STAT_OVERFLOW_BYTES, bytes);
-    atomic_store(&image->super->planted, 1);
-    fsw_crash_point("overflow: planted, not LIVE");
-    fsw_row_live(&device->rows, put->row, bytes, put->count, put->request.copies);
-    fsw_repair_want(device, put->request.copies);
-    fsw_stat_add(image, FSW_STAT_SEGMENTS, 1);
-    fsw_stat_add(image, FSW_STAT_STORE_BYTES, bytes);
-    fsw_crash_point("overflow: LIVE, nothing flipped");
-    fsw_hook(device, FSW_HOOK_LIVE);
-    for (uint32_t i = 0; i < put->count; i++) {
-        uint64_t marked = put->values[i];
-        offset += device->seal;
-        uint64_t stored = fsw_entry_store(put->row, offset, fsw_entry_units(marked));
-        if (flip(put->entries[i], marked, stored)) {
-            fsw_crash_point("overflow: flipped, not counted");
-            fsw_page_count(device, stored, 1);
-            fsw_page_count(device, marked, -1);
-        } else {
-            raced++;
-        }
-        fsw_crash_point("overflow: flipped, object not freed");
-        fsw_hook(device, FSW_HOOK_FLIPPED);
-        fsw_pool_free(&device->pool, fsw_entry_location(marked));
-        offset += fsw_entry_units(marked);
-    }
-    fsw_stat_add(image, FSW_STAT_OVERFLOW_PAGES, put->count - raced);
-    fsw_stat_add(image, FSW_STAT_OVERFLOW_RACED, raced);
-    fsw_crash_point("overflow: all flipped, changed ones not subtracted");
-    if (raced > 0)
-        fsw_row_kill(&device->rows, put->row, raced); /* our pin keeps it */
-    fsw_crash_point("overflow: all flipped, the put's pin is there");
-    if (fsw_row_unpin(&device->rows, put->row))
-        fsw_overflow_drop(device, put->row);
-    device->overflow.pause = 0;
-}
-
-static void put_failed(struct fsw_device *device, struct fsw_put *put)
-{
-    struct fsw_overflow *overflow = &device->overflow;
-
-    fsw_crash_point("overflow: put failed, entries marked");
-    for (uint32_t i = 0; i < put->count; i++)
-        unmark(device, put->entries[i], put->values[i]);
-    fsw_stat_add(&device->image, FSW_STAT_OVERFLOW_FAILED, 1);
-    if (put->request.result == FSW_STORE_FULL)
-        fsw_stat_add(&device->image, FSW_STAT_STORE_FULL, 1);
-    fsw_crash_point("overflow: put failed, no entry marked");
-    /* It may have landed: the id is burnt, and the drop makes sure. */
-    if (fsw_row_abandon(&device->rows, put->row)) {
-        fsw_crash_point("row: abandoned, nobody asks for its drop");
-        fsw_overflow_drop(device, put->row);
+    if (result == FSW_STORE_OK) {
+        overflow->pause = 0;
+        return;
     }
     overflow->pause = overflow->pause == 0 ? PAUSE_MIN_NS : overflow->pause * 2;
     if (overflow->pause > PAUSE_MAX_NS)
@@ -221,7 +96,7 @@ static void put_failed(struct fsw_device *device, struct fsw_put *put)
     overflow->pause_until = fsw_now_ns() + overflow->pause;
 }
 
-static void wake_writers(struct fsw_device *device)
+void fsw_overflow_wake_writers(struct fsw_device *device)
 {
     if (atomic_load(&device->space_waiters) == 0)
         return;
@@ -235,93 +110,15 @@ static void finish_puts(struct fsw_device *device, struct fsw_put *put)
 
     while (put != NULL) {
         struct fsw_put *next = put->next;
-        if (put->request.result == FSW_STORE_OK)
-            put_succeeded(device, put);
-        else
-            put_failed(device, put);
-        wake_writers(device);
+        enum fsw_store_result result = fsw_put_finish(device, put);
+        fsw_overflow_wake_writers(device);
         FSW_LOCK_SCOPE(&overflow->lock);
+        set_pause(overflow, result);
         overflow->puts_out--;
         overflow->units_out -= put->units;
         put->next = overflow->idle;
         overflow->idle = put;
         put = next;
-    }
-}
-
-/* ---- dropping ---- */
-
-void fsw_overflow_drop(struct fsw_device *device, uint32_t row)
-{
-    struct fsw_overflow *overflow = &device->overflow;
-
-    if (!fsw_row_is_whole(&device->image, row)) /* its id may be another's: it is never dropped */
-        return;
-    FSW_LOCK_SCOPE(&overflow->lock);
-    device->image.rows[row].next = overflow->to_drop;
-    overflow->to_drop = row;
-    pthread_cond_signal(&overflow->wake);
-}
-
-/* Asks for as many drops as there are requests. The lock is held, and let go while asking. */
-static void ask_drops(struct fsw_device *device)
-{
-    struct fsw_overflow *overflow = &device->overflow;
-    struct fsw_store_request *requests[FSW_DROPS_IN_FLIGHT];
-    unsigned n = 0;
-
-    if (fsw_now_ns() < overflow->drop_after)
-        return;
-    while (overflow->to_drop != 0 && overflow->drops_idle != NULL) {
-        struct fsw_drop *drop = overflow->drops_idle;
-        overflow->drops_idle = drop->next;
-        drop->row = overflow->to_drop;
-        overflow->to_drop = device->image.rows[drop->row].next;
-        drop->request = (struct fsw_store_request){
-            .verb = FSW_STORE_DROP,
-            .row = drop->row,
-            .id = fsw_row_id(&device->image, drop->row),
-            .deadline = fsw_now_ns() + DROP_DEADLINE_NS,
-            .done = drop_done,
-            .owner = drop,
-        };
-        requests[n++] = &drop->request;
-    }
-    if (n == 0)
-        return;
-    overflow->drops_out += n;
-    pthread_mutex_unlock(&overflow->lock);
-    fsw_crash_point("drop: about to be asked for");
-    device->store->ops->submit(device->store, requests, n);
-    fsw_crash_point("drop: asked for");
-    pthread_mutex_lock(&overflow->lock);
-}
-
-static void finish_drops(struct fsw_device *device, struct fsw_drop *drop)
-{
-    struct fsw_overflow *overflow = &device->overflow;
-    const struct fsw_image *image = &device->image;
-
-    while (drop != NULL) {
-        struct fsw_drop *next = drop->next;
-        uint32_t bytes = atomic_load(&image->rows[drop->row].bytes);
-        fsw_crash_point("drop: answered");
-        if (drop->request.result != FSW_STORE_OK) {
-            fsw_overflow_drop(device, drop->row); /* again, later */
-            overflow->drop_after = fsw_now_ns() + DROP_PAUSE_NS;
-        } else {
-            if (bytes != 0) { /* 0: was never LIVE */
-                fsw_stat_sub(image, FSW_STAT_SEGMENTS, 1);
-                fsw_stat_sub(image, FSW_STAT_STORE_BYTES, bytes);
-            }
-            fsw_stat_add(image, FSW_STAT_STORE_DROPS, 1);
-            fsw_row_free(&device->rows, drop->row);
-        }
-        FSW_LOCK_SCOPE(&overflow->lock);
-        overflow->drops_out--;
-        drop->next = overflow->drops_idle;
-        overflow->drops_idle = drop;
-        drop = next;
     }
 }
 
@@ -372,9 +169,9 @@ static void leave(struct fsw_device *device)
     pthread_mutex_unlock(&overflow->lock);
     device->store->ops->close(device->store);
     finish_puts(device, overflow->finished);
-    finish_drops(device, overflow->drops_finished);
+    fsw_drops_finish(device, overflow->drops.finished);
     pthread_mutex_lock(&overflow->lock);
-    assert(overflow->puts_out == 0 && overflow->drops_out == 0);
+    assert(overflow->puts_out == 0 && overflow->drops.out == 0);
 }
 
 static void *overflow_loop(void *opaque)
@@ -386,23 +183,23 @@ static void *overflow_loop(void *opaque)
 
     for (;;) {
         struct fsw_put *puts = overflow->finished;
-        struct fsw_drop *drops = overflow->drops_finished;
+        struct fsw_drop *drops = overflow->drops.finished;
         overflow->finished = NULL;
-        overflow->drops_finished = NULL;
+        overflow->drops.finished = NULL;
         pthread_mutex_unlock(&overflow->lock);
         finish_puts(device, puts);
-        finish_drops(device, drops);
+        fsw_drops_finish(device, drops);
         fsw_reclaim_clamp(device);
         pthread_mutex_lock(&overflow->lock);
         if (overflow->stop) {
             leave(device);
             return NULL;
         }
-        ask_drops(device);
-        if (work(device) || overflow->finished != NULL || overflow->drops_finished != NULL)
+        fsw_drops_ask(device);
+        if (work(device) || overflow->finished != NULL || overflow->drops.finished != NULL)
             continue;
         uint64_t wait =
-            atomic_load(&overflow->wanted) || overflow->to_drop ? PAUSE_MIN_NS : FSW_NS_PER_S;
+            atomic_load(&overflow->wanted) || overflow->drops.waiting ? PAUSE_MIN_NS : FSW_NS_PER_S;
         struct timespec until = fsw_timespec(fsw_now_ns() + wait);
         pthread_cond_timedwait(&overflow->wake, &overflow->lock, &until);
     }
@@ -462,18 +259,12 @@ int fsw_overflow_init(struct fsw_device *device)
     if (device->store == NULL)
         return 0;
     overflow->puts = calloc(FSW_PUTS_IN_FLIGHT, sizeof overflow->puts[0]);
-    overflow->drops = calloc(FSW_DROPS_IN_FLIGHT, sizeof overflow->drops[0]);
-    if (overflow->puts == NULL || overflow->drops == NULL)
+    if (overflow->puts == NULL || fsw_drops_init(device) < 0)
         return -ENOMEM;
     for (unsigned i = 0; i < FSW_PUTS_IN_FLIGHT; i++) {
         overflow->puts[i].device = device;
         overflow->puts[i].next = overflow->idle;
         overflow->idle = &overflow->puts[i];
-    }
-    for (unsigned i = 0; i < FSW_DROPS_IN_FLIGHT; i++) {
-        overflow->drops[i].device = device;
-        overflow->drops[i].next = overflow->drops_idle;
-        overflow->drops_idle = &overflow->drops[i];
     }
     return 0;
 }
@@ -520,7 +311,7 @@ void fsw_overflow_stop(struct fsw_device *device)
 void fsw_overflow_deinit(struct fsw_device *device)
 {
     free(device->overflow.puts);
-    free(device->overflow.drops);
+    free(device->overflow.drops.all);
     device->overflow.puts = NULL;
-    device->overflow.drops = NULL;
+    device->overflow.drops.all = NULL;
 }

@@ -67,7 +67,7 @@ static void retire(struct fsw_device *device, uint64_t value)
     if (fsw_entry_state(value) == FSW_POOL && !(value & FSW_ENTRY_OVERFLOW))
         r = fsw_pool_free(&device->pool, fsw_entry_location(value));
     else if (fsw_entry_state(value) == FSW_STORE)
-        r = fsw_row_kill(&device->rows, fsw_entry_row(value), 1);
+        r = fsw_row_kill(&device->rows, fsw_entry_row(value), fsw_live(1, fsw_entry_units(value)));
     if (r > 0) {
         fsw_crash_point("row: its last page has gone, nobody asks for its drop");
         fsw_overflow_drop(device, fsw_entry_row(value));

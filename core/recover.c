@@ -41,7 +41,7 @@ struct recovery {
     int by_header;  /* two entries name one place: the object's header decides */
     int disputed;   /* that was found */
     uint64_t lost;  /* words that were damaged */
-    uint32_t *live; /* entries that name each row */
+    uint32_t *live; /* what lives in each row's segment (rows.h) */
     uint64_t leaves, same, pool, store, huge, pool_units, store_units;
 };
 
@@ -75,9 +75,11 @@ static int claim_stored(struct recovery *recovery, uint64_t value)
 
     if (recovery->device->store == NULL || units < FSW_OBJECT_UNITS_MIN ||
         units > FSW_OBJECT_UNITS_MAX || fsw_entry_offset_units(value) < recovery->device->seal ||
-        !fsw_row_may_hold(recovery->image, row, (fsw_entry_offset_units(value) + units) * FSW_UNIT))
+        !fsw_row_may_hold(recovery->image, row,
+                          (fsw_entry_offset_units(value) + units) * FSW_UNIT) ||
+        fsw_live_objects(recovery->live[row]) == FSW_SEGMENT_OBJECTS) /* others name the same */
         return -EUCLEAN;
-    recovery->live[row]++;
+    recovery->live[row] += fsw_live(1, units);
     recovery->store++;
     recovery->store_units += units;
     return 0;

@@ -30,66 +30,38 @@ static uint32_t all_copies(const struct fsw_device *device)
     return (1u << device->store->copies) - 1;
 }
 
-/* ---- one request after the other ---- */
-
-static void done(struct fsw_store_request *request)
-{
-    sem_post(request->owner);
-}
+/* ---- one segment ---- */
 
 /* A whole segment, from or to these copies: how it ended; *copies: which did. */
 static enum fsw_store_result move(struct fsw_device *device, enum fsw_store_verb verb, uint32_t row,
                                   uint32_t bytes, uint32_t *copies)
 {
-    struct fsw_repair *repair = &device->repair;
     struct fsw_store_request request = {
         .verb = verb,
         .row = row,
         .id = fsw_row_id(&device->image, row),
-        .bytes = repair->bytes,
+        .bytes = device->repair.bytes,
         .length = bytes,
         .copies = *copies,
         .deadline = fsw_now_ns() + DEADLINE_NS,
-        .done = done,
-        .owner = &repair->answered,
     };
     struct fsw_store_request *requests = &request;
 
-    device->store->ops->submit(device->store, &requests, 1);
-    while (sem_wait(&repair->answered) < 0) /* EINTR */
-        ;
+    fsw_segment_ask(device, &requests, 1);
     *copies = request.copies;
     return request.result;
 }
 
-/* ---- one segment ---- */
-
-/* The length in units of the object at `at`, with its seal, if it is whole; else 0. */
-static uint32_t prove_object(struct fsw_device *device, const char *at, uint32_t left)
-{
-    struct fsw_object_header header;
-    char page[FSW_PAGE_SIZE];
-    uint32_t seal = device->seal * FSW_UNIT;
-
-    if (left < seal + FSW_OBJECT_UNITS_MIN * FSW_UNIT)
-        return 0;
-    memcpy(&header, at + seal, FSW_OBJECT_HEADER);
-    uint32_t units = (FSW_OBJECT_HEADER + header.length + FSW_UNIT - 1) / FSW_UNIT;
-    if (units > FSW_OBJECT_UNITS_MAX || seal + units * FSW_UNIT > left ||
-        (seal != 0 && fsw_seal_units(at) != units) ||
-        fsw_object_open(device->seed, header.page, at + seal, units, page) < 0)
-        return 0;
-    return device->seal + units;
-}
-
+/* Every object in it is whole, to its last byte. */
 static int prove_segment(struct fsw_device *device, uint32_t bytes)
 {
-    for (uint32_t at = 0, units; at < bytes; at += units * FSW_UNIT) {
-        units = prove_object(device, device->repair.bytes + at, bytes - at);
-        if (units == 0)
+    struct fsw_segment_object object;
+    unsigned at = 0;
+
+    while (fsw_segment_next(device, device->repair.bytes, bytes, &at, &object))
+        if (!fsw_segment_object_is_whole(device, &object))
             return 0;
-    }
-    return 1;
+    return at * FSW_UNIT == bytes;
 }
 
 /* 1 if the row has now what it lacked of `up`. It is pinned. */
@@ -234,7 +206,6 @@ int fsw_repair_start(struct fsw_device *device)
     pthread_mutex_init(&repair->lock, NULL);
     pthread_cond_init(&repair->wake, &monotonic);
     pthread_condattr_destroy(&monotonic);
-    sem_init(&repair->answered, 0, 0);
     atomic_store(&repair->wanted, device->recovered);
     int r = pthread_create(&repair->thread, NULL, repair_loop, device);
     if (r != 0)

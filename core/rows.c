@@ -9,8 +9,8 @@
 #include "common/cleanup.h"
 #include "core/crash.h"
 
-#define LIVE_ONE 1ull
 #define LIVE_MASK 0xffffffffull
+#define OBJECTS_MASK 0xffffull
 #define PIN_ONE (1ull << 32)
 #define PIN_MASK (0xffffffull << 32)
 #define STATE_SHIFT 56
@@ -212,11 +212,10 @@ int fsw_row_pin(struct fsw_rows *rows, uint32_t number)
     return 0;
 }
 
-/* The word without some pins or live objects; the last of both turns LIVE into DROPPING (R2). */
-static uint64_t without(uint64_t value, uint64_t what)
+/* A word whose last pin or last object has just gone is DROPPING (R2). */
+static uint64_t settled(uint64_t value)
 {
-    value -= what;
-    return value == word_of(FSW_ROW_LIVE, 0, 0) ? word_of(FSW_ROW_DROPPING, 0, 0) : value;
+    return (value & (PIN_MASK | OBJECTS_MASK)) == 0 ? word_of(FSW_ROW_DROPPING, 0, 0) : value;
 }
 
 int fsw_row_unpin(struct fsw_rows *rows, uint32_t number)
@@ -226,24 +225,35 @@ int fsw_row_unpin(struct fsw_rows *rows, uint32_t number)
 
     do
         assert((value & PIN_MASK) != 0);
-    while (!atomic_compare_exchange_weak(word, &value, without(value, PIN_ONE)));
+    while (!atomic_compare_exchange_weak(word, &value, settled(value - PIN_ONE)));
     fsw_crash_point("row: unpinned");
-    return state_of(without(value, PIN_ONE)) == FSW_ROW_DROPPING;
+    return state_of(settled(value - PIN_ONE)) == FSW_ROW_DROPPING;
 }
 
-int fsw_row_kill(struct fsw_rows *rows, uint32_t number, uint32_t objects)
+/* Units follow; it is the objects that count. (A damaged entry may have named other units.) */
+static uint64_t without(uint64_t value, uint32_t live)
+{
+    uint32_t has = (uint32_t)(value & LIVE_MASK);
+    uint32_t objects = fsw_live_objects(has) - fsw_live_objects(live);
+    uint32_t units = fsw_live_units(has), gone = fsw_live_units(live);
+
+    return settled((value & ~LIVE_MASK) |
+                   fsw_live(objects, objects > 0 && units > gone ? units - gone : 0));
+}
+
+int fsw_row_kill(struct fsw_rows *rows, uint32_t number, uint32_t live)
 {
     if (number == 0 || number >= atomic_load(&rows->image->super->rows_top))
         return -EIO;
     _Atomic uint64_t *word = &rows->image->rows[number].word;
-    uint64_t value = atomic_load(word), what = objects * LIVE_ONE;
+    uint64_t value = atomic_load(word);
 
     do
-        if (state_of(value) != FSW_ROW_LIVE || (value & LIVE_MASK) < objects)
+        if (state_of(value) != FSW_ROW_LIVE || (value & OBJECTS_MASK) < fsw_live_objects(live))
             return -EIO;
-    while (!atomic_compare_exchange_weak(word, &value, without(value, what)));
+    while (!atomic_compare_exchange_weak(word, &value, without(value, live)));
     fsw_crash_point("row: fewer objects live there");
-    return state_of(without(value, what)) == FSW_ROW_DROPPING;
+    return state_of(without(value, live)) == FSW_ROW_DROPPING;
 }
 
 int fsw_row_abandon(struct fsw_rows *rows, uint32_t number)
@@ -275,9 +285,14 @@ enum fsw_row_state fsw_row_state(const struct fsw_image *image, uint32_t number)
     return state_of(atomic_load(&image->rows[number].word));
 }
 
-uint32_t fsw_row_live_count(const struct fsw_image *image, uint32_t number)
+uint32_t fsw_row_live_now(const struct fsw_image *image, uint32_t number)
 {
     return (uint32_t)(atomic_load(&image->rows[number].word) & LIVE_MASK);
+}
+
+uint32_t fsw_row_live_count(const struct fsw_image *image, uint32_t number)
+{
+    return fsw_live_objects(fsw_row_live_now(image, number));
 }
 
 uint32_t fsw_row_pins(const struct fsw_image *image, uint32_t number)

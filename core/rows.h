@@ -4,7 +4,7 @@
  *      FREE ─take─> PENDING ─live─> LIVE ──(live 0, pins 0)──> DROPPING ─free─> FREE
  *                      └────────────abandon─────────────────────────┘
  *
- * State, pins and live count are one word (8, 24, 32 bits), so every step below is one
+ * State, pins, and how much lives are one word (8, 24, 32 bits), so every step below is one
  * compare-and-swap and none can be missed by another:
  *
  *   R1  Entries that name a row are counted in `live`; the put's own hold, and every get in flight,
@@ -22,6 +22,23 @@
 #include "core/pool/frames.h"
 
 enum fsw_row_state { FSW_ROW_FREE, FSW_ROW_PENDING, FSW_ROW_LIVE, FSW_ROW_DROPPING };
+
+/* What lives in a segment, or dies: objects and their units, without seals, in 16 bits each (a segment
+ * has at most 2,047 and 4,095). Two such words may be added. */
+static inline uint32_t fsw_live(uint32_t objects, uint32_t units)
+{
+    return units << 16 | objects;
+}
+
+static inline uint32_t fsw_live_objects(uint32_t live)
+{
+    return live & 0xffff;
+}
+
+static inline uint32_t fsw_live_units(uint32_t live)
+{
+    return live >> 16;
+}
 
 struct fsw_rows {
     struct fsw_image *image;
@@ -48,8 +65,8 @@ struct fsw_rows_found {
     uint64_t pending;         /* whose put was not answered */
 };
 
-/* Gives every row its state again: LIVE where `live` entries name it; else its segment, if it ever
- * had one, is DROPPING, and `drop` is called for it; else free. Ids are never used again. */
+/* Gives every row its state again: LIVE where entries name it, as `live` counted them; else its
+ * segment, if it ever had one, is DROPPING, and `drop` is called for it; else free. Ids are never used again. */
 void fsw_rows_rebuild(struct fsw_rows *rows, const uint32_t *live,
                       void (*drop)(void *opaque, uint32_t row), void *opaque,
                       struct fsw_rows_found *ret_found);
@@ -57,7 +74,7 @@ void fsw_rows_rebuild(struct fsw_rows *rows, const uint32_t *live,
 /* A row in state PENDING with a new id; 0 if there is none. */
 uint32_t fsw_row_take(struct fsw_rows *rows, uint64_t *ret_id);
 
-/* PENDING → LIVE, a segment of so many bytes, with so many live objects and one pin. */
+/* PENDING → LIVE, a segment of so many bytes, in which that lives, with one pin. */
 void fsw_row_live(struct fsw_rows *rows, uint32_t row, uint32_t bytes, uint32_t live,
                   uint32_t copies);
 
@@ -67,7 +84,7 @@ int fsw_row_pin(struct fsw_rows *rows, uint32_t row);
 /* These return 1 if the row is DROPPING now, and it is for the caller to have it dropped. Kill:
  * -EIO, and nothing done, if so many objects do not live there (a damaged entry named the row). */
 int fsw_row_unpin(struct fsw_rows *rows, uint32_t row);
-int fsw_row_kill(struct fsw_rows *rows, uint32_t row, uint32_t objects);
+int fsw_row_kill(struct fsw_rows *rows, uint32_t row, uint32_t live);
 int fsw_row_abandon(struct fsw_rows *rows, uint32_t row); /* PENDING → DROPPING */
 
 /* The drop was answered, or (PENDING) nothing was ever stored. */
@@ -75,6 +92,7 @@ void fsw_row_free(struct fsw_rows *rows, uint32_t row);
 
 uint64_t fsw_row_id(const struct fsw_image *image, uint32_t row);
 enum fsw_row_state fsw_row_state(const struct fsw_image *image, uint32_t row);
+uint32_t fsw_row_live_now(const struct fsw_image *image, uint32_t row);
 uint32_t fsw_row_live_count(const struct fsw_image *image, uint32_t row);
 uint32_t fsw_row_pins(const struct fsw_image *image, uint32_t row);
 

@@ -46,7 +46,7 @@ static void nudge(struct fsw_device *device, int evict)
 
     pthread_mutex_lock(&overflow->lock);
     overflow->pause_until = 0;
-    overflow->drop_after = 0;
+    overflow->drops.not_before = 0;
     if (evict) { /* each time: the keeper sets it back when memory= changes */
         atomic_store(&device->reclaim.high, UINT32_MAX / 2);
         atomic_store(&overflow->wanted, 1);
@@ -68,7 +68,7 @@ static void waited_in_vain(struct fsw_device *device, const char *what)
         "waited 10 s in vain for %s: %llu pages in the pool, %u puts, %u drops out, row %u to "
         "drop; frames: %u used, %u ready, %u others, limit %u; rows: top %u, ready %u, free %u\n",
         what, (unsigned long long)fsw_stat_get(&device->image, FSW_STAT_PAGES_POOL),
-        overflow->puts_out, overflow->drops_out, overflow->to_drop, frames->used, frames->nready,
+        overflow->puts_out, overflow->drops.out, overflow->drops.waiting, frames->used, frames->nready,
         frames->overhead, frames->limit, device->image.super->rows_top, device->rows.ready,
         device->rows.free);
 }
@@ -116,8 +116,8 @@ static int is_at_rest(struct fsw_device *device)
     struct fsw_overflow *overflow = &device->overflow;
     FSW_LOCK_SCOPE(&overflow->lock);
 
-    return fits_memory(device) && overflow->puts_out == 0 && overflow->drops_out == 0 &&
-           overflow->to_drop == 0 && overflow->finished == NULL && overflow->drops_finished == NULL;
+    return fits_memory(device) && overflow->puts_out == 0 && overflow->drops.out == 0 &&
+           overflow->drops.waiting == 0 && overflow->finished == NULL && overflow->drops.finished == NULL;
 }
 
 int work_rest(struct fsw_device *device)

@@ -311,8 +311,8 @@ static void stand_still(struct rig *rig)
         pthread_mutex_lock(&frames->lock);
         uint64_t named = fsw_stat_get(&rig->device->image, FSW_STAT_TABLE_LEAVES) +
                          fsw_stat_get(&rig->device->image, FSW_STAT_POOL_FRAMES);
-        if (overflow->puts_out == 0 && overflow->drops_out == 0 && overflow->to_drop == 0 &&
-            overflow->finished == NULL && overflow->drops_finished == NULL &&
+        if (overflow->puts_out == 0 && overflow->drops.out == 0 && overflow->drops.waiting == 0 &&
+            overflow->finished == NULL && overflow->drops.finished == NULL &&
             frames->filling == 0 && frames->used == named)
             return;
         pthread_mutex_unlock(&frames->lock);
@@ -320,7 +320,7 @@ static void stand_still(struct rig *rig)
         if (fsw_now_ns() > deadline)
             fail_msg("not at rest after 10 s: %u puts, %u drops, row %u to drop, %u frames used, "
                      "%llu named",
-                     overflow->puts_out, overflow->drops_out, overflow->to_drop,
+                     overflow->puts_out, overflow->drops.out, overflow->drops.waiting,
                      (unsigned)frames->used, (unsigned long long)named);
         nanosleep(&pause, NULL);
     }
@@ -334,7 +334,7 @@ static void let_go(struct rig *rig)
 
 struct sums {
     uint64_t pages[4], pool_units, store_units, huge, leaves;
-    uint32_t *live; /* entries that name each row */
+    uint32_t *live; /* what lives in each row's segment (rows.h) */
     uint8_t *seen;  /* frames that somebody names */
     char text[160];
 };
@@ -377,7 +377,7 @@ static int prove_entry(struct fsw_device *device, uint64_t page, uint64_t value,
         PROVE(sums, (fsw_entry_offset_units(value) + units) * FSW_UNIT <= image->rows[row].bytes,
               "page %llu: past its segment's end", (unsigned long long)page);
         sums->store_units += units;
-        sums->live[row]++;
+        sums->live[row] += fsw_live(1, units);
     }
     return 0;
 }
@@ -459,9 +459,10 @@ static int prove_rows(struct rig *rig, struct sums *sums)
               (int)state);
         PROVE(sums, fsw_row_pins(image, row) == 0, "row %u: %u pins at rest", row,
               fsw_row_pins(image, row));
-        PROVE(sums, sums->live[row] == (state == FSW_ROW_LIVE ? fsw_row_live_count(image, row) : 0),
-              "row %u: %u live, %u entries name it", row, fsw_row_live_count(image, row),
-              sums->live[row]);
+        PROVE(sums, sums->live[row] == (state == FSW_ROW_LIVE ? fsw_row_live_now(image, row) : 0),
+              "row %u: %u live, %u entries name it; or their units differ: %u, %u", row,
+              fsw_row_live_count(image, row), fsw_live_objects(sums->live[row]),
+              fsw_live_units(fsw_row_live_now(image, row)), fsw_live_units(sums->live[row]));
         if (state != FSW_ROW_LIVE)
             continue;
         PROVE(sums, sums->live[row] > 0, "row %u: nothing lives in it and it is not dropped", row);

@@ -1,0 +1,171 @@
+/*
+ * overflow.h: what leaves for the store, and what is rewritten there.
+ *
+ *      put.c        one segment on its way out: packed, put, its entries flipped, or not
+ *      drop.c       rows that nothing lives in: their segments dropped
+ *      segment.c    a whole segment, got and looked through
+ *      overflow.c   the thread that puts what reclaim names, and drops
+ *      clean.c      the thread that rewrites segments in which much is dead
+ *      repair.c     the thread that puts again what lacks a copy
+ *
+ * Who leaves is reclaim's (reclaim.c).
+ */
+#ifndef FSW_OVERFLOW_H
+#define FSW_OVERFLOW_H
+
+#include <pthread.h>
+#include <semaphore.h>
+
+#include "core/entry.h"
+#include "core/object.h"
+#include "farswap/store.h"
+
+struct fsw_device;
+
+#define FSW_PUTS_IN_FLIGHT 8u
+#define FSW_DROPS_IN_FLIGHT 32u
+#define FSW_SEGMENT_UNITS (FSW_SEGMENT_BYTES / FSW_UNIT)
+#define FSW_SEGMENT_OBJECTS (FSW_SEGMENT_UNITS / FSW_OBJECT_UNITS_MIN)
+
+/* ---- put.c ---- */
+
+/* One segment on its way out. It belongs to one thread at a time, or to the store.
+ *
+ * Each of its objects has an entry that names it where it is now, in the pool or in another segment.
+ * That place is pinned until the put was finished, so the entry may be compared by value
+ * (docs/locking.md, a and c): by the overflow bit in the entry, or by a pin on the row. */
+enum fsw_put_kind { FSW_PUT_OVERFLOW, FSW_PUT_CLEAN };
+
+struct fsw_put {
+    struct fsw_store_request request;
+    enum fsw_put_kind kind; /* how it is counted */
+    uint32_t row, count, units;
+    fsw_entry *entries[FSW_SEGMENT_OBJECTS];
+    uint64_t
+        values[FSW_SEGMENT_OBJECTS]; /* the entries as they were, overflow bit set if in pool */
+    struct fsw_put *next;
+    struct fsw_device *device;
+    uint64_t started; /* CLOCK_MONOTONIC ns */
+    uint32_t flipped; /* objects, once it was finished */
+    char bytes[FSW_SEGMENT_BYTES];
+};
+
+/* An empty segment with a row and an id. 0: there is no row. */
+int fsw_put_begin(struct fsw_device *device, struct fsw_put *put);
+/* Nothing was put: the row is free again. */
+void fsw_put_cancel(struct fsw_device *device, struct fsw_put *put);
+
+/* 1 if an object of so many units still fits. */
+int fsw_put_fits(const struct fsw_device *device, const struct fsw_put *put, unsigned units);
+/* Where the next object belongs; and that it is there now, named by that entry with that value. */
+void *fsw_put_place(const struct fsw_device *device, struct fsw_put *put);
+void fsw_put_add(struct fsw_device *device, struct fsw_put *put, fsw_entry *entry, uint64_t value);
+
+void fsw_put_submit(struct fsw_device *device, struct fsw_put *put,
+                    void (*done)(struct fsw_store_request *request));
+
+/* The put has ended. Acknowledged: the row is LIVE, and every entry that still names its object names
+ * the row; what it named before is let go. Failed: the entries stay, and the id is burnt, for the put
+ * may have landed. Returns the result. */
+enum fsw_store_result fsw_put_finish(struct fsw_device *device, struct fsw_put *put);
+
+/* Replaces the entry by `value` if it still names what it named. The lock bit is waited for. */
+int fsw_put_flip(fsw_entry *entry, uint64_t named, uint64_t value);
+
+/* ---- segment.c ---- */
+
+/* Hands requests over and returns when all are answered. Sets their done and owner. */
+void fsw_segment_ask(struct fsw_device *device, struct fsw_store_request *const *requests,
+                     unsigned count);
+
+/* An object in the bytes of a whole segment. */
+struct fsw_segment_object {
+    const char *bytes;
+    uint32_t page;          /* as its header says */
+    unsigned offset, units; /* as an entry has them */
+};
+
+/* The object at *at (units from the begin, its seal included), which moves on behind it. 0: there is
+ * none, or none can be found from here on, for its header is damaged. */
+int fsw_segment_next(const struct fsw_device *device, const char *bytes, uint32_t length,
+                     unsigned *at, struct fsw_segment_object *ret_object);
+
+/* 1 if the object is whole: it is that page's, and opens. */
+int fsw_segment_object_is_whole(const struct fsw_device *device,
+                                const struct fsw_segment_object *object);
+
+/* ---- drop.c ---- */
+
+struct fsw_drop {
+    struct fsw_store_request request;
+    uint32_t row;
+    struct fsw_drop *next;
+    struct fsw_device *device;
+};
+
+struct fsw_drops {
+    struct fsw_drop *idle, *finished;
+    uint32_t waiting; /* rows in state DROPPING, linked through `next` */
+    unsigned out;
+    uint64_t not_before; /* after one that failed */
+    struct fsw_drop *all;
+};
+
+/* A row has become DROPPING. From any thread. */
+void fsw_overflow_drop(struct fsw_device *device, uint32_t row);
+
+/* The overflow thread's. `ask` with overflow.lock held, which it lets go while it asks; `finish`
+ * without it. */
+int fsw_drops_init(struct fsw_device *device);
+void fsw_drops_ask(struct fsw_device *device);
+void fsw_drops_finish(struct fsw_device *device, struct fsw_drop *drops);
+
+/* ---- overflow.c ---- */
+
+struct fsw_overflow {
+    pthread_t thread;
+    pthread_mutex_t lock; /* the lists below, those of `drops`, and wanted */
+    pthread_cond_t wake;
+    struct fsw_put *idle, *finished;
+    struct fsw_drops drops;
+    unsigned puts_out;
+    uint32_t units_out; /* of the puts in flight */
+    _Atomic int wanted; /* free frames fell below the low watermark */
+    int running, stop;
+    uint64_t pause_until, pause; /* after a failed put */
+    struct fsw_put *puts;
+};
+
+int fsw_overflow_init(struct fsw_device *device);
+int fsw_overflow_start(struct fsw_device *device);
+void fsw_overflow_stop(struct fsw_device *device);
+void fsw_overflow_deinit(struct fsw_device *device);
+/* Reclaim may have reason to work. From any thread, under any lock. */
+void fsw_overflow_kick(struct fsw_device *device);
+/* Waits until frames may be free, or until deadline (CLOCK_MONOTONIC ns). -ENOSPC: deadline passed,
+ * or there is no store. */
+int fsw_overflow_wait(struct fsw_device *device, uint64_t deadline);
+/* The last put was found to be done: who waits for frames may look. From any thread. */
+void fsw_overflow_wake_writers(struct fsw_device *device);
+
+/* ---- repair.c ---- */
+
+struct fsw_repair {
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    int running;
+    _Atomic int stop, wanted; /* there may be a row that lacks a copy */
+    uint32_t emptied;         /* copies that were, as far as rows have forgotten them */
+    uint64_t lacking;         /* rows, in this lap */
+    char *bytes;              /* a segment */
+};
+
+/* Of a store with one copy: nothing. Stop before the store is closed; it waits for the request that
+ * is under way, 5 seconds at most. */
+int fsw_repair_start(struct fsw_device *device);
+void fsw_repair_stop(struct fsw_device *device);
+/* A segment was put to these copies. */
+void fsw_repair_want(struct fsw_device *device, uint32_t copies);
+
+#endif
