@@ -28,10 +28,11 @@ run_tests() {
     say "testing $1"
     RAN+=("$1")
     log=$BUILDS/$1/meson-logs/test-output.txt
-    # The tests of one build are one after another or beside one another as meson.build says.
+    # Most of them wait for something most of the time: twice as many at once as there are CPUs.
     attended env UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
         TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 \
-        meson test -C "$BUILDS/$1" --no-rebuild --print-errorlogs "${@:2}" >"$log" 2>&1 ||
+        meson test -C "$BUILDS/$1" --no-rebuild --print-errorlogs \
+        --num-processes $((2 * $(nproc))) --timeout-multiplier 3 "${@:2}" >"$log" 2>&1 ||
         [[ $1 == build-lossy ]] || grep -vE '^ *[0-9]+/[0-9]+ .* (OK|SKIP) ' "$log"
 }
 

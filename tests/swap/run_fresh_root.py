@@ -138,8 +138,9 @@ def inside(root, *argv, seconds=700):
 
 
 def left_behind(root):
-    loops = [line for line in run(["losetup", "--list", "--noheadings"]).stdout.splitlines()
-             if "farswap-run" in line]
+    # once the mount it lies on is gone, a file's path is what it was below that
+    loops = [file for file in run(["losetup", "--list", "--noheadings", "--output",
+                                   "BACK-FILE"]).stdout.split() if root in file or file == "/disk"]
     processes = [pid for pid in os.listdir("/proc") if pid.isdigit() and
                  os.path.exists(f"/proc/{pid}/root") and
                  os.readlink(f"/proc/{pid}/root").startswith(root)]
