@@ -4,8 +4,8 @@
  *
  *   load        parameters get their defaults
  *   config      one key=value
- *   get_ready   before nbdkit forks, where messages are still seen: store probed, image made, or
- *               gone on with
+ *   get_ready   before nbdkit forks, where messages are still seen: store probed and image made, or
+ *               gone on with one that is there
  *   after_fork  memory locked, threads started
  *
  * nbdkit before 1.33.11 aborts when a client drops with requests in flight ("sock >= 0" in
@@ -35,10 +35,8 @@ static void load(void)
 
 static void unload(void)
 {
-    if (door.device != NULL && started) {
-        fsw_device_close(door.device);
-        door.device = NULL;
-    }
+    if (started)
+        fsw_door_close(&door);
     fsw_params_wipe(&door.params);
 }
 
@@ -103,7 +101,7 @@ static int get_ready(void)
 static int after_fork(void)
 {
     struct fsw_error err = {""};
-    int r = fsw_door_serve(&door, &err);
+    int r = fsw_door_serve(&door, warn, &err);
 
     started = r == 0;
     return said(r, &err);

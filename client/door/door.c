@@ -3,6 +3,7 @@
  */
 #include "client/door/door.h"
 
+#include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
 
@@ -25,6 +26,7 @@ int fsw_door_check(struct fsw_door *door, struct fsw_error *err)
     if (door->params.name[0] == '\0')
         return fsw_params_check(&door->params, err);
     int r = fsw_device_complete_params(&door->params, err);
+    door->exists = r == 1;
     return r == 0 ? fsw_params_check(&door->params, err) : r < 0 ? r : 0;
 }
 
@@ -47,7 +49,7 @@ int fsw_door_probe(struct fsw_door *door, struct fsw_error *err)
     if (params->overflow[0] == '\0')
         return 0;
     int r = fsw_store_open(&options, &door->store, err);
-    if (r < 0)
+    if (r < 0 || door->exists)
         return r;
     r = door->store->ops->probe(door->store, err);
     if (r < 0)
@@ -62,6 +64,8 @@ int fsw_door_open(struct fsw_door *door, int wait, struct fsw_error *err)
 
     if (r < 0)
         close_store(door);
+    else if (door->exists)
+        door->unproved = door->store;
     door->store = NULL;
     fsw_params_wipe(&door->params);
     return r;
@@ -84,18 +88,70 @@ void fsw_door_warn(const struct fsw_door *door, void (*warn)(const char *line))
         warn("can't lock the image (CAP_IPC_LOCK): the kernel may swap the pool out");
 }
 
-int fsw_door_serve(struct fsw_door *door, struct fsw_error *err)
+/* ---- the store of a device that was there before ---- */
+
+static void *probe_beside(void *opaque)
+{
+    struct fsw_door *door = opaque;
+    struct fsw_error err = {""};
+    char line[sizeof err.text + 96];
+
+    if (door->unproved->ops->probe(door->unproved, &err) < 0) {
+        snprintf(line, sizeof line, "%s (pages that are there wait; local ones are served)",
+                 err.text);
+        door->warn(line);
+    }
+    return NULL;
+}
+
+/* Without this thread nobody is warned, and `farswap status` tells all the same. */
+static void start_probing(struct fsw_door *door)
+{
+    sigset_t all, before;
+
+    if (door->unproved == NULL)
+        return;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    door->probing = pthread_create(&door->prober, NULL, probe_beside, door) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+/* ---- from serve to the end ---- */
+
+int fsw_door_serve(struct fsw_door *door, void (*warn)(const char *line), struct fsw_error *err)
 {
     fsw_rights_take();
     fsw_device_after_mlockall(door->device);
     int r = fsw_device_start(door->device, err);
-    if (r < 0)
+    if (r < 0) {
         fsw_door_abandon(door);
-    return r;
+        return r;
+    }
+    door->warn = warn;
+    start_probing(door);
+    return 0;
+}
+
+static void stop_probing(struct fsw_door *door)
+{
+    if (door->probing)
+        pthread_join(door->prober, NULL);
+    door->probing = 0;
+    door->unproved = NULL;
+}
+
+void fsw_door_close(struct fsw_door *door)
+{
+    stop_probing(door);
+    if (door->device != NULL)
+        fsw_device_close(door->device);
+    door->device = NULL;
 }
 
 void fsw_door_abandon(struct fsw_door *door)
 {
+    stop_probing(door);
     if (door->device != NULL)
         fsw_device_discard_image(door->device);
     door->device = NULL;

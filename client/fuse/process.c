@@ -106,7 +106,7 @@ static int start(struct fsw_process *process, struct fsw_error *err)
 
     if (r < 0)
         return r;
-    r = fsw_door_serve(&process->door, err);
+    r = fsw_door_serve(&process->door, fsw_warn, err);
     if (r == 0)
         r = take_mount(process, err);
     if (r == 0 && !process->inherited) {
@@ -149,6 +149,6 @@ int fsw_process_run(struct fsw_process *process)
     }
     say_ready(process);
     fsw_server_wait(&server);
-    fsw_device_close(process->door.device);
+    fsw_door_close(&process->door);
     return 0;
 }

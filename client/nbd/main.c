@@ -1,7 +1,7 @@
 /*
  * main.c: farswap-nbd: options, wiring, and the thread that accepts.
  *
- *      options ─> store probed ─> all of us touched and locked ─> (waiting) ─> image ─> threads ─> ready
+ *      options ─> store opened ─> all of us touched and locked ─> (waiting) ─> image ─> threads ─> ready
  *
  * The main thread accepts, talks to the supervisor and waits for signals; each connection has a
  * thread of its own. A stop is a kill: SIGTERM ends the process at once, with no error replies, and
@@ -181,7 +181,7 @@ static void describe(struct program *program)
 static int start_threads(struct program *program, struct fsw_error *err)
 {
     struct fsw_nbd *nbd = &program->nbd;
-    int r = fsw_door_serve(&program->door, err);
+    int r = fsw_door_serve(&program->door, warn, err);
 
     if (r < 0)
         return r;

@@ -301,10 +301,10 @@ static void store_free(struct file_store *store)
 }
 
 /* 1 if the file may be opened later, and requests wait for it: it is locked, or it was ours before
- * and is away. */
+ * and is away, or the device has pages that need no file. */
 static int can_wait(const struct file_store *store, int r)
 {
-    return r == -EBUSY ||
+    return r == -EBUSY || store->identity.recovered ||
            (store->identity.planted && r != -EEXIST && r != -EINVAL && r != -EUCLEAN);
 }
 

@@ -57,6 +57,8 @@ struct fsw_store_identity {
     struct fsw_device_id device;
     uint64_t sentinel; /* not 0 */
     int planted;       /* 1: a put of this device was acknowledged before */
+    int recovered;     /* 1: the device was there before, and somebody may need its local pages: no
+                        state of the store makes start() fail; it is tried again, and health tells */
     uint8_t key[FSW_STORE_KEY_BYTES];
 };
 
