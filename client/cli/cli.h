@@ -21,6 +21,9 @@ struct cli_command {
 extern const struct cli_command cli_up, cli_down, cli_list, cli_status, cli_top, cli_stats,
     cli_check, cli_compact, cli_set, cli_destroy, cli_doctor;
 
+/* Standard output is a terminal, and NO_COLOR is not set. */
+int cli_colours(void);
+
 /* "farswap: text" on stderr; returns CLI_FAILED. */
 int cli_fail(const struct fsw_error *err);
 

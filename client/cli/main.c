@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "client/cli/cli.h"
 #include "common/parse.h"
@@ -13,6 +14,11 @@ static const struct cli_command *const commands[] = {
     &cli_up,    &cli_down,    &cli_status, &cli_top,     &cli_list,  &cli_stats,
     &cli_check, &cli_compact, &cli_set,    &cli_destroy, &cli_doctor};
 #define COMMANDS (sizeof commands / sizeof commands[0])
+
+int cli_colours(void)
+{
+    return isatty(STDOUT_FILENO) && getenv("NO_COLOR") == NULL;
+}
 
 int cli_fail(const struct fsw_error *err)
 {

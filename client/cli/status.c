@@ -24,21 +24,19 @@ struct devices {
 
 /* ---- for people ---- */
 
-static int colours;
-
 static const char *bold(void)
 {
-    return colours ? "\033[1m" : "";
+    return cli_colours() ? "\033[1m" : "";
 }
 
 static const char *red(void)
 {
-    return colours ? "\033[31m" : "";
+    return cli_colours() ? "\033[31m" : "";
 }
 
 static const char *plain(void)
 {
-    return colours ? "\033[0m" : "";
+    return cli_colours() ? "\033[0m" : "";
 }
 
 static void print_head(const struct view *view)
@@ -53,6 +51,8 @@ static void print_head(const struct view *view)
     if (view->swap[0] != '\0')
         printf(", swap on %s with priority %d", view->swap, view->priority);
     putchar('\n');
+    if (survival_is_bad(view->survival))
+        printf("  %scrash%s     %s\n", red(), plain(), survival_text(view->survival));
 }
 
 static void print_pages(const struct view *view)
@@ -218,7 +218,6 @@ static int run(int argc, char **argv)
     if (devices == NULL)
         return CLI_FAILED;
     devices->name = argc > 1 ? argv[1] : NULL;
-    colours = isatty(STDOUT_FILENO) && getenv("NO_COLOR") == NULL;
     int r = fsw_registry_list(add, devices, &err) < 0 ? cli_fail(&err) : CLI_OK;
     if (r == CLI_OK && devices->count + devices->broken == 0 && (devices->name != NULL || !json)) {
         fprintf(stderr,

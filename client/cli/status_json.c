@@ -71,6 +71,10 @@ static struct json_object *device(const struct view *view, const struct view_rat
     put_text(object, "swap", view->swap);
     json_object_object_add(object, "priority",
                            view->swap[0] ? json_object_new_int(view->priority) : NULL);
+    json_object_object_add(object, "crash_loses_swap",
+                           view->survival == SURVIVAL_UNKNOWN
+                               ? NULL
+                               : json_object_new_boolean(survival_is_bad(view->survival)));
     json_object_object_add(object, "store", store(view));
     for (unsigned i = 0; i < FSW_STAT_COUNT; i++) {
         const struct fsw_stat_info *info = &fsw_stat_table[i];

@@ -129,6 +129,19 @@ static int put_swap(const struct request *request, const char *block, struct fsw
     return swap_on(block, request->priority >= 0 ? request->priority : host_swap_priority(), err);
 }
 
+/* A crash that would lose it is said at every call. */
+static void warn_of_survival(const char *name)
+{
+    struct fsw_record record;
+    struct view view;
+
+    if (fsw_registry_read(name, -1, &record, NULL) < 0 || view_open(&view, &record, 0, NULL) < 0)
+        return;
+    if (survival_is_bad(view.survival))
+        door_say(name, "warning: %s", survival_text(view.survival));
+    view_close(&view);
+}
+
 static int say_swap(const char *name, const char *block, uint64_t began, struct fsw_error *err)
 {
     struct host_swap swap;
@@ -139,6 +152,7 @@ static int say_swap(const char *name, const char *block, uint64_t began, struct 
     door_say(name, "swap is on: %s, %s, priority %d (%.2f s)", block,
              fsw_format_size(swap.size, size), swap.priority,
              (double)(fsw_now_ns() - began) / FSW_NS_PER_S);
+    warn_of_survival(name);
     return 0;
 }
 
@@ -150,8 +164,10 @@ static int already(struct request *request, const struct host_swap *swap, struct
                 ? door_nbd.up(request->name, &request->config, block, err)
                 : 0;
 
-    if (r == 0)
+    if (r == 0) {
         door_say(request->name, "swap is on already: %s, priority %d", swap->path, swap->priority);
+        warn_of_survival(request->name);
+    }
     return r;
 }
 

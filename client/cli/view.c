@@ -47,6 +47,7 @@ static void look(struct view *view)
         fsw_latency_read(&view->image, (enum fsw_latency)kind, view->times[kind]);
     read_store_state(view);
     find_swap(view);
+    view->survival = survival_of(&view->record, (int)atomic_load(&view->image.super->holder));
 }
 
 int view_open(struct view *view, const struct fsw_record *record, int orphan, struct fsw_error *err)

@@ -6,6 +6,7 @@
 #define FSW_VIEW_H
 
 #include "client/cli/cli.h"
+#include "client/cli/survival.h"
 
 struct view {
     struct fsw_record record;
@@ -13,6 +14,7 @@ struct view {
     struct fsw_image image; /* mapped for reading */
     char swap[64];          /* the block device that it is swap on; "" none */
     int priority;           /* of that */
+    enum survival survival; /* of a crash */
     /* as it was at the last look */
     uint64_t at; /* CLOCK_MONOTONIC ns */
     uint64_t values[FSW_STAT_COUNT];
