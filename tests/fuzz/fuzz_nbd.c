@@ -138,20 +138,36 @@ static int step_shake(void *parser, const char *bytes, size_t length, size_t *us
 
 /* ---- an input ---- */
 
-/* Flags, then each option with its head before it: of the input it has a byte that says which, and one
- * for the length of its data. Freed by the caller. */
-static char *frame(const uint8_t *bytes, size_t length, size_t *ret_length)
+/* An option with its head. INFO and GO are asked for by the export's own name where `which` says so,
+ * which nobody guesses: the data follow as what is wanted of it. */
+static void frame_one(FILE *out, unsigned which, const uint8_t *data, size_t length,
+                      const char *name)
 {
-    char *text, head[16] = "IHAVEOPT";
+    char head[16] = "IHAVEOPT", number[4];
+    size_t own = which >= 10 ? 4 + strlen(name) : 0;
+
+    fsw_put32(head + 8, which >= 10 ? which - 10 + OPT_INFO : which);
+    fsw_put32(head + 12, (uint32_t)(own + length));
+    fwrite(head, sizeof head, 1, out);
+    if (own > 0) {
+        fsw_put32(number, (uint32_t)strlen(name));
+        fwrite(number, sizeof number, 1, out);
+        fputs(name, out);
+    }
+    fwrite(data, length, 1, out);
+}
+
+/* Flags, then options: of the input each has a byte that says which, and one for the length of its
+ * data. Freed by the caller. */
+static char *frame(const uint8_t *bytes, size_t length, const char *name, size_t *ret_length)
+{
+    char *text;
     FILE *out = open_memstream(&text, ret_length);
 
     fwrite("\0\0\0\1", 4, 1, out);
     while (length >= 2) {
         size_t data = bytes[1] < length - 2 ? bytes[1] : length - 2;
-        fsw_put32(head + 8, bytes[0] % 12);
-        fsw_put32(head + 12, (uint32_t)data);
-        fwrite(head, sizeof head, 1, out);
-        fwrite(bytes + 2, data, 1, out);
+        frame_one(out, bytes[0] % 12, bytes + 2, data, name);
         bytes += 2 + data;
         length -= 2 + data;
     }
@@ -203,7 +219,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
         return 0;
     int is_wire = bytes[0] & 1, is_framed = !is_wire && bytes[0] & 2;
     size_t stream_length = length - 5;
-    char *framed = is_framed ? frame(bytes + 5, length - 5, &stream_length) : NULL;
+    const char *name = exported(bytes[0] >> 2).name;
+    char *framed = is_framed ? frame(bytes + 5, length - 5, name, &stream_length) : NULL;
     const char *stream = is_framed ? framed : (const char *)bytes + 5;
     for (int pass = 0; pass < 2; pass++) {
         struct fsw_wire wire = {.size = SIZE};
