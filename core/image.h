@@ -37,7 +37,9 @@
 #include "farswap/store.h"
 
 #define FSW_IMAGE_MAGIC "farswap"
+#ifndef FSW_IMAGE_LAYOUT /* but in a program that tests make, which knows another */
 #define FSW_IMAGE_LAYOUT 2u
+#endif
 #define FSW_FRAME_SIZE 4096u
 #define FSW_LEAF_ENTRIES 512u
 #define FSW_ZSPAGE_FRAMES 64u /* the most frames a zspage can have */

@@ -303,11 +303,13 @@ int fsw_device_complete_params(struct fsw_params *params, struct fsw_error *err)
 {
     struct fsw_record record;
     struct fsw_image image;
-    int r = 0;
 
-    if (fsw_registry_read(params->name, -1, &record, NULL) < 0 ||
-        fsw_registry_attach(&record, 0, &image, NULL) < 0)
+    if (fsw_registry_read(params->name, -1, &record, NULL) < 0)
         return 0;
+    int r = fsw_registry_attach(&record, 0, &image, err);
+    if (r <
+        0) /* what can't be used is told; what can't be found, or not by us, is not our business */
+        return r == -ENOTSUP || r == -EUCLEAN ? r : 0;
     if (!fsw_params_given(params, "size"))
         params->size = image.super->size;
     if (!fsw_params_given(params, "memory"))

@@ -59,8 +59,9 @@ int fsw_device_could_open(const struct fsw_params *params, struct fsw_error *err
 
 /* Completes params by what the image of that name says, if there is one, wherever nothing was given:
  * so name= alone is enough to go on with it. 1: there is one; 0: there is none, or it can't be read,
- * and params are as they were. The image is not locked, so fsw_device_open has the last word. -EINVAL
- * or other: the file with the store's password can't be read. */
+ * and params are as they were. The image is not locked, so fsw_device_open has the last word.
+ * -ENOTSUP and -EUCLEAN as there; -EINVAL or other: the file with the store's password can't be
+ * read. */
 int fsw_device_complete_params(struct fsw_params *params, struct fsw_error *err);
 
 /* 1: the image was there before. Then *ret_lost (may be NULL) says how many words of it recovery

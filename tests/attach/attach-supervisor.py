@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../system/lib"))
@@ -74,11 +75,52 @@ def restarted(count):
     wait_for(lambda: number("restarts") >= count and at_rest(), 60, f"restart {count}")
 
 
+class Manager:
+    """The service manager: what it is told, and what status said then."""
+
+    def __init__(self):
+        self.path = os.path.join(workdir(), "notify")
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(self.path)
+
+    def told(self, seconds=60):
+        self.socket.settimeout(seconds)
+        return self.socket.recv(4096).decode().splitlines()
+
+    def silent(self):
+        self.socket.setblocking(False)
+        try:
+            return self.socket.recv(4096) is None
+        except BlockingIOError:
+            return True
+
+
+def ready_when_usable(manager):
+    """Not before the device answers: a hand-over of the socket alone is not enough."""
+    expect(manager.told() == ["READY=1", "STATUS=/dev/nbd0"], "the manager is told something else")
+    expect(status().get("state") == "attached", f"ready, and not attached: {status()}")
+
+
+def another_layout():
+    """An upgrade to a program that knows another layout of the image: the old server goes on."""
+    before = status()
+    done = ask("--upgrade", NAME, "--server", built("tests/nbd/farswap-nbd-other-layout"))
+    expect(done.returncode == 1 and "nothing was changed" in done.stderr and
+           "has layout" in done.stderr and "knows layout 77" in done.stderr, done.stdout + done.stderr)
+    wait_for(at_rest, 60, "the device")
+    now = status()
+    expect([now[word] for word in ("server", "upgrades", "restarts")] ==
+           [before[word] for word in ("server", "upgrades", "restarts")], f"{before}, then {now}")
+
+
 def test():
     os.environ.setdefault("ASAN_OPTIONS", "detect_leaks=0")
     at_exit(clean_up)
+    manager = Manager()
     process = spawn([built(ATTACH), "--timeout", "2", "--server", built("client/nbd/farswap-nbd"), NAME,
-                     "size=16M", "memory=64M"], log="attach.log", env=servers.image_environment())
+                     "size=16M", "memory=64M"], log="attach.log",
+                    env=servers.image_environment() | {"NOTIFY_SOCKET": manager.path})
+    ready_when_usable(manager)
     wait_for(at_rest, 60, "the device")
     for count in range(1, 4):
         kill("server")
@@ -89,6 +131,9 @@ def test():
     restarted(4)
     refused = ask("--upgrade", NAME, "--server", "/bin/false")
     expect(refused.returncode == 1 and "nothing was changed" in refused.stderr, refused.stderr)
+    wait_for(at_rest, 60, "the device")
+    another_layout()
+    expect(manager.silent(), "the manager is told of what is none of its business")
     other = os.path.join(workdir(), "farswap-nbd-2")
     shutil.copy(built("client/nbd/farswap-nbd"), other)
     wait_for(at_rest, 60, "the device")
@@ -99,6 +144,7 @@ def test():
     done = ask("--detach", NAME)
     expect(done.returncode == 0, done.stderr)
     expect(process.wait(20) == 0, "the supervisor ended badly")
+    expect(manager.told() == ["STOPPING=1"], "the manager is not told of the end")
     wait_for(lambda: not servers_left(), 5, "the servers to end")
     with open(os.path.join(workdir(), "attach.log")) as log:
         said = log.read()

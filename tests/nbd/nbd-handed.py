@@ -175,6 +175,26 @@ def refusals(server):
     expect(said[7:] in other.log(), "the line on stderr is another one")
 
 
+class OtherLayout(raw.Handed):
+    """A farswap-nbd that knows another layout of the image."""
+
+    PATH = "tests/nbd/farswap-nbd-other-layout"
+
+
+def another_layout(server):
+    """It is told from the image at once, by a spare and by one that is not; nothing is changed."""
+    for parameters in (server.parameters, {"name": server.parameters["name"], "size": None,
+                                           "memory": None, "codec": None}):
+        for options in (["--wait"], []):
+            other = OtherLayout(options=options, **parameters).spawn()
+            said = other.hear()
+            expect(said.startswith("failed ") and "has layout" in said and "knows layout 77" in said,
+                   f"it says {said!r}")
+            expect(other.process.wait(10) == 1, "it does not end with 1")
+    expect(len(server.hand().read(0, PAGE)) == PAGE, "the server does not serve any more")
+    expect(server.hear() == "closed", "the end of the socket was not told")
+
+
 def test():
     rng = harness.seeded()
     source = content.Source(content.Corpus(rng))
@@ -186,6 +206,7 @@ def test():
     calm(server)
     nonsense(server)
     refusals(server)
+    another_layout(server)
     spare = takes_over(server, source)
     spare.check()
     alone(spare)
