@@ -50,13 +50,24 @@ enum fsw_hook {
     FSW_HOOK_LOCKED,       /* the same, entry locked; the look at the peer comes next */
 };
 
+/* Who is to leave. */
+enum fsw_leaving {
+    FSW_LEAVE_OLDEST, /* what the second-chance hand finds */
+    FSW_LEAVE_IDLE,   /* what is old enough, all over the table, as somebody asked */
+};
+
 struct fsw_reclaim {
+    enum fsw_leaving leaving;
     struct fsw_pool_object objects[FSW_SLOTS_MAX]; /* of the zspage under the hand */
     unsigned count, next;
     uint8_t stamp;
+    uint64_t idle_page;         /* the walk of FSW_LEAVE_IDLE; the device's end: it is over */
+    uint8_t idle_ticks;         /* how old is old enough */
     _Atomic uint32_t low, high; /* watermarks, in free frames */
     uint64_t clamp_leaf;        /* where the clamping sweep is */
     uint8_t clamped_to;
+    _Atomic uint64_t ticked_at[256]; /* when the clock came to each of its values, or was seen there */
+    uint8_t timed;                   /* up to this one */
 };
 
 struct fsw_keeper {
@@ -164,12 +175,17 @@ struct fsw_victim {
 
 /* Watermarks and clock follow memory=: at init, and when it changed. */
 void fsw_reclaim_set_limit(struct fsw_device *device);
-/* The next page that should leave; 0: there is none. */
+/* Begins a walk over all that was not used for so long. */
+void fsw_reclaim_begin_idle(struct fsw_device *device, uint32_t seconds);
+int fsw_reclaim_idle_is_over(const struct fsw_device *device);
+/* The next page that should leave, as `leaving` says; 0: there is none. */
 int fsw_reclaim_next(struct fsw_device *device, struct fsw_victim *ret_victim);
 /* The last victim does not fit now: it comes next. */
 void fsw_reclaim_unget(struct fsw_device *device);
 /* A page was written: the age clock may tick. */
 void fsw_reclaim_tick(struct fsw_device *device);
+/* Ticks while nobody writes, and keeps the times of ticks. The keeper's, ten times a second. */
+void fsw_reclaim_follow_clock(struct fsw_device *device);
 /* Clamps ages before the clock can lap them. From the overflow thread. */
 void fsw_reclaim_clamp(struct fsw_device *device);
 

@@ -86,6 +86,12 @@ struct fsw_superblock {
         _Atomic int64_t since;      /* of that, seconds since 1970 */
         char last_error[160];       /* "" if none ever */
     } store_state;
+
+    /* Idle pages are asked to leave (core/steer.c), and what went. */
+    _Atomic uint64_t idle_asked;    /* number of the request in bits 32 to 63; seconds in the rest */
+    _Atomic uint64_t idle_answered; /* the last request that was carried out */
+    _Atomic uint64_t idle_pages, idle_bytes; /* that left for it */
+    _Atomic int64_t idle_result;             /* 0, or what stopped it: a negative errno */
 };
 
 #define FSW_CLASS_MAX 256u

@@ -77,6 +77,16 @@ static void answer_compact(struct fsw_device *device)
     atomic_store(&super->compact_answered, asked);
 }
 
+/* Every so often, so that ages are known in seconds. */
+static void follow_idle(struct fsw_device *device)
+{
+    uint64_t asked = atomic_load(&device->image.super->idle_asked);
+
+    fsw_reclaim_follow_clock(device);
+    if (asked >> 32 > atomic_load(&device->image.super->idle_answered))
+        fsw_overflow_idle(device, (uint32_t)(asked >> 32), (uint32_t)asked);
+}
+
 static void follow_memory(struct fsw_device *device)
 {
     uint64_t memory = atomic_load(&device->image.super->memory_limit);
@@ -139,6 +149,7 @@ static void *keeper_loop(void *opaque)
         follow_codec(device);
         follow_store(device);
         follow_cpus(device);
+        follow_idle(device);
         answer_compact(device);
         compact_if_sparse(device);
         FSW_LOCK_SCOPE(&keeper->lock);

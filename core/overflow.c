@@ -104,6 +104,50 @@ void fsw_overflow_wake_writers(struct fsw_device *device)
     pthread_cond_broadcast(&device->space);
 }
 
+/* ---- pages that were asked to leave ---- */
+
+void fsw_overflow_idle(struct fsw_device *device, uint32_t number, uint32_t seconds)
+{
+    struct fsw_overflow *overflow = &device->overflow;
+    FSW_LOCK_SCOPE(&overflow->lock);
+
+    if (overflow->idle_sweep.number != 0 || !overflow->running)
+        return;
+    overflow->idle_sweep = (struct fsw_overflow_idle){.number = number};
+    fsw_reclaim_begin_idle(device, seconds);
+    pthread_cond_signal(&overflow->wake);
+}
+
+/* One of their segments has ended. The lock is held. */
+static void count_idle(struct fsw_overflow_idle *idle, const struct fsw_put *put)
+{
+    idle->puts_out--;
+    idle->pages += put->flipped;
+    if (put->request.result == FSW_STORE_OK)
+        idle->bytes += put->units * FSW_UNIT;
+    else
+        idle->result = put->request.result == FSW_STORE_FULL ? -ENOSPC : -EIO;
+}
+
+/* All have left, or no more will. The lock is held. */
+static void answer_idle(struct fsw_device *device)
+{
+    struct fsw_overflow_idle *idle = &device->overflow.idle_sweep;
+    struct fsw_superblock *super = device->image.super;
+
+    if (idle->number == 0 || idle->puts_out > 0 ||
+        (idle->result == 0 && !fsw_reclaim_idle_is_over(device)))
+        return;
+    atomic_store(&super->idle_pages, idle->pages);
+    atomic_store(&super->idle_bytes, idle->bytes);
+    atomic_store(&super->idle_result, idle->result);
+    fsw_crash_point("overflow: idle pages have left, not answered");
+    atomic_store(&super->idle_answered, idle->number);
+    idle->number = 0;
+}
+
+/* ---- what has ended ---- */
+
 static void finish_puts(struct fsw_device *device, struct fsw_put *put)
 {
     struct fsw_overflow *overflow = &device->overflow;
@@ -114,6 +158,8 @@ static void finish_puts(struct fsw_device *device, struct fsw_put *put)
         fsw_overflow_wake_writers(device);
         FSW_LOCK_SCOPE(&overflow->lock);
         set_pause(overflow, result);
+        if (put->asked)
+            count_idle(&overflow->idle_sweep, put);
         overflow->puts_out--;
         overflow->units_out -= put->units;
         put->next = overflow->idle;
@@ -133,20 +179,33 @@ static int below_high(struct fsw_device *device)
     return fsw_frames_free(frames) + coming < fsw_frames_debt(frames) + device->reclaim.high;
 }
 
+/* Who is to leave now; 0: nobody. The lock is held. */
+static int choose(struct fsw_device *device)
+{
+    struct fsw_overflow *overflow = &device->overflow;
+    const struct fsw_overflow_idle *idle = &overflow->idle_sweep;
+
+    device->reclaim.leaving = FSW_LEAVE_IDLE;
+    if (idle->number != 0 && idle->result == 0 && !fsw_reclaim_idle_is_over(device))
+        return 1;
+    device->reclaim.leaving = FSW_LEAVE_OLDEST;
+    if (atomic_load(&overflow->wanted) && !below_high(device))
+        atomic_store(&overflow->wanted, 0);
+    return atomic_load(&overflow->wanted);
+}
+
 /* Packs and puts one segment if there is reason to. The lock is held, and let go while packing. */
 static int work(struct fsw_device *device)
 {
     struct fsw_overflow *overflow = &device->overflow;
     struct fsw_put *put = overflow->idle;
 
-    if (!atomic_load(&overflow->wanted) || put == NULL || fsw_now_ns() < overflow->pause_until)
+    if (put == NULL || fsw_now_ns() < overflow->pause_until || !choose(device))
         return 0;
-    if (!below_high(device)) {
-        atomic_store(&overflow->wanted, 0);
-        return 0;
-    }
     overflow->idle = put->next;
     overflow->puts_out++;
+    put->asked = device->reclaim.leaving == FSW_LEAVE_IDLE;
+    overflow->idle_sweep.puts_out += put->asked;
     pthread_mutex_unlock(&overflow->lock);
     int r = put_one(device, put);
     pthread_mutex_lock(&overflow->lock);
@@ -155,8 +214,11 @@ static int work(struct fsw_device *device)
         return 1;
     }
     overflow->puts_out--;
+    overflow->idle_sweep.puts_out -= put->asked;
     put->next = overflow->idle;
     overflow->idle = put;
+    if (put->asked && fsw_reclaim_idle_is_over(device)) /* that was the last of them */
+        return 1;
     overflow->pause_until = fsw_now_ns() + PAUSE_MIN_NS; /* nobody may leave now */
     return 0;
 }
@@ -196,6 +258,7 @@ static void *overflow_loop(void *opaque)
             return NULL;
         }
         fsw_drops_ask(device);
+        answer_idle(device);
         if (work(device) || overflow->finished != NULL || overflow->drops.finished != NULL)
             continue;
         uint64_t wait =

@@ -39,6 +39,7 @@ enum fsw_put_kind { FSW_PUT_OVERFLOW, FSW_PUT_CLEAN };
 struct fsw_put {
     struct fsw_store_request request;
     enum fsw_put_kind kind; /* how it is counted */
+    int asked;              /* it is of pages that were asked to leave */
     uint32_t row, count, units;
     fsw_entry *entries[FSW_SEGMENT_OBJECTS];
     uint64_t
@@ -122,9 +123,17 @@ void fsw_drops_finish(struct fsw_device *device, struct fsw_drop *drops);
 
 /* ---- overflow.c ---- */
 
+/* Idle pages that are on their way out because somebody asked. */
+struct fsw_overflow_idle {
+    uint32_t number; /* of the request; 0: none */
+    unsigned puts_out;
+    uint64_t pages, bytes;
+    int result; /* what ended it: a negative errno */
+};
+
 struct fsw_overflow {
     pthread_t thread;
-    pthread_mutex_t lock; /* the lists below, those of `drops`, and wanted */
+    pthread_mutex_t lock; /* the lists below, those of `drops`, `idle_sweep`, and wanted */
     pthread_cond_t wake;
     struct fsw_put *idle, *finished;
     struct fsw_drops drops;
@@ -133,6 +142,7 @@ struct fsw_overflow {
     _Atomic int wanted; /* free frames fell below the low watermark */
     int running, stop;
     uint64_t pause_until, pause; /* after a failed put */
+    struct fsw_overflow_idle idle_sweep;
     struct fsw_put *puts;
 };
 
@@ -145,6 +155,9 @@ void fsw_overflow_kick(struct fsw_device *device);
 /* Waits until frames may be free, or until deadline (CLOCK_MONOTONIC ns). -ENOSPC: deadline passed,
  * or there is no store. */
 int fsw_overflow_wait(struct fsw_device *device, uint64_t deadline);
+/* Everything that was not used for so many seconds leaves; then the request is answered. From the
+ * keeper; nothing if that request is under way. */
+void fsw_overflow_idle(struct fsw_device *device, uint32_t number, uint32_t seconds);
 /* The last put was found to be done: who waits for frames may look. From any thread. */
 void fsw_overflow_wake_writers(struct fsw_device *device);
 

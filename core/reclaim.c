@@ -9,11 +9,16 @@
  * Age is a coarse clock of eight bits in each entry. It ticks with bytes written: a lap of the hand
  * takes about as long as the pool takes to be written anew, and lasts FSW_TICKS_A_LAP ticks or so.
  * Ages are compared modulo 256, which is right while none is more than 127 old: fsw_reclaim_clamp()
- * walks the table, a part at each tick, and moves older ones up to 127.
+ * walks the table, a part at each tick, and moves older ones up to 127. While nobody writes the clock
+ * ticks once a minute. A page's age in seconds is told by when the clock came to each of its values.
+ *
+ * When somebody asks for idle pages to leave, the whole table is walked, once.
  */
+#include "common/clock.h"
 #include "core/engine.h"
 
 #define SWEEP_PARTS 64u /* a whole sweep of the table in 64 ticks: half of FSW_AGE_MAX */
+#define SLOWEST_TICK_NS (60 * FSW_NS_PER_S)
 
 void fsw_reclaim_set_limit(struct fsw_device *device)
 {
@@ -37,6 +42,42 @@ void fsw_reclaim_tick(struct fsw_device *device)
         atomic_fetch_add_explicit(&device->clock, 1, memory_order_relaxed);
         fsw_stat_add(&device->image, FSW_STAT_AGE_TICKS, 1);
     }
+}
+
+void fsw_reclaim_follow_clock(struct fsw_device *device)
+{
+    struct fsw_reclaim *reclaim = &device->reclaim;
+    uint8_t clock = atomic_load_explicit(&device->clock, memory_order_relaxed);
+    uint64_t now = fsw_now_ns();
+
+    for (unsigned i = 0; i < 256 && atomic_load(&reclaim->ticked_at[255]) == 0; i++) {
+        atomic_store(&reclaim->ticked_at[i],
+                     now); /* of an image that was there before: not known */
+        reclaim->timed = clock;
+    }
+    while (reclaim->timed != clock)
+        atomic_store(&reclaim->ticked_at[++reclaim->timed], now);
+    if (now - atomic_load(&reclaim->ticked_at[clock]) < SLOWEST_TICK_NS)
+        return;
+    atomic_fetch_add_explicit(&device->clock, 1, memory_order_relaxed);
+    fsw_stat_add(&device->image, FSW_STAT_AGE_TICKS, 1);
+}
+
+/* Pages that are so many ticks old, or older, were not used for that long. */
+static unsigned ticks_of(struct fsw_device *device, uint32_t seconds)
+{
+    uint8_t clock = atomic_load_explicit(&device->clock, memory_order_relaxed);
+    uint64_t now = fsw_now_ns();
+    unsigned ticks = 0;
+
+    /* A page N ticks old may have been used until the clock came to the value after its own. */
+    while (seconds != 0 && ticks <= FSW_AGE_MAX) {
+        uint64_t ended = atomic_load(&device->reclaim.ticked_at[(uint8_t)(clock - ticks)]);
+        ticks++;
+        if (ended != 0 && now - ended >= seconds * FSW_NS_PER_S)
+            break;
+    }
+    return ticks;
 }
 
 /* Used after the hand passed. */
@@ -67,7 +108,7 @@ static int should_leave(struct fsw_device *device, const struct fsw_pool_object 
     return 1;
 }
 
-int fsw_reclaim_next(struct fsw_device *device, struct fsw_victim *ret_victim)
+static int next_oldest(struct fsw_device *device, struct fsw_victim *ret_victim)
 {
     struct fsw_reclaim *reclaim = &device->reclaim;
     /* Two laps see every page once with its second chance gone. */
@@ -86,10 +127,62 @@ int fsw_reclaim_next(struct fsw_device *device, struct fsw_victim *ret_victim)
     }
 }
 
+/* ---- idle pages ---- */
+
+void fsw_reclaim_begin_idle(struct fsw_device *device, uint32_t seconds)
+{
+    device->reclaim.idle_page = 0;
+    device->reclaim.idle_ticks = (uint8_t)ticks_of(device, seconds);
+}
+
+int fsw_reclaim_idle_is_over(const struct fsw_device *device)
+{
+    return device->reclaim.idle_page >= device->pages;
+}
+
+static int is_idle(struct fsw_device *device, uint64_t value)
+{
+    uint8_t clock = atomic_load_explicit(&device->clock, memory_order_relaxed);
+
+    return fsw_entry_state(value) == FSW_POOL && !(value & FSW_ENTRY_OVERFLOW) &&
+           (uint8_t)(clock - fsw_entry_age(value)) >= device->reclaim.idle_ticks;
+}
+
+static int next_idle(struct fsw_device *device, struct fsw_victim *ret_victim)
+{
+    uint64_t *page = &device->reclaim.idle_page;
+
+    while (*page < device->pages) {
+        fsw_entry *entry = fsw_table_find(&device->image, *page);
+        if (entry == NULL) {
+            *page = (*page / FSW_LEAF_ENTRIES + 1) * FSW_LEAF_ENTRIES;
+            continue;
+        }
+        uint64_t value = fsw_entry_load(entry), number = (*page)++;
+        if (!is_idle(device, value))
+            continue;
+        fsw_stat_add(&device->image, FSW_STAT_RECLAIM_SCANNED, 1);
+        *ret_victim = (struct fsw_victim){.entry = entry, .value = value, .page = (uint32_t)number};
+        return 1;
+    }
+    return 0;
+}
+
+int fsw_reclaim_next(struct fsw_device *device, struct fsw_victim *ret_victim)
+{
+    return device->reclaim.leaving == FSW_LEAVE_IDLE ? next_idle(device, ret_victim)
+                                                     : next_oldest(device, ret_victim);
+}
+
 void fsw_reclaim_unget(struct fsw_device *device)
 {
-    device->reclaim.next--;
+    if (device->reclaim.leaving == FSW_LEAVE_IDLE)
+        device->reclaim.idle_page--;
+    else
+        device->reclaim.next--;
 }
+
+/* ---- clamping ---- */
 
 static void clamp_leaf(struct fsw_device *device, uint64_t leaf, uint8_t now)
 {

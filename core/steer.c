@@ -88,6 +88,37 @@ int fsw_image_await_compact(const struct fsw_image *image, uint64_t asked, uint6
     return 0;
 }
 
+uint64_t fsw_image_ask_overflow(const struct fsw_image *image, uint32_t seconds)
+{
+    struct fsw_superblock *super = image->super;
+    uint64_t seen = atomic_load(&super->idle_asked), number, wanted;
+
+    if (super->overflow[0] == '\0')
+        return 0;
+    do {
+        int waiting = seen >> 32 > atomic_load(&super->idle_answered);
+        number = (seen >> 32) + 1;
+        wanted = waiting && (uint32_t)seen < seconds ? (uint32_t)seen : seconds;
+    } while (!atomic_compare_exchange_weak(&super->idle_asked, &seen, number << 32 | wanted));
+    return number;
+}
+
+int fsw_image_await_overflow(const struct fsw_image *image, uint64_t asked, uint64_t wait_ns,
+                             struct fsw_overflowed *ret)
+{
+    const struct fsw_superblock *super = image->super;
+    uint64_t deadline = fsw_now_ns() + wait_ns;
+
+    while (atomic_load(&super->idle_answered) < asked) {
+        if (fsw_now_ns() > deadline)
+            return -ETIMEDOUT;
+        pause_a_little();
+    }
+    ret->pages = atomic_load(&super->idle_pages);
+    ret->bytes = atomic_load(&super->idle_bytes);
+    return (int)atomic_load(&super->idle_result);
+}
+
 /* ---- on a device ---- */
 
 int fsw_device_set(struct fsw_device *device, const char *key, const char *value,
@@ -99,6 +130,15 @@ int fsw_device_set(struct fsw_device *device, const char *key, const char *value
 int fsw_device_compact(struct fsw_device *device, uint64_t wait_ns)
 {
     return fsw_image_await_compact(&device->image, fsw_image_ask_compact(&device->image), wait_ns);
+}
+
+int fsw_device_overflow_idle(struct fsw_device *device, uint32_t seconds, uint64_t wait_ns,
+                             struct fsw_overflowed *ret)
+{
+    uint64_t asked = fsw_image_ask_overflow(&device->image, seconds);
+
+    *ret = (struct fsw_overflowed){0};
+    return asked == 0 ? -ENOTSUP : fsw_image_await_overflow(&device->image, asked, wait_ns, ret);
 }
 
 void fsw_device_forget_mem_used_max(struct fsw_device *device)

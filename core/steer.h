@@ -13,4 +13,9 @@ int fsw_image_set(const struct fsw_image *image, const char *key, const char *va
 uint64_t fsw_image_ask_compact(const struct fsw_image *image);
 int fsw_image_await_compact(const struct fsw_image *image, uint64_t asked, uint64_t wait_ns);
 
+/* Of fsw_device_overflow_idle: the number of the request, or 0 if there is no store. */
+uint64_t fsw_image_ask_overflow(const struct fsw_image *image, uint32_t seconds);
+int fsw_image_await_overflow(const struct fsw_image *image, uint64_t asked, uint64_t wait_ns,
+                             struct fsw_overflowed *ret);
+
 #endif

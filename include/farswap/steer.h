@@ -22,6 +22,20 @@ int fsw_device_set(struct fsw_device *device, const char *key, const char *value
 /* Asks for compaction and waits for its end: -ETIMEDOUT after wait_ns; it goes on then. */
 int fsw_device_compact(struct fsw_device *device, uint64_t wait_ns);
 
+/* Pages and bytes of segments that left for the store. */
+struct fsw_overflowed {
+    uint64_t pages, bytes;
+};
+
+/* Asks that every page leave that was neither written nor read for so many seconds (0: every page),
+ * whatever room there is, and waits for the end: -ETIMEDOUT after wait_ns; it goes on then. Time is
+ * told to a minute, or to a tick of the age clock where those come faster, and back to 127 ticks: what
+ * is younger, or can't be told to be older, stays. What read_age= makes of reads holds here, too.
+ * -ENOTSUP: there is no store. -EIO, -ENOSPC: the store took no more; *ret says what went. Who asks
+ * while another waits gets one answer with it, to the wider of the two requests. */
+int fsw_device_overflow_idle(struct fsw_device *device, uint32_t seconds, uint64_t wait_ns,
+                             struct fsw_overflowed *ret);
+
 /* From now on mem_used_max tells the most since now, as zram's file of that name does. */
 void fsw_device_forget_mem_used_max(struct fsw_device *device);
 

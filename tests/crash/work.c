@@ -275,6 +275,21 @@ static int compact(struct worker *worker)
     return wait_until(device, 0, is_compacted, "compaction");
 }
 
+static int is_idle_gone(struct fsw_device *device)
+{
+    struct fsw_superblock *super = device->image.super;
+    return atomic_load(&super->idle_answered) == atomic_load(&super->idle_asked) >> 32;
+}
+
+/* All pages are asked to leave, as `farswap overflow` asks. */
+static int ask_to_leave(struct worker *worker)
+{
+    struct fsw_device *device = worker->work->device;
+
+    atomic_fetch_add(&device->image.super->idle_asked, 1ull << 32);
+    return wait_until(device, 0, is_idle_gone, "idle pages to leave");
+}
+
 /* A zspage full of pages of one kind, of which most go again: something to compact, and it is. */
 static int make_sparse(struct worker *worker, uint64_t base)
 {
@@ -326,7 +341,7 @@ static int one_step(struct worker *worker)
     case 0:
         return make_sparse(worker, base);
     case 1:
-        return compact(worker);
+        return rig_below(&worker->state, 2) ? compact(worker) : ask_to_leave(worker);
     case 2:
     case 3:
         return worker->work->workers == 1 ? work_evict_all(worker->work->device)

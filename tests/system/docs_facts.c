@@ -77,6 +77,11 @@ static void superblock(void)
     FIELD(superblock, compact_asked);
     FIELD(superblock, compact_answered);
     FIELD(superblock, store_state);
+    FIELD(superblock, idle_asked);
+    FIELD(superblock, idle_answered);
+    FIELD(superblock, idle_pages);
+    FIELD(superblock, idle_bytes);
+    FIELD(superblock, idle_result);
     CONSTANT(FSW_IMAGE_LAYOUT);
 }
 
