@@ -205,6 +205,7 @@ static void check_table(struct check *check)
     uint64_t pages = image->super->size / FSW_PAGE_SIZE;
 
     for (uint64_t leaf = 0; leaf < image->super->leaves; leaf++) {
+        atomic_store_explicit(&check->report->leaves, leaf, memory_order_relaxed);
         uint64_t word = atomic_load(&image->directory[leaf]), first = leaf * FSW_LEAF_ENTRIES;
         uint32_t frame = fsw_leaf_frame(image, leaf, word);
         if (word != 0 && frame == 0)
@@ -285,7 +286,7 @@ int fsw_image_check(const struct fsw_image *image, int served,
                           .zspages_top = atomic_load(&super->zspages_top),
                           .rows_top = atomic_load(&super->rows_top)};
 
-    memset(ret_report, 0, sizeof *ret_report);
+    *ret_report = (struct fsw_check_report){0};
     if (check.frames_top > super->frames || check.zspages_top > super->zspages ||
         check.rows_top > super->rows) {
         say(&check, "the superblock's tops are past the image's ends");

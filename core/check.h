@@ -7,6 +7,7 @@
 #include "core/image.h"
 
 struct fsw_check_report {
+    _Atomic uint64_t leaves; /* looked at so far, of super->leaves: another thread may look */
     uint64_t pages_pool, pages_same, pages_store; /* entries found */
     uint64_t opened;    /* objects in the pool whose checksum was proven */
     uint64_t changed;   /* entries that a server changed while we looked: proven next time */

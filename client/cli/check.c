@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "client/cli/cli.h"
+#include "client/cli/progress.h"
 #include "core/check.h"
 
 #define LINES_MAX 20u
@@ -46,7 +47,8 @@ static int run(int argc, char **argv)
 {
     struct fsw_error err = {""};
     struct fsw_record record;
-    struct fsw_check_report report;
+    struct fsw_check_report report = {0};
+    struct progress progress;
     struct fsw_image image;
     unsigned lines = 0;
     int orphan, lock = -1;
@@ -60,7 +62,11 @@ static int run(int argc, char **argv)
         record.served = 1;
     if (fsw_registry_attach(&record, 0, &image, &err) < 0)
         return cli_fail(&err);
-    if (fsw_image_check(&image, record.served, problem, &lines, &report) < 0)
+    progress_begin(&progress, &report.leaves, image.super->leaves, "%s: being checked",
+                   record.name);
+    int r = fsw_image_check(&image, record.served, problem, &lines, &report);
+    progress_end(&progress);
+    if (r < 0)
         return cli_fail(&(struct fsw_error){"no memory for the check"});
     fsw_image_detach(&image);
     if (lock >= 0)
@@ -77,5 +83,7 @@ const struct cli_command cli_check = {
         "the\n"
         "image its whole layout is proven as well. Pages in the store are counted, not fetched.\n"
         "Exit code 1 if a problem was found.\n",
+    .examples = "  farswap check swap0\n"
+                "  farswap check swap0 || echo damaged\n",
     .run = run,
 };

@@ -14,7 +14,7 @@
 enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
 
 struct cli_command {
-    const char *name, *arguments, *summary, *help;
+    const char *name, *arguments, *summary, *help, *examples;
     int (*run)(int argc, char **argv); /* argv[0] is the command's name */
 };
 

@@ -10,20 +10,24 @@
 #include <unistd.h>
 
 #include "client/cli/cli.h"
+#include "client/cli/progress.h"
 
 static int forget(const struct fsw_record *record)
 {
     struct fsw_error err = {""};
     struct fsw_store *store;
+    struct progress progress;
     uint64_t segments = 0;
 
     if (record->overflow[0] == '\0')
         return CLI_OK;
+    progress_begin(&progress, NULL, 0, "%s: %.100s forgets it", record->name, record->overflow);
     int r = cli_open_store(record, &store, &err);
     if (r == 0) {
         r = store->ops->forget(store, &record->device, &segments, &err);
         store->ops->close(store);
     }
+    progress_end(&progress);
     if (r < 0) {
         fprintf(stderr,
                 "farswap: %s\nfarswap: nothing was destroyed, since %s still holds pages of %s: "
@@ -98,5 +102,7 @@ const struct cli_command cli_destroy = {
         "stop the\n"
         "server. --local leaves alone what the store holds (for a store that is gone for good).\n"
         "shmid:N means an orphan that `farswap list` shows.\n",
+    .examples = "  farswap destroy swap0\n"
+                "  farswap destroy shmid:32769\n",
     .run = run,
 };

@@ -133,8 +133,8 @@ const struct cli_command cli_doctor = {
     .summary = "what is wrong with this host, and what to do",
     .help = "Looks at kernel, limits, knobs, namespaces, and each device's server, swap, room and "
             "store. Changes\n"
-            "nothing. Exit code 1 if something FAILs; warnings alone are 0.\n\n"
-            "  farswap doctor\n"
-            "  farswap doctor swap0 | grep -v ^ok\n",
+            "nothing. Exit code 1 if something FAILs; warnings alone are 0.\n",
+    .examples = "  farswap doctor\n"
+                "  farswap doctor swap0 | grep -v ^ok\n",
     .run = run,
 };

@@ -15,6 +15,7 @@
 #include "client/cli/claim.h"
 #include "client/cli/cli.h"
 #include "client/cli/doors.h"
+#include "client/cli/progress.h"
 #include "client/cli/swap.h"
 #include "common/parse.h"
 
@@ -104,6 +105,7 @@ static int end_image(const struct request *request, int was_up, struct fsw_error
 static int take_down(const struct request *request, struct fsw_error *err)
 {
     struct fsw_record record;
+    struct progress progress;
 
     int r = fsw_registry_read(request->name, -1, &record, err);
     if (r < 0 && r != -ENOENT)
@@ -111,7 +113,9 @@ static int take_down(const struct request *request, struct fsw_error *err)
     int swapped = r == 0 ? end_swap(request, &record, err) : 0;
     if (swapped < 0)
         return swapped;
+    progress_begin(&progress, NULL, 0, "%s: the server ends", request->name);
     int doors = end_doors(request->name, err);
+    progress_end(&progress);
     return doors < 0 ? doors : end_image(request, swapped || doors, err);
 }
 
@@ -153,5 +157,7 @@ const struct cli_command cli_down = {
         "repeated.\n\n"
         "  --keep   the image stays, for the next `farswap up`\n"
         "  --force  try swapoff although RAM is missing: this can take the host down\n",
+    .examples = "  farswap down swap0\n"
+                "  farswap down --keep swap0 && farswap up swap0\n",
     .run = run,
 };

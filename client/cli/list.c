@@ -55,5 +55,6 @@ const struct cli_command cli_list = {
     .help =
         "STORED is what the pages would take uncompressed, RAM what they take, MEMORY the limit.\n"
         "STATE: served (a server holds the image), stopped, or orphan (an image without a name).\n",
+    .examples = "  farswap list\n",
     .run = run,
 };

@@ -30,8 +30,8 @@ int cli_usage(const struct cli_command *command, int asked)
 {
     FILE *to = asked ? stdout : stderr;
 
-    fprintf(to, "usage: farswap %s %s\n%s\n\n%s", command->name, command->arguments,
-            command->summary, command->help);
+    fprintf(to, "usage: farswap %s %s\n%s\n\n%s\nExamples:\n%s", command->name, command->arguments,
+            command->summary, command->help, command->examples);
     return asked ? CLI_OK : CLI_USAGE;
 }
 

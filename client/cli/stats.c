@@ -69,5 +69,8 @@ const struct cli_command cli_stats = {
     .help = "One \"name value\" line each, in bytes, pages or ns; with --explain also what each "
             "means.\n"
             "NAME may be left out where there is only one device.\n",
+    .examples = "  farswap stats swap0 | grep ^pages_\n"
+                "  farswap stats --explain\n"
+                "  farswap stats --classes swap0\n",
     .run = run,
 };

@@ -242,8 +242,8 @@ const struct cli_command cli_status = {
         "a tenth of a\n"
         "second; latencies of all requests since the image was made, told at most a quarter too "
         "high.\n"
-        "With --json an array with one object a device, numbers in bytes, pages, ns.\n\n"
-        "  farswap status\n"
-        "  farswap status --json swap0 | jq '.[0].counters.mem_used_total'\n",
+        "With --json an array with one object a device, numbers in bytes, pages, ns.\n",
+    .examples = "  farswap status\n"
+                "  farswap status --json swap0 | jq '.[0].counters.mem_used_total'\n",
     .run = run,
 };

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "client/cli/cli.h"
+#include "client/cli/progress.h"
 #include "common/clock.h"
 #include "common/parse.h"
 #include "core/steer.h"
@@ -54,13 +55,16 @@ static int compact(int argc, char **argv)
     struct fsw_record record;
     struct fsw_image image;
     char before[FSW_SIZE_TEXT], after[FSW_SIZE_TEXT];
+    struct progress progress;
 
     if (argc > 2 || (argc > 1 && argv[1][0] == '-'))
         return cli_usage(&cli_compact, 0);
     if (open_served(argc > 1 ? argv[1] : NULL, &image, &record, &err) < 0)
         return cli_fail(&err);
     fsw_format_size(pool_bytes(&image), before);
+    progress_begin(&progress, NULL, 0, "%s: packing %s", record.name, before);
     int r = ask_and_wait(&image, argc > 1 ? argv[1] : NULL);
+    progress_end(&progress);
     fsw_format_size(pool_bytes(&image), after);
     fsw_image_detach(&image);
     if (r < 0) {
@@ -82,6 +86,7 @@ const struct cli_command cli_compact = {
     .help = "The server compacts by itself when a fortieth of the pool is holes; this asks for "
             "all that can\n"
             "be had, and waits. Requests go on meanwhile.\n",
+    .examples = "  farswap compact swap0\n",
     .run = compact,
 };
 
@@ -124,5 +129,7 @@ const struct cli_command cli_set = {
         "         overflow until it fits.\n"
         "codec=   lz4, lz4:ACCELERATION, zstd, zstd:LEVEL or raw, for pages written from now on.\n"
         "The server follows within a tenth of a second.\n",
+    .examples = "  farswap set swap0 memory=2G\n"
+                "  farswap set swap0 codec=zstd:3 memory=25%\n",
     .run = set,
 };

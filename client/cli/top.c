@@ -283,5 +283,7 @@ const struct cli_command cli_top = {
         "Once a second, in a terminal: what each device holds and costs, and for read, write, "
         "fetch and\n"
         "overflow the rate and the latency that 99 % are below, with graphs of both. q quits.\n",
+    .examples = "  farswap top\n"
+                "  farswap top swap0\n",
     .run = run,
 };

@@ -16,6 +16,7 @@
 #include "client/cli/claim.h"
 #include "client/cli/doctor.h"
 #include "client/cli/doors.h"
+#include "client/cli/progress.h"
 #include "client/cli/swap.h"
 #include "client/cli/view.h"
 #include "common/parse.h"
@@ -31,7 +32,7 @@ void door_say(const char *device, const char *format, ...)
 {
     va_list args;
 
-    printf("%s: ", device);
+    printf("%s%s: ", isatty(STDOUT_FILENO) ? PROGRESS_CLEAR : "", device);
     va_start(args, format);
     vprintf(format, args);
     va_end(args);
@@ -171,6 +172,16 @@ static int already(struct request *request, const struct host_swap *swap, struct
     return r;
 }
 
+static int open_door(struct request *request, char block[HOST_BLOCK], struct fsw_error *err)
+{
+    struct progress progress;
+
+    progress_begin(&progress, NULL, 0, "%s: the server starts", request->name);
+    int r = request->door->up(request->name, &request->config, block, err);
+    progress_end(&progress);
+    return r;
+}
+
 static int bring_up(struct request *request, struct fsw_error *err)
 {
     uint64_t began = fsw_now_ns();
@@ -185,7 +196,7 @@ static int bring_up(struct request *request, struct fsw_error *err)
         return already(request, &swap, err);
     r = check(request, is_new && !host_mount_of(request->name, mountpoint), err);
     if (r == 0)
-        r = request->door->up(request->name, &request->config, block, err);
+        r = open_door(request, block, err);
     if (r == 0)
         r = put_swap(request, block, err);
     return r < 0 ? r : say_swap(request->name, block, began, err);
@@ -239,8 +250,8 @@ const struct cli_command cli_up = {
         "be repeated:\n"
         "what is done already is not done again.\n\n"
         "  --priority N  of the swap, 0 to 32767; by default higher than that of any other\n"
-        "  --door DOOR   nbd or fuse; by default nbd where the kernel has it\n\n"
-        "  farswap up swap0 size=16G memory=4G\n"
-        "  farswap up swap0 size=64G memory=4G overflow=resp://10.0.0.2:6390\n",
+        "  --door DOOR   nbd or fuse; by default nbd where the kernel has it\n",
+    .examples = "  farswap up swap0 size=16G memory=4G\n"
+                "  farswap up swap0 size=64G memory=4G overflow=resp://10.0.0.2:6390\n",
     .run = run,
 };
