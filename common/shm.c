@@ -96,29 +96,27 @@ int fsw_shm_create(uint64_t bytes, struct fsw_error *err)
                      fsw_format_size(bytes, text), strerror(errno));
 }
 
-void fsw_shm_unlink(int shmid)
+int fsw_shm_unlink(int shmid)
 {
-    shmctl(shmid, IPC_RMID, NULL);
+    return shmctl(shmid, IPC_RMID, NULL) < 0 ? -errno : 0;
 }
 
-void *fsw_shm_map(int shmid, uint64_t *ret_bytes, struct fsw_error *err)
+int fsw_shm_map(int shmid, int writable, void **ret_base, uint64_t *ret_bytes,
+                struct fsw_error *err)
 {
     struct shmid_ds segment;
 
-    if (shmctl(shmid, IPC_STAT, &segment) < 0) {
-        fsw_error(err, -errno, "shared memory %d: %s", shmid, strerror(errno));
-        return NULL;
-    }
-    void *base = shmat(shmid, NULL, 0);
-    if (base == (void *)-1) {
-        fsw_error(err, -errno, "mapping shared memory %d: %s", shmid, strerror(errno));
-        return NULL;
-    }
+    if (shmctl(shmid, IPC_STAT, &segment) < 0)
+        return fsw_error(err, -errno, "shared memory %d: %s", shmid, strerror(errno));
+    void *base = shmat(shmid, NULL, writable ? 0 : SHM_RDONLY);
+    if (base == (void *)-1)
+        return fsw_error(err, -errno, "mapping shared memory %d: %s", shmid, strerror(errno));
     munlock(base, segment.shm_segsz);
     madvise(base, segment.shm_segsz, MADV_DONTDUMP);
     madvise(base, segment.shm_segsz, MADV_NOHUGEPAGE);
+    *ret_base = base;
     *ret_bytes = segment.shm_segsz;
-    return base;
+    return 0;
 }
 
 void fsw_shm_unmap(void *base)
@@ -128,7 +126,12 @@ void fsw_shm_unmap(void *base)
 
 int fsw_shm_lock(int shmid)
 {
-    return shmctl(shmid, SHM_LOCK, NULL) < 0 ? -errno : 0;
+    struct shmid_ds segment;
+
+    if (shmctl(shmid, SHM_LOCK, NULL) == 0)
+        return 0;
+    int code = -errno;
+    return shmctl(shmid, IPC_STAT, &segment) == 0 && segment.shm_perm.mode & SHM_LOCKED ? 0 : code;
 }
 
 /* ---- pages ---- */

@@ -21,15 +21,17 @@ int fsw_shm_check_host(struct fsw_error *err);
 
 /* New memory, all zero, nothing of it touched, for this user only. Its id, or negative errno. */
 int fsw_shm_create(uint64_t bytes, struct fsw_error *err);
-/* It goes when its last process does. */
-void fsw_shm_unlink(int shmid);
+/* It goes when its last process does. 0, or negative errno. */
+int fsw_shm_unlink(int shmid);
 
-/* NULL with *err said: no such memory, not ours, no room. Not locked into the process, whatever
- * mlockall said: that is what lock() is for, and give_back() could not work. */
-void *fsw_shm_map(int shmid, uint64_t *ret_bytes, struct fsw_error *err);
+/* Negative errno: no such memory (-EINVAL, -EIDRM), not ours, no room. Not locked into the process,
+ * whatever mlockall said: that is what lock() is for, and give_back() could not work. */
+int fsw_shm_map(int shmid, int writable, void **ret_base, uint64_t *ret_bytes,
+                struct fsw_error *err);
 void fsw_shm_unmap(void *base);
 
-/* Keeps what is touched in RAM, also while no process maps it. Negative errno: not allowed. */
+/* Keeps what is touched in RAM, also while no process maps it. Negative errno: not allowed, and
+ * whoever made it did not do so either. */
 int fsw_shm_lock(int shmid);
 
 /* Both round outwards to pages. -ENOMEM, never a SIGBUS. */

@@ -14,12 +14,9 @@
 #include <time.h>
 
 #include "common/checksum.h"
+#include "common/shm.h"
 #include "core/crash.h"
 #include "core/object.h"
-
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23
-#endif
 
 static uint64_t round_up(uint64_t value, uint64_t to)
 {
@@ -106,29 +103,9 @@ static void set_pointers(struct fsw_image *image, void *base)
     image->bytes = super->bytes;
 }
 
-/* No core dump may hold every process's secrets, and a huge page would touch what nobody named. */
-static void set_advice(void *base, uint64_t bytes)
-{
-    madvise(base, bytes, MADV_DONTDUMP);
-    madvise(base, bytes, MADV_NOHUGEPAGE);
-}
-
 int fsw_image_touch(const void *at, size_t bytes)
 {
-    uintptr_t from = (uintptr_t)at & ~(uintptr_t)(FSW_FRAME_SIZE - 1);
-    uintptr_t to = round_up((uintptr_t)at + bytes, FSW_FRAME_SIZE);
-
-    while (madvise((void *)from, to - from, MADV_POPULATE_WRITE) < 0) {
-        if (errno == EINTR || errno == EAGAIN)
-            continue;
-        if (errno != EINVAL) /* ENOMEM, EFAULT, EHWPOISON: no page to be had */
-            return -ENOMEM;
-        /* Kernels before 5.14: a plain touch, at the risk of a SIGBUS. */
-        for (volatile char *p = (char *)from; p < (char *)to; p += FSW_FRAME_SIZE)
-            *p = *p;
-        return 0;
-    }
-    return 0;
+    return fsw_shm_touch((void *)(uintptr_t)at, bytes);
 }
 
 uint64_t fsw_image_resident(const void *at, uint64_t most)
@@ -146,24 +123,6 @@ uint64_t fsw_image_resident(const void *at, uint64_t most)
                 return found;
     }
     return found;
-}
-
-static int get_memory(uint64_t bytes, struct fsw_error *err)
-{
-    char text[32];
-    snprintf(text, sizeof text, "%.1f GiB", (double)bytes / (1ull << 30));
-
-    int shmid = shmget(IPC_PRIVATE, bytes, IPC_CREAT | IPC_EXCL | SHM_NORESERVE | 0600);
-    if (shmid >= 0)
-        return shmid;
-    int code = -errno;
-    if (code == -EINVAL || code == -ENOSPC)
-        return fsw_error(
-            err, code,
-            "this host does not allow %s of shared memory address space: raise "
-            "kernel.shmmax, kernel.shmall or kernel.shmmni (sysctl), or use a smaller size=",
-            text);
-    return fsw_error(err, code, "shared memory of %s of address space: %s", text, strerror(-code));
 }
 
 /* Fills in everything but the magic. */
@@ -192,27 +151,27 @@ int fsw_image_create(struct fsw_image *image, const struct fsw_params *params, i
                      struct fsw_error *err)
 {
     struct fsw_superblock plan = {0};
-    lay_out(&plan, params->size);
+    uint64_t bytes;
+    void *base;
 
-    int shmid = get_memory(plan.bytes, err);
+    lay_out(&plan, params->size);
+    int shmid = fsw_shm_create(plan.bytes, err);
     if (shmid < 0)
         return shmid;
-    void *base = shmat(shmid, NULL, 0);
-    if (base == (void *)-1) {
-        int code = -errno;
-        shmctl(shmid, IPC_RMID, NULL);
-        return fsw_error(err, code, "mapping the image: %s", strerror(-code));
+    int r = fsw_shm_map(shmid, 1, &base, &bytes, err);
+    if (r < 0) {
+        fsw_shm_unlink(shmid);
+        return r;
     }
     fsw_crash_point("image: memory, and no word in it");
-    set_advice(base, plan.bytes);
-    *ret_unlocked = fsw_image_lock(shmid) < 0;
+    *ret_unlocked = fsw_shm_lock(shmid) < 0;
 
-    int r = fsw_image_touch(base, FSW_FRAME_SIZE);
+    r = fsw_image_touch(base, FSW_FRAME_SIZE);
     if (r == 0)
         r = write_super(base, params);
     if (r < 0) {
-        shmdt(base);
-        shmctl(shmid, IPC_RMID, NULL);
+        fsw_shm_unmap(base);
+        fsw_shm_unlink(shmid);
         return fsw_error(err, r, "no memory for the image's superblock");
     }
     set_pointers(image, base);
@@ -233,17 +192,6 @@ int fsw_image_finish(struct fsw_image *image, struct fsw_error *err)
     memcpy(image->super->magic, FSW_IMAGE_MAGIC, sizeof FSW_IMAGE_MAGIC);
     fsw_crash_point("image: finished");
     return 0;
-}
-
-int fsw_image_lock(int shmid)
-{
-    struct shmid_ds segment;
-
-    if (shmctl(shmid, SHM_LOCK, NULL) == 0)
-        return 0;
-    int code = -errno;
-    /* Who may not lock may still find it locked. */
-    return shmctl(shmid, IPC_STAT, &segment) == 0 && segment.shm_perm.mode & SHM_LOCKED ? 0 : code;
 }
 
 static int check_super(const struct fsw_superblock *super, uint64_t bytes, struct fsw_error *err)
@@ -283,17 +231,15 @@ static int check_super(const struct fsw_superblock *super, uint64_t bytes, struc
 
 int fsw_image_attach(struct fsw_image *image, int shmid, int writable, struct fsw_error *err)
 {
-    struct shmid_ds segment;
+    uint64_t bytes;
+    void *base;
 
-    if (shmctl(shmid, IPC_STAT, &segment) < 0)
-        return fsw_error(err, -errno, "shared memory %d: %s", shmid, strerror(errno));
-    void *base = shmat(shmid, NULL, writable ? 0 : SHM_RDONLY);
-    if (base == (void *)-1)
-        return fsw_error(err, -errno, "mapping shared memory %d: %s", shmid, strerror(errno));
-    set_advice(base, segment.shm_segsz);
-    int r = check_super(base, segment.shm_segsz, err);
+    int r = fsw_shm_map(shmid, writable, &base, &bytes, err);
+    if (r < 0)
+        return r;
+    r = check_super(base, bytes, err);
     if (r < 0) {
-        shmdt(base);
+        fsw_shm_unmap(base);
         return r;
     }
     set_pointers(image, base);
@@ -324,34 +270,18 @@ enum fsw_image_remains fsw_image_remains(int shmid, const struct fsw_device_id *
 void fsw_image_detach(struct fsw_image *image)
 {
     if (image->super != NULL)
-        shmdt(image->super);
+        fsw_shm_unmap(image->super);
     image->super = NULL;
-}
-
-/* Zeroes what is resident of a range, and only that: mincore allocates nothing. */
-static void wipe_range(char *from, uint64_t bytes)
-{
-    unsigned char resident[512];
-
-    for (uint64_t done = 0; done < bytes; done += sizeof resident * FSW_FRAME_SIZE) {
-        uint64_t part = min_u64(bytes - done, sizeof resident * FSW_FRAME_SIZE);
-        if (mincore(from + done, part, resident) < 0)
-            continue;
-        for (uint64_t i = 0; i * FSW_FRAME_SIZE < part; i++)
-            if (resident[i] & 1)
-                explicit_bzero(from + done + i * FSW_FRAME_SIZE, FSW_FRAME_SIZE);
-    }
 }
 
 /* Ends the image whose memory is mapped at `base`. The superblock goes last. */
 static int wipe_all(int shmid, char *base, uint64_t bytes, struct fsw_error *err)
 {
-    wipe_range(base + FSW_FRAME_SIZE, bytes - FSW_FRAME_SIZE);
+    fsw_shm_wipe(base + FSW_FRAME_SIZE, bytes - FSW_FRAME_SIZE);
     explicit_bzero(base, FSW_FRAME_SIZE);
-    shmdt(base);
-    if (shmctl(shmid, IPC_RMID, NULL) < 0)
-        return fsw_error(err, -errno, "removing shared memory %d: %s", shmid, strerror(errno));
-    return 0;
+    fsw_shm_unmap(base);
+    int r = fsw_shm_unlink(shmid);
+    return r < 0 ? fsw_error(err, r, "removing shared memory %d: %s", shmid, strerror(-r)) : 0;
 }
 
 int fsw_image_wipe(struct fsw_image *image, struct fsw_error *err)
@@ -365,10 +295,9 @@ int fsw_image_wipe(struct fsw_image *image, struct fsw_error *err)
 
 int fsw_image_wipe_damaged(int shmid, struct fsw_error *err)
 {
-    struct shmid_ds segment;
-    char *base = shmctl(shmid, IPC_STAT, &segment) < 0 ? (void *)-1 : shmat(shmid, NULL, 0);
+    uint64_t bytes;
+    void *base;
+    int r = fsw_shm_map(shmid, 1, &base, &bytes, err);
 
-    if (base == (void *)-1)
-        return fsw_error(err, -errno, "mapping shared memory %d: %s", shmid, strerror(errno));
-    return wipe_all(shmid, base, segment.shm_segsz, err);
+    return r < 0 ? r : wipe_all(shmid, base, bytes, err);
 }

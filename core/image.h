@@ -143,9 +143,6 @@ int fsw_image_create(struct fsw_image *image, const struct fsw_params *params, i
                      struct fsw_error *err);
 int fsw_image_finish(struct fsw_image *image, struct fsw_error *err);
 
-/* SHM_LOCK, by us or somebody before us. 0, or -EPERM or -ENOMEM. */
-int fsw_image_lock(int shmid);
-
 /* Attaches an image and checks its superblock: -EINVAL (no such memory, or not an image), -EUCLEAN
  * (an image, and damaged), -ENOTSUP (another layout). writable 0 maps it for reading only. */
 int fsw_image_attach(struct fsw_image *image, int shmid, int writable, struct fsw_error *err);

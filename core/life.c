@@ -17,6 +17,7 @@
 
 #include "common/cleanup.h"
 #include "common/parse.h"
+#include "common/shm.h"
 #include "core/crash.h"
 #include "core/engine.h"
 #include "core/registry.h"
@@ -219,7 +220,7 @@ static int open_image(struct fsw_device *device, const struct fsw_params *params
     if (r == 0 && exists)
         r = check_contradictions(params, image->super, err);
     if (r == 0 && exists)
-        device->unlocked = fsw_image_lock(image->shmid) < 0;
+        device->unlocked = fsw_shm_lock(image->shmid) < 0;
     if (r == 0 && !exists && params->size == 0) /* the rest is for who asks a person */
         r = fsw_params_check(params, err);
     if (r == 0 && !exists)
@@ -242,7 +243,7 @@ int fsw_device_open(const struct fsw_params *given, enum fsw_open how, int wait,
                     struct fsw_store *store, struct fsw_device **ret_device, struct fsw_error *err)
 {
     struct fsw_params params = *given;
-    int fd, r = fsw_registry_check_host(err);
+    int fd, r = fsw_shm_check_host(err);
 
     fsw_params_wipe(&params); /* the store has it */
     if (r < 0)

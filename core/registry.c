@@ -10,20 +10,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/shm.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "common/cleanup.h"
 #include "common/parse.h"
+#include "common/shm.h"
 #include "core/crash.h"
 
 #define RECORD_BYTES 2048
-/* The host's IPC namespace, the one that is never destroyed, has this number on every kernel
- * (PROC_IPC_INIT_INO in its proc_ns.h), also where /proc/1 can't be looked at. */
-#define IPC_HOST_INODE 0xEFFFFFFFu
-
 static const char *run_dir(void)
 {
     const char *dir = secure_getenv("FARSWAP_RUNDIR");
@@ -64,61 +60,6 @@ int fsw_device_id_parse(const char *text, struct fsw_device_id *ret_device)
             return -EINVAL;
         ret_device->bytes[i] = (uint8_t)byte;
     }
-    return 0;
-}
-
-/* 1 and the first number of a /proc or /sys file, or 0. */
-static int read_number(const char *path, long *ret_value)
-{
-    FILE *file = fopen(path, "re");
-    if (file == NULL)
-        return 0;
-    int ok = fscanf(file, "%ld", ret_value) == 1;
-    fclose(file);
-    return ok;
-}
-
-/* logind takes the shared memory of a user who logs out, unless it is a system user's. */
-static int remove_ipc_applies(void)
-{
-    char line[256];
-    int remove = 1; /* logind's default */
-
-    if (getuid() < 1000 || access("/run/systemd/seats", F_OK) < 0)
-        return 0;
-    FILE *file = fopen("/etc/systemd/logind.conf", "re");
-    if (file == NULL)
-        return remove;
-    while (fgets(line, sizeof line, file) != NULL) {
-        line[strcspn(line, "\n")] = '\0';
-        if (strncmp(line, "RemoveIPC=", 10) == 0)
-            fsw_parse_bool(line + 10, &remove);
-    }
-    fclose(file);
-    return remove;
-}
-
-int fsw_registry_check_host(struct fsw_error *err)
-{
-    struct stat mine;
-    long forced = 0;
-
-    if (read_number("/proc/sys/kernel/shm_rmid_forced", &forced) && forced)
-        return fsw_error(
-            err, -EPERM,
-            "kernel.shm_rmid_forced=1 makes this host destroy shared memory with its last "
-            "process, and the swapped pages with it: set it to 0 (sysctl -w)");
-    if (stat("/proc/self/ns/ipc", &mine) == 0 && mine.st_ino != IPC_HOST_INODE)
-        return fsw_error(
-            err, -EPERM,
-            "this is a private IPC namespace: the image would vanish with it; run in the "
-            "host's (docker --ipc=host, Kubernetes hostIPC: true)");
-    if (remove_ipc_applies())
-        return fsw_error(
-            err, -EPERM,
-            "logind's RemoveIPC destroys the image when user %u logs out: run as root or "
-            "as a system user, or set RemoveIPC=no in /etc/systemd/logind.conf",
-            (unsigned)getuid());
     return 0;
 }
 
@@ -278,7 +219,7 @@ int fsw_registry_attach(const struct fsw_record *record, int writable, struct fs
     if (remains == FSW_IMAGE_LOST_ITS_MAGIC)
         return fsw_error(err, -EUCLEAN, FSW_IMAGE_DAMAGED);
     if (remains == FSW_IMAGE_UNFINISHED && writable)
-        shmctl(record->shmid, IPC_RMID, NULL);
+        fsw_shm_unlink(record->shmid);
 
     if (r == 0 && memcmp(&ret_image->super->device, &record->device, sizeof record->device) != 0) {
         fsw_image_detach(ret_image);
@@ -377,32 +318,6 @@ static int list_files(struct known *known, int (*each)(const struct fsw_record *
     return r;
 }
 
-/* Processes that have it mapped, but for ourselves. */
-static int in_use(int shmid)
-{
-    struct shmid_ds segment;
-    return shmctl(shmid, IPC_STAT, &segment) == 0 && segment.shm_nattch > 0;
-}
-
-/* Ours, private, big enough, with its first page resident (so that reading it touches nothing new).
- */
-static int orphan_at(int shmid, struct fsw_record *ret_record)
-{
-    struct fsw_image image;
-    int used = in_use(shmid); /* a server that registered it in another folder */
-
-    if (fsw_image_attach(&image, shmid, 0, NULL) < 0)
-        return 0;
-    memset(ret_record, 0, sizeof *ret_record);
-    ret_record->shmid = shmid;
-    ret_record->served = used;
-    ret_record->device = image.super->device;
-    memcpy(ret_record->name, image.super->name, sizeof ret_record->name);
-    memcpy(ret_record->overflow, image.super->overflow, sizeof ret_record->overflow);
-    fsw_image_detach(&image);
-    return 1;
-}
-
 static int is_known(const struct known *known, int shmid)
 {
     for (unsigned i = 0; i < known->count; i++)
@@ -411,30 +326,27 @@ static int is_known(const struct known *known, int shmid)
     return 0;
 }
 
-static int list_orphans(const struct known *known,
-                        int (*each)(const struct fsw_record *, int, void *), void *opaque)
-{
-    char line[512];
-    int r = 0;
-    FILE *file = fopen("/proc/sysvipc/shm", "re");
+struct orphans {
+    const struct known *known;
+    int (*each)(const struct fsw_record *, int, void *);
+    void *opaque;
+};
 
-    if (file == NULL)
+/* An image that no file names. Somebody may serve it: registered in another folder. */
+static int pick_orphan(int shmid, uint64_t bytes, unsigned attached, void *opaque)
+{
+    const struct orphans *orphans = opaque;
+    struct fsw_record record = {.shmid = shmid, .served = attached > 0};
+    struct fsw_image image;
+
+    if (bytes < FSW_SIZE_MIN || is_known(orphans->known, shmid) ||
+        fsw_image_attach(&image, shmid, 0, NULL) < 0)
         return 0;
-    while (r == 0 && fgets(line, sizeof line, file) != NULL) {
-        struct fsw_record record;
-        int key, shmid;
-        unsigned mode, uid;
-        unsigned long long size, resident;
-        if (sscanf(line, "%d %d %o %llu %*d %*d %*u %u %*u %*u %*u %*u %*u %*u %llu", &key, &shmid,
-                   &mode, &size, &uid, &resident) != 6)
-            continue;
-        if (key != 0 || (mode & 0777) != 0600 || uid != geteuid() || size < FSW_SIZE_MIN ||
-            resident == 0 || is_known(known, shmid) || !orphan_at(shmid, &record))
-            continue;
-        r = each(&record, 1, opaque);
-    }
-    fclose(file);
-    return r;
+    record.device = image.super->device;
+    memcpy(record.name, image.super->name, sizeof record.name);
+    memcpy(record.overflow, image.super->overflow, sizeof record.overflow);
+    fsw_image_detach(&image);
+    return orphans->each(&record, 1, orphans->opaque);
 }
 
 int fsw_registry_list(int (*each)(const struct fsw_record *record, int orphan, void *opaque),
@@ -443,5 +355,6 @@ int fsw_registry_list(int (*each)(const struct fsw_record *record, int orphan, v
     struct known known = {.count = 0};
     int r = list_files(&known, each, opaque, err);
 
-    return r == 0 ? list_orphans(&known, each, opaque) : r;
+    struct orphans orphans = {&known, each, opaque};
+    return r == 0 ? fsw_shm_each(pick_orphan, &orphans) : r;
 }

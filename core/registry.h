@@ -25,9 +25,6 @@ struct fsw_record {
     int served; /* 1: a server holds the lock */
 };
 
-/* Refuses hosts that destroy or hide shared memory: -EPERM with the reason. */
-int fsw_registry_check_host(struct fsw_error *err);
-
 /* Locks NAME for serving or destroying and opens its file, which is empty if it is new. -EBUSY: a
  * server holds it. The descriptor is the lock: it survives fork, and closing it lets go. */
 int fsw_registry_lock(const char *name, int *ret_fd, struct fsw_error *err);

@@ -91,11 +91,11 @@ static int get_memory(uint64_t slots, void **ret_base, struct fsw_error *err)
     int shmid = fsw_shm_create(plan.bytes, err);
     if (shmid < 0)
         return shmid;
-    *ret_base = fsw_shm_map(shmid, &bytes, err);
-    if (*ret_base != NULL)
+    int r = fsw_shm_map(shmid, 1, ret_base, &bytes, err);
+    if (r == 0)
         return shmid;
     fsw_shm_unlink(shmid);
-    return -ENOMEM;
+    return r;
 }
 
 /* As many slots as we'd like, or as this host lets us have, down to what memory needs. */
@@ -173,9 +173,9 @@ static int check_super(const struct fsw_donor_super *super, uint64_t bytes, stru
 static int image_attach(struct fsw_donor_image *image, int shmid, struct fsw_error *err)
 {
     uint64_t bytes;
-    void *base = fsw_shm_map(shmid, &bytes, err);
+    void *base;
 
-    if (base == NULL)
+    if (fsw_shm_map(shmid, 1, &base, &bytes, err) < 0)
         return -ENOENT;
     int r = check_super(base, bytes, err);
     if (r < 0) {

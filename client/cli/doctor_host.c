@@ -13,6 +13,7 @@
 #include "client/cli/findings.h"
 #include "client/cli/survival.h"
 #include "common/rights.h"
+#include "common/shm.h"
 
 /* The kernel gives it this number on every host (proc_ns.h). */
 #define USER_HOST_INODE 0xEFFFFFFDu
@@ -21,7 +22,7 @@ static void look_at_memory_rules(void)
 {
     struct fsw_error err = {""};
 
-    if (fsw_registry_check_host(&err) < 0)
+    if (fsw_shm_check_host(&err) < 0)
         fail("shared memory: %s", err.text);
     else
         ok("shared memory outlives its processes here");
