@@ -9,6 +9,7 @@
  *      reclaim.c   who leaves: the second-chance hand, the age clock, watermarks     (policy)
  *      overflow.c  how, with put.c, drop.c, clean.c, repair.c: overflow.h            (mechanism)
  *      fetch.c     pages read from the store
+ *      lost.c      copies of which somebody says that they have lost everything
  *      compact.c   objects moved together, so that frames come free
  *      crew.c      threads that help with large requests
  *      keeper.c    the thread that compacts, and follows what people ask for
@@ -94,6 +95,7 @@ struct fsw_device {
     unsigned seal;           /* units that the store wants before each object: 0 or 1 */
     int unlocked;            /* SHM_LOCK was refused */
     int recovered;           /* the image was there before */
+    _Atomic uint32_t losses; /* how often a copy was declared lost (lost.c) */
     uint64_t lost;           /* damaged words that recovery found in it */
 
     _Atomic uint8_t clock;       /* ages are compared with it */
@@ -188,6 +190,23 @@ void fsw_reclaim_tick(struct fsw_device *device);
 void fsw_reclaim_follow_clock(struct fsw_device *device);
 /* Clamps ages before the clock can lap them. From the overflow thread. */
 void fsw_reclaim_clamp(struct fsw_device *device);
+
+/* ---- lost.c ---- */
+
+/* Follows what was asked for by `farswap set NAME overflow-lost=`. From the keeper. */
+void fsw_lost_follow(struct fsw_device *device);
+
+static inline uint32_t fsw_all_copies(const struct fsw_device *device)
+{
+    return (1u << device->store->copies) - 1;
+}
+
+static inline int fsw_row_is_lost(const struct fsw_device *device, uint32_t row)
+{
+    uint32_t copies = atomic_load(&device->image.rows[row].copies);
+
+    return (copies & FSW_ROW_LOST) != 0 && (copies & fsw_all_copies(device)) == 0;
+}
 
 /* ---- compact.c ---- */
 

@@ -25,6 +25,7 @@ struct get {
     struct fsw_store_request request;
     struct fsw_fetch *fetch;
     uint32_t copies;                             /* that may have the page yet */
+    uint32_t losses;                             /* of the device, before `copies` was looked up */
     char bytes[FSW_SEAL_BYTES + FSW_OBJECT_MAX]; /* the object, behind its seal if it has one */
 };
 
@@ -79,10 +80,22 @@ static int pin(struct fsw_device *device, const struct fsw_fetch *fetch)
 /* The copies that were acknowledged when it was put; all, if none is known. */
 static uint32_t copies_of(struct fsw_device *device, uint32_t row)
 {
-    uint32_t all = (1u << device->store->copies) - 1;
+    uint32_t all = fsw_all_copies(device);
     uint32_t has = atomic_load(&device->image.rows[row].copies) & all;
 
     return has != 0 ? has : all;
+}
+
+/* 1, and unpinned, if no copy has the row's segment any more: nobody needs to be asked. */
+static int is_lost(struct fsw_device *device, struct fsw_fetch *fetch)
+{
+    if (!fsw_row_is_lost(device, fsw_entry_row(fetch->value)))
+        return 0;
+    fetch->result = unchanged(fetch) ? -EIO : -EAGAIN;
+    if (fetch->result == -EIO)
+        fsw_stat_add(&device->image, FSW_STAT_STORE_LOST_PAGES, 1);
+    fsw_fetch_unpin(device, fetch->value);
+    return 1;
 }
 
 /* 1 if the row is pinned and the request made. */
@@ -94,6 +107,9 @@ static int prepare(struct fsw_device *device, struct fsw_fetch *fetch, struct ge
     if (fetch->result == -EIO)
         fsw_stat_add(&device->image, FSW_STAT_CORRUPT_PAGES, 1);
     if (fetch->result < 0)
+        return 0;
+    get->losses = atomic_load(&device->losses);
+    if (is_lost(device, fetch))
         return 0;
     get->fetch = fetch;
     get->copies = copies_of(device, row);
@@ -111,8 +127,9 @@ static int prepare(struct fsw_device *device, struct fsw_fetch *fetch, struct ge
     return 1;
 }
 
-/* Returns when all are answered. */
-static void ask(struct fsw_device *device, struct fsw_store_request *const *requests, unsigned n)
+/* Returns when all are answered. losses: as it was before their rows were looked at (lost.c). */
+static void ask(struct fsw_device *device, struct fsw_store_request *const *requests, unsigned n,
+                uint32_t losses)
 {
     struct batch batch;
 
@@ -121,6 +138,8 @@ static void ask(struct fsw_device *device, struct fsw_store_request *const *requ
     for (unsigned i = 0; i < n; i++)
         requests[i]->owner = &batch;
     device->store->ops->submit(device->store, requests, n);
+    if (atomic_load(&device->losses) != losses)
+        device->store->ops->lost(device->store, 0);
     while (sem_wait(&batch.answered) < 0) /* EINTR */
         ;
     sem_destroy(&batch.answered);
@@ -141,9 +160,26 @@ static int open_object(struct fsw_device *device, struct get *get)
             return r;
         fsw_stat_add(&device->image, FSW_STAT_CORRUPT_PAGES, 1);
         request->copies = get->copies;
-        ask(device, &request, 1);
+        ask(device, &request, 1, get->losses);
         if (request->result != FSW_STORE_OK)
             return -EIO;
+    }
+}
+
+/* A get that was sent back because a copy was declared lost is asked again where the row says now. */
+static void think_again(struct fsw_device *device, struct get *get)
+{
+    struct fsw_store_request *request = &get->request;
+
+    while (request->result == FSW_STORE_UNREACHABLE &&
+           atomic_load(&device->losses) != get->losses &&
+           (request->deadline == 0 || request->deadline > fsw_now_ns())) {
+        get->losses = atomic_load(&device->losses);
+        get->copies = request->copies = copies_of(device, request->row);
+        if (fsw_row_is_lost(device, request->row))
+            request->result = FSW_STORE_GONE;
+        else
+            ask(device, &request, 1, get->losses);
     }
 }
 
@@ -153,6 +189,7 @@ static void finish(struct fsw_device *device, struct get *get, uint64_t started)
     const struct fsw_image *image = &device->image;
     unsigned units = fsw_entry_units(fetch->value);
 
+    think_again(device, get);
     if (get->request.result == FSW_STORE_OK) {
         fetch->result = open_object(device, get);
         fsw_stat_add(image, FSW_STAT_FETCH_PAGES, 1);
@@ -177,6 +214,7 @@ void fsw_fetch(struct fsw_device *device, struct fsw_fetch *fetches, unsigned co
 {
     struct get gets[FSW_FETCH_BATCH];
     struct fsw_store_request *requests[FSW_FETCH_BATCH];
+    uint32_t losses = atomic_load(&device->losses);
     unsigned n = 0;
 
     for (unsigned i = 0; i < count; i++)
@@ -189,7 +227,7 @@ void fsw_fetch(struct fsw_device *device, struct fsw_fetch *fetches, unsigned co
     uint64_t started = fsw_now_ns();
     fsw_hook(device, FSW_HOOK_FETCH_PINNED);
     fsw_crash_point("fetch: pinned, not asked for");
-    ask(device, requests, n);
+    ask(device, requests, n, losses);
     fsw_crash_point("fetch: answered, still pinned");
     for (unsigned i = 0; i < n; i++)
         finish(device, &gets[i], started);

@@ -73,7 +73,7 @@ struct fsw_superblock {
      * may map the image may ask, and nobody else. */
     _Atomic uint64_t memory_limit;  /* memory=: the server follows it */
     _Atomic uint32_t codec;         /* fsw_codec_word: the server follows it */
-    _Atomic uint32_t planted;       /* 1: a put was acknowledged, so the store has the sentinel */
+    _Atomic uint32_t planted;       /* copies that acknowledged a put, so they have the sentinel */
     _Atomic uint32_t seal;          /* bytes before each object at the store: 0 or 16 */
     _Atomic uint64_t compact_asked; /* requests so far */
     _Atomic uint64_t compact_answered; /* the last request that was carried out */
@@ -92,6 +92,9 @@ struct fsw_superblock {
     _Atomic uint64_t idle_answered; /* the last request that was carried out */
     _Atomic uint64_t idle_pages, idle_bytes; /* that left for it */
     _Atomic int64_t idle_result;             /* 0, or what stopped it: a negative errno */
+
+    /* Copies that somebody declares lost, and of the last that were, those that are not (core/lost.c). */
+    _Atomic uint32_t lost_asked, lost_refused;
 };
 
 #define FSW_CLASS_MAX 256u
@@ -104,6 +107,9 @@ struct fsw_class_stats {
     _Atomic uint32_t frames; /* attached */
     uint32_t spare;
 };
+
+/* In `copies`: no copy has it any more, as somebody said. */
+#define FSW_ROW_LOST (1u << 31)
 
 /* A segment's place in the directory. `word`: state, pins and live count in one, so that "nothing
  * lives in it and nobody reads it" is one compare-and-swap (core/rows.c). */

@@ -148,6 +148,7 @@ static void *keeper_loop(void *opaque)
         follow_memory(device);
         follow_codec(device);
         follow_store(device);
+        fsw_lost_follow(device);
         follow_cpus(device);
         follow_idle(device);
         answer_compact(device);

@@ -328,7 +328,7 @@ static int start_store(struct fsw_device *device, struct fsw_error *err)
     const struct fsw_superblock *super = device->image.super;
     struct fsw_store_identity identity = {.device = super->device,
                                           .sentinel = super->sentinel,
-                                          .planted = (int)atomic_load(&super->planted),
+                                          .planted = atomic_load(&super->planted),
                                           .recovered = device->recovered};
 
     memcpy(identity.key, super->store_key, sizeof identity.key);

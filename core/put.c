@@ -147,7 +147,8 @@ static void succeeded(struct fsw_device *device, struct fsw_put *put)
         fsw_latency_add(image, FSW_LATENCY_OVERFLOW, put->started);
     fsw_stat_add(image, counted[put->kind].segments, 1);
     fsw_stat_add(image, counted[put->kind].bytes, bytes);
-    atomic_store(&image->super->planted, 1);
+    if ((put->request.copies & ~atomic_load(&image->super->planted)) != 0)
+        atomic_fetch_or(&image->super->planted, put->request.copies);
     fsw_crash_point("put: planted, not LIVE");
     fsw_row_live(&device->rows, put->row, bytes, live, put->request.copies);
     fsw_repair_want(device, put->request.copies);

@@ -25,11 +25,6 @@
 #define LAP_PAUSE_NS FSW_NS_PER_S
 #define DEADLINE_NS (5 * FSW_NS_PER_S)
 
-static uint32_t all_copies(const struct fsw_device *device)
-{
-    return (1u << device->store->copies) - 1;
-}
-
 /* ---- one segment ---- */
 
 /* A whole segment, from or to these copies: how it ended; *copies: which did. */
@@ -69,7 +64,7 @@ static int copy_segment(struct fsw_device *device, uint32_t number, uint32_t up)
 {
     struct fsw_row *row = &device->image.rows[number];
     uint32_t has = atomic_load(&row->copies), bytes = atomic_load(&row->bytes), from = has & up;
-    uint32_t to = all_copies(device) & up & ~has;
+    uint32_t to = fsw_all_copies(device) & up & ~has;
 
     if (bytes == 0 || bytes > FSW_SEGMENT_BYTES ||
         move(device, FSW_STORE_GET, number, bytes, &from) != FSW_STORE_OK ||
@@ -87,7 +82,7 @@ static int look_at_row(struct fsw_device *device, uint32_t number, uint32_t up)
 {
     struct fsw_repair *repair = &device->repair;
     struct fsw_row *row = &device->image.rows[number];
-    uint32_t all = all_copies(device), has = atomic_load(&row->copies);
+    uint32_t all = fsw_all_copies(device), has = atomic_load(&row->copies);
     int r = 1;
 
     if (fsw_row_state(&device->image, number) != FSW_ROW_LIVE || (has & all) == all)
@@ -184,7 +179,7 @@ static void *repair_loop(void *opaque)
 
 void fsw_repair_want(struct fsw_device *device, uint32_t copies)
 {
-    if (device->repair.running && copies != all_copies(device))
+    if (device->repair.running && copies != fsw_all_copies(device))
         atomic_store(&device->repair.wanted, 1);
 }
 

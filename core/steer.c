@@ -46,12 +46,43 @@ static int check_memory(const struct fsw_image *image, struct fsw_params *params
     return r;
 }
 
+/* 1 or 2: which store, in the order of overflow=. */
+static int ask_lost(const struct fsw_image *image, const char *value, struct fsw_error *err)
+{
+    const char *overflow = image->super->overflow;
+    uint64_t stores = overflow[0] == '\0' ? 0 : strchr(overflow, ' ') == NULL ? 1 : 2, which;
+
+    if (stores == 0)
+        return fsw_error(err, -EINVAL, "overflow-lost=%s: %s has no store", value,
+                         image->super->name);
+    if (fsw_parse_u64(value, 1, stores, &which) < 0)
+        return fsw_error(err, -EINVAL, "overflow-lost=%s: %s has %llu store%s, %s: which?", value,
+                         image->super->name, (unsigned long long)stores, stores > 1 ? "s" : "",
+                         overflow);
+    atomic_fetch_or(&image->super->lost_asked, 1u << (which - 1));
+    return 0;
+}
+
+int fsw_image_await_lost(const struct fsw_image *image, uint64_t wait_ns)
+{
+    uint64_t deadline = fsw_now_ns() + wait_ns;
+
+    while (atomic_load(&image->super->lost_asked) != 0) {
+        if (fsw_now_ns() > deadline)
+            return -ETIMEDOUT;
+        pause_a_little();
+    }
+    return atomic_load(&image->super->lost_refused) != 0 ? -EEXIST : 0;
+}
+
 int fsw_image_set(const struct fsw_image *image, const char *key, const char *value,
                   struct fsw_error *err)
 {
     int memory = strcmp(key, "memory") == 0, codec = strcmp(key, "codec") == 0;
     struct fsw_params params;
 
+    if (strcmp(key, "overflow-lost") == 0)
+        return ask_lost(image, value, err);
     if (!memory && !codec)
         return fsw_error(err, -EINVAL,
                          "%s= can't be changed while the device lives: memory= and codec= can",

@@ -10,6 +10,11 @@
 int fsw_image_set(const struct fsw_image *image, const char *key, const char *value,
                   struct fsw_error *err);
 /* The two halves of it: the number of the request; -ETIMEDOUT. */
+
+/* overflow-lost= was set: waits until the server has followed. -ETIMEDOUT: not yet, it will; -EEXIST:
+ * (one of) the stores that were named answers and has lost nothing, so nothing was done to it. */
+int fsw_image_await_lost(const struct fsw_image *image, uint64_t wait_ns);
+
 uint64_t fsw_image_ask_compact(const struct fsw_image *image);
 int fsw_image_await_compact(const struct fsw_image *image, uint64_t asked, uint64_t wait_ns);
 

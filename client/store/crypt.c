@@ -164,8 +164,16 @@ static int store_start(struct fsw_store *base, const struct fsw_store_identity *
     return store->lower->ops->start(store->lower, identity, err);
 }
 
+static void store_lost(struct fsw_store *base, uint32_t copies)
+{
+    struct fsw_store *lower = of_base(base)->lower;
+
+    lower->ops->lost(lower, copies);
+}
+
 static int store_list(struct fsw_store *base, const struct fsw_device_id *device,
-                      int (*each)(uint64_t id, void *opaque), void *opaque, struct fsw_error *err)
+                      int (*each)(uint32_t row, uint64_t id, void *opaque), void *opaque,
+                      struct fsw_error *err)
 {
     struct fsw_store *lower = of_base(base)->lower;
 
@@ -215,6 +223,7 @@ static const struct fsw_store_ops crypt_ops = {
     .probe = store_probe,
     .start = store_start,
     .submit = store_submit,
+    .lost = store_lost,
     .list = store_list,
     .forget = store_forget,
     .health = store_health,

@@ -88,6 +88,41 @@ static void finish_all(struct file_store *store, struct fsw_requests *late)
         report_finish(&store->report, request, FSW_STORE_UNREACHABLE, 0);
 }
 
+/* Only gets end: a put may be under way to the disk. */
+static void interrupt_gets(struct file_store *store, struct fsw_requests *late)
+{
+    fsw_requests_splice(late, &store->gets);
+    FSW_FOR_EACH_REQUEST(request, &store->resting)
+    {
+        if (request->verb != FSW_STORE_GET)
+            continue;
+        fsw_requests_remove(request);
+        fsw_requests_push_back(late, request);
+    }
+    for (unsigned i = 0; i < FILE_READERS; i++) {
+        struct file_worker *worker = &store->workers[i];
+
+        if (worker->request != NULL)
+            fsw_requests_push_back(late, worker->request);
+        worker->request = NULL;
+    }
+}
+
+/* The file shows the sentinel again; one that is away will, when it is opened. 0 or negative errno. */
+static int replant(struct file_store *store)
+{
+    int r = 0;
+
+    store->identity.planted = 0;
+    if (store->slots.fd >= 0)
+        r = slots_plant(&store->slots, store->identity.sentinel);
+    if (r == 0)
+        report_emptied(&store->report, store->path, 0);
+    else
+        report_say(&store->report, store->path, strerror(-r));
+    return r;
+}
+
 static int open_slots(struct file_store *store, struct fsw_error *err)
 {
     int emptied = 0;
@@ -119,14 +154,21 @@ static void mind_once(struct file_store *store, uint64_t *open_after)
     give_up_list(&store->puts, now, &late);
     give_up_list(&store->resting, now, &late);
     give_up_working(store, now, 0, &late);
+    if (store->interrupted)
+        interrupt_gets(store, &late);
+    unsigned replants = store->replants;
+    store->interrupted = store->replants = 0;
     pthread_mutex_unlock(&store->lock);
     finish_all(store, &late);
+    if (replants)
+        replants = replant(store) < 0; /* again, with the next look */
     known_grow(&store->known);
     if (try_open && open_slots(store, &err) < 0) {
         report_say(&store->report, err.text, NULL);
         *open_after = fsw_now_ns() + REOPEN_NS;
     }
     pthread_mutex_lock(&store->lock);
+    store->replants |= replants;
 }
 
 static void *mind(void *opaque)
@@ -139,7 +181,7 @@ static void *mind(void *opaque)
     fsw_touch_stack();
     while (!store->stopping) {
         mind_once(store, &open_after);
-        store->minding = !store->open || has_requests(store);
+        store->minding = !store->open || store->replants || has_requests(store);
         if (store->stopping)
             break;
         struct timespec until = fsw_timespec(fsw_now_ns() + SWEEP_NS);
@@ -183,8 +225,18 @@ static int store_probe(struct fsw_store *base, struct fsw_error *err)
     return slots_probe(of_base(base)->path, err);
 }
 
+static void store_lost(struct fsw_store *base, uint32_t copies)
+{
+    struct file_store *store = of_base(base);
+    FSW_LOCK_SCOPE(&store->lock);
+
+    store->interrupted = 1;
+    store->replants |= copies & 1;
+    pthread_cond_signal(&store->minder_wake);
+}
+
 struct listing {
-    int (*each)(uint64_t id, void *opaque);
+    int (*each)(uint32_t row, uint64_t id, void *opaque); /* NULL: only count */
     void *opaque;
     uint64_t count;
 };
@@ -194,11 +246,12 @@ static int list_one(uint32_t row, uint64_t id, void *opaque)
     struct listing *listing = opaque;
 
     listing->count++;
-    return listing->each == NULL ? 0 : listing->each(id, listing->opaque);
+    return listing->each == NULL ? 0 : listing->each(row, id, listing->opaque);
 }
 
 static int store_list(struct fsw_store *base, const struct fsw_device_id *device,
-                      int (*each)(uint64_t id, void *opaque), void *opaque, struct fsw_error *err)
+                      int (*each)(uint32_t row, uint64_t id, void *opaque), void *opaque,
+                      struct fsw_error *err)
 {
     struct listing listing = {each, opaque, 0};
 
@@ -340,6 +393,7 @@ static const struct fsw_store_ops file_ops = {
     .probe = store_probe,
     .start = store_start,
     .submit = store_submit,
+    .lost = store_lost,
     .list = store_list,
     .forget = store_forget,
     .health = store_health,

@@ -88,6 +88,8 @@ static enum outcome get_missed(struct file_worker *worker, const struct fsw_stor
     if (slots_shows_sentinel(&store->slots, worker->buffer))
         return FINISHED;
     report_emptied(&store->report, store->path, 1);
+    if (slots_shows_sentinel(&store->slots, worker->buffer)) /* left again since we looked */
+        report_emptied(&store->report, store->path, 0);
     return RESTS;
 }
 

@@ -115,28 +115,52 @@ static int store_start(struct fsw_store *base, const struct fsw_store_identity *
                        struct fsw_error *err)
 {
     struct mirror_store *store = of_base(base);
+    struct fsw_store_identity one = *identity;
     int r = 0;
 
-    for (unsigned copy = 0; r == 0 && copy < MIRROR_COPIES; copy++)
-        r = store->copies[copy].store->ops->start(store->copies[copy].store, identity, err);
+    for (unsigned copy = 0; r == 0 && copy < MIRROR_COPIES; copy++) {
+        one.planted = identity->planted >> copy & 1;
+        r = store->copies[copy].store->ops->start(store->copies[copy].store, &one, err);
+    }
+    explicit_bzero(&one, sizeof one);
     if (r < 0)
         return r;
     r = mirror_minder_start(store);
     return r == 0 ? 0 : fsw_error(err, r, "the store's thread can't start: %s", strerror(-r));
 }
 
-/* An id may be told twice. */
-static int store_list(struct fsw_store *base, const struct fsw_device_id *device,
-                      int (*each)(uint64_t id, void *opaque), void *opaque, struct fsw_error *err)
+/* No get that was asked before is still under way when this returns, but for those that the stores
+ * end now: whoever is inside the gate has submitted, and whoever comes later sees the generation. */
+static void store_lost(struct fsw_store *base, uint32_t copies)
 {
     struct mirror_store *store = of_base(base);
-    int r = 0;
 
-    for (unsigned copy = 0; r == 0 && copy < MIRROR_COPIES; copy++) {
+    pthread_rwlock_wrlock(&store->gate);
+    store->generation++;
+    pthread_rwlock_unlock(&store->gate);
+    if (!mirror_enter(store))
+        return;
+    for (unsigned copy = 0; copy < MIRROR_COPIES; copy++) {
+        struct fsw_store *one = store->copies[copy].store;
+        one->ops->lost(one, copies >> copy & 1);
+    }
+    mirror_leave(store);
+}
+
+/* Of both, also if one can't; then why is what is told. */
+static int store_list(struct fsw_store *base, const struct fsw_device_id *device,
+                      int (*each)(uint32_t row, uint64_t id, void *opaque), void *opaque,
+                      struct fsw_error *err)
+{
+    struct mirror_store *store = of_base(base);
+    int r = 0, worst = 0;
+
+    for (unsigned copy = 0; r <= 0 && copy < MIRROR_COPIES; copy++) {
         struct fsw_store *one = store->copies[copy].store;
         r = one->ops->list(one, device, each, opaque, err);
+        worst = r < 0 ? r : worst;
     }
-    return r;
+    return r > 0 ? r : worst;
 }
 
 /* At both, even if the first can't; then that is what is told. */
@@ -224,6 +248,7 @@ static const struct fsw_store_ops mirror_ops = {
     .probe = store_probe,
     .start = store_start,
     .submit = store_submit,
+    .lost = store_lost,
     .list = store_list,
     .forget = store_forget,
     .health = store_health,

@@ -71,7 +71,8 @@ struct mirror_store {
     struct mirror_copy copies[MIRROR_COPIES];
     struct report report;
     pthread_rwlock_t gate;
-    int closing; /* under gate */
+    int closing;         /* under gate */
+    uint16_t generation; /* under gate: gets of an earlier one are to end */
 
     pthread_mutex_t lock;
     pthread_cond_t wake;

@@ -13,9 +13,11 @@
 #define TRY_NS (300 * FSW_NS_PER_MS)
 
 /* kept[0]: the request's own deadline. kept[1], from the lowest byte: copies that may be asked, those
- * that said no, the one that is being asked, the worst that was said, how often one was slow. */
+ * that said no, the one that is being asked, the worst that was said, how often one was slow; and the
+ * store's generation when it began. */
 struct search {
     uint8_t asked, refused, copy, worst, tries;
+    uint16_t generation;
 };
 
 static struct search search_of(const struct fsw_store_request *request)
@@ -66,6 +68,13 @@ static void get_ask(struct mirror_store *store, struct fsw_store_request *reques
     uint64_t until = fsw_now_ns() + (TRY_NS << (search.tries < 10 ? search.tries / 2 : 5));
 
     if (!mirror_enter(store)) {
+        get_finish(store, request, FSW_STORE_UNREACHABLE);
+        return;
+    }
+    if (search.tries == 0 && search.refused == 0)
+        search.generation = store->generation;
+    if (search.generation != store->generation) { /* its caller has to think again */
+        mirror_leave(store);
         get_finish(store, request, FSW_STORE_UNREACHABLE);
         return;
     }

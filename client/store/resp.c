@@ -37,13 +37,30 @@ void resp_store_lane_changed(struct resp_store *store)
 
 /* ---- the thread ---- */
 
-/* Moves what was submitted to its lanes. Returns 1 if the store is to stop. */
-static int take_inbox(struct resp_store *store, struct fsw_requests *ret_taken)
+/* What others left for the thread, by value. */
+struct left {
+    struct fsw_requests requests;
+    unsigned stopping, interrupted, replants;
+};
+
+static void take_inbox(struct resp_store *store, struct left *left)
 {
     FSW_LOCK_SCOPE(&store->inbox_lock);
-    fsw_requests_init(ret_taken);
-    fsw_requests_splice(ret_taken, &store->inbox);
-    return (int)store->stopping;
+    fsw_requests_init(&left->requests);
+    fsw_requests_splice(&left->requests, &store->inbox);
+    left->stopping = store->stopping;
+    left->interrupted = store->interrupted;
+    left->replants = store->replants;
+    store->interrupted = store->replants = 0;
+}
+
+/* As if no put was ever acknowledged: both lanes are greeted anew, and that leaves the sentinel. */
+static void replant(struct resp_store *store)
+{
+    store->sentinel_left = 0;
+    report_emptied(&store->report, store->address.text, 0);
+    resp_conn_reset(&store->puts.conn, "it is new from now on");
+    resp_conn_reset(&store->gets.conn, "it is new from now on");
 }
 
 static void stop(struct resp_store *store)
@@ -67,16 +84,20 @@ static void on_wake(uv_async_t *wake)
 {
     struct resp_store *store = wake->data;
     struct fsw_store_request *request;
-    struct fsw_requests taken;
-    int stopping = take_inbox(store, &taken);
+    struct left left;
 
-    if (fsw_requests_first(&taken) != NULL && !uv_is_active((uv_handle_t *)&store->sweep))
+    take_inbox(store, &left);
+    if (fsw_requests_first(&left.requests) != NULL && !uv_is_active((uv_handle_t *)&store->sweep))
         uv_timer_start(&store->sweep, on_sweep, SWEEP_MS, SWEEP_MS);
-    while ((request = fsw_requests_pop(&taken)) != NULL)
+    while ((request = fsw_requests_pop(&left.requests)) != NULL)
         resp_lane_add(request->verb == FSW_STORE_GET ? &store->gets : &store->puts, request);
+    if (left.replants)
+        replant(store);
+    if (left.interrupted)
+        resp_lane_give_up(&store->gets);
     resp_lane_pump(&store->gets);
     resp_lane_pump(&store->puts);
-    if (stopping)
+    if (left.stopping)
         stop(store);
 }
 
@@ -170,6 +191,17 @@ static void store_submit(struct fsw_store *base, struct fsw_store_request *const
         uv_async_send(&store->wake);
 }
 
+static void store_lost(struct fsw_store *base, uint32_t copies)
+{
+    struct resp_store *store = of_base(base);
+
+    pthread_mutex_lock(&store->inbox_lock);
+    store->interrupted = 1;
+    store->replants |= copies & 1;
+    pthread_mutex_unlock(&store->inbox_lock);
+    uv_async_send(&store->wake);
+}
+
 static void store_health(struct fsw_store *base, struct fsw_store_health *ret_health)
 {
     struct resp_store *store = of_base(base);
@@ -223,6 +255,7 @@ static const struct fsw_store_ops resp_ops = {
     .probe = resp_sync_probe,
     .start = store_start,
     .submit = store_submit,
+    .lost = store_lost,
     .list = resp_sync_list,
     .forget = resp_sync_forget,
     .health = store_health,

@@ -7,7 +7,7 @@
  * Two lanes, so that a read never waits behind 64 KB puts. A PUT and the DROP of the same id share
  * a lane, and so their order.
  *
- * Threads: `inbox`, `stopping` under inbox_lock (a few instructions); `report` has a lock of its own;
+ * Threads: `inbox` to `replants` under inbox_lock (a few instructions); `report` has a lock of its own;
  * everything else belongs to the loop's thread between start() and the end of close(). Neither lock
  * is held while done() runs, and none is taken inside the other.
  */
@@ -39,6 +39,7 @@ struct resp_store {
     pthread_mutex_t inbox_lock;
     struct fsw_requests inbox;
     unsigned stopping;
+    unsigned interrupted, replants; /* lost() was called: of no copy, of this one */
 
     unsigned started;
     pthread_t thread;
@@ -62,7 +63,8 @@ void resp_store_lane_changed(struct resp_store *store);
 /* resp_sync.c: the ops that block. */
 int resp_sync_probe(struct fsw_store *base, struct fsw_error *err);
 int resp_sync_list(struct fsw_store *base, const struct fsw_device_id *device,
-                   int (*each)(uint64_t id, void *opaque), void *opaque, struct fsw_error *err);
+                   int (*each)(uint32_t row, uint64_t id, void *opaque), void *opaque,
+                   struct fsw_error *err);
 int resp_sync_forget(struct fsw_store *base, const struct fsw_device_id *device,
                      uint64_t *ret_count, struct fsw_error *err);
 

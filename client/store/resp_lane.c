@@ -349,9 +349,11 @@ void resp_lane_open(struct resp_lane *lane)
 
 /* ---- time ---- */
 
+#define ALL UINT64_MAX /* for `now`: later than every deadline, and none */
+
 static int is_late(const struct fsw_store_request *request, uint64_t now)
 {
-    return request->deadline != 0 && request->deadline <= now;
+    return now == ALL || (request->deadline != 0 && request->deadline <= now);
 }
 
 static size_t give_up_list(struct resp_lane *lane, struct fsw_requests *list, uint64_t now)
@@ -414,6 +416,14 @@ size_t resp_lane_sweep(struct resp_lane *lane, uint64_t now)
         resp_conn_reset(&lane->conn, "no answer for too long");
     resp_lane_pump(lane);
     return kept;
+}
+
+void resp_lane_give_up(struct resp_lane *lane)
+{
+    give_up_list(lane, &lane->waiting, ALL);
+    give_up_list(lane, &lane->asking, ALL);
+    give_up_list(lane, &lane->resting, ALL);
+    give_up_flights(lane, ALL);
 }
 
 void resp_lane_end(struct resp_lane *lane)

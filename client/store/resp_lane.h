@@ -62,6 +62,9 @@ void resp_lane_pump(struct resp_lane *lane);
  * has requests in flight and has said nothing for 10 s. Returns how many requests the lane has. */
 size_t resp_lane_sweep(struct resp_lane *lane, uint64_t now);
 
+/* Answers everything with UNREACHABLE, and goes on. */
+void resp_lane_give_up(struct resp_lane *lane);
+
 /* Answers everything with UNREACHABLE and ends the connection. */
 void resp_lane_end(struct resp_lane *lane);
 

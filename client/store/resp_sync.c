@@ -292,7 +292,7 @@ static int scan(struct sync *sync, const struct fsw_device_id *device, page_fn p
 
 struct listing {
     const struct fsw_device_id *device;
-    int (*each)(uint64_t id, void *opaque);
+    int (*each)(uint32_t row, uint64_t id, void *opaque);
     void *opaque;
 };
 
@@ -307,13 +307,14 @@ static int list_page(struct sync *sync, const redisReply *keys, void *opaque)
 
         if (key->type == REDIS_REPLY_STRING &&
             fsw_key_parse(key->str, key->len, listing->device, &id) == 0)
-            r = listing->each(id, listing->opaque);
+            r = listing->each(0, id, listing->opaque);
     }
     return r;
 }
 
 int resp_sync_list(struct fsw_store *base, const struct fsw_device_id *device,
-                   int (*each)(uint64_t id, void *opaque), void *opaque, struct fsw_error *err)
+                   int (*each)(uint32_t row, uint64_t id, void *opaque), void *opaque,
+                   struct fsw_error *err)
 {
     struct listing listing = {device, each, opaque};
     struct sync sync;

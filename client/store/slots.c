@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -246,6 +247,12 @@ static int take_file(const struct slots *slots, const char *path, struct fsw_err
         return fsw_error(err, errno == EWOULDBLOCK ? -EBUSY : -errno, "file:%s: %s", path,
                          errno == EWOULDBLOCK ? "another process holds it" : strerror(errno));
     return 0;
+}
+
+int slots_plant(struct slots *slots, uint64_t sentinel)
+{
+    atomic_store(&slots->sentinel, sentinel);
+    return write_header(slots);
 }
 
 /* Direct I/O, if the file system takes it: only a read tells. */

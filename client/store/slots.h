@@ -60,6 +60,9 @@ void slots_close(struct slots *slots);
 /* 1 if the file still begins with the header of slots_open(), sentinel and all. */
 int slots_shows_sentinel(const struct slots *slots, void *buffer);
 
+/* From now on the open file shows this sentinel. */
+int slots_plant(struct slots *slots, uint64_t sentinel);
+
 /* Stores the segment whose bytes are at buffer + SLOTS_HEAD. The rest of the buffer is overwritten.
  * After an error the slot may hold anything: slots_drop() it. */
 int slots_put(const struct slots *slots, uint32_t row, uint64_t id, uint32_t length, void *buffer);

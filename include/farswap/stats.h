@@ -60,7 +60,8 @@
     X(LATE_WRITES, late_writes, COUNTER, "pages",                                                  \
       "page writes and discards dropped because who asked was gone")                               \
     X(CORRUPT_PAGES, corrupt_pages, COUNTER, "pages",                                              \
-      "objects whose header or checksum did not fit, at each time they were read; and words of the " \
+      "objects whose header or checksum did not fit, at each time they were read; and words of "   \
+      "the "                                                                                       \
       "image that were damaged when a server took it over")                                        \
     X(RECLAIM_SCANNED, reclaim_scanned, COUNTER, "pages", "objects that the reclaim hand passed")  \
     X(RECLAIM_SECOND_CHANCES, reclaim_second_chances, COUNTER, "pages",                            \
@@ -80,13 +81,15 @@
     X(FETCH_RETRIES, fetch_retries, COUNTER, "pages",                                              \
       "reads from the store that were tried again")                                                \
     X(STORE_LOST_PAGES, store_lost_pages, COUNTER, "pages",                                        \
-      "reads of pages that a store which answers no longer has")                                   \
+      "reads of pages that a store which answers no longer has, or that was declared lost")        \
     X(STORE_DROPS, store_drops, COUNTER, "segments", "segments dropped from the store")            \
     X(AGE_TICKS, age_ticks, COUNTER, "ticks", "ticks of the age clock")                            \
     X(COPIES_REPAIRED, copies_repaired, COUNTER, "segments",                                       \
       "segments that lacked a copy and were put again")                                            \
     X(SEGMENTS_LACKING, segments_lacking, GAUGE, "segments",                                       \
-      "segments that lack a copy, at the last look")
+      "segments that lack a copy, at the last look")                                               \
+    X(PAGES_GIVEN_UP, pages_given_up, COUNTER, "pages",                                            \
+      "pages that only stores had which were declared lost")
 
 enum fsw_stat {
 #define X(NAME, name, kind, unit, meaning) FSW_STAT_##NAME,

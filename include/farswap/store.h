@@ -56,7 +56,7 @@ struct fsw_device_id {
 struct fsw_store_identity {
     struct fsw_device_id device;
     uint64_t sentinel; /* not 0 */
-    int planted;       /* 1: a put of this device was acknowledged before */
+    uint32_t planted;  /* which copies have acknowledged a put of this device before */
     int recovered;     /* 1: the device was there before, and somebody may need its local pages: no
                         state of the store makes start() fail; it is tried again, and health tells */
     uint8_t key[FSW_STORE_KEY_BYTES];
@@ -120,11 +120,11 @@ struct fsw_store_request {
 
 /* What status and the counters say of a store. Written by value; all may be read at any time. */
 struct fsw_store_health {
-    int connected;                /* 1: answers now, or one of its copies does */
-    uint32_t up;                  /* which copies answer now */
-    uint32_t emptied;             /* which were emptied, or replaced, since the device's first put */
-    uint64_t since;               /* CLOCK_MONOTONIC ns of the last change of `connected` */
-    uint64_t puts, gets, drops;   /* answered */
+    int connected;              /* 1: answers now, or one of its copies does */
+    uint32_t up;                /* which copies answer now */
+    uint32_t emptied;           /* which were emptied, or replaced, since the device's first put */
+    uint64_t since;             /* CLOCK_MONOTONIC ns of the last change of `connected` */
+    uint64_t puts, gets, drops; /* answered */
     uint64_t bytes_out, bytes_in; /* on the wire, as far as the library under it tells */
     uint64_t reconnects, retries, errors;
     char last_error[160]; /* of the last failure, for people; "" if none ever */
@@ -142,10 +142,11 @@ struct fsw_store_ops {
 
     /* Starts the store's thread for this device (after any fork). Returns before the first
      * connection is up: requests wait for it.
-     * sentinel: a random value. The store keeps it under a name of the device; it tells an emptied store from one that lost a segment. planted 0:
-     * no put of this device was ever acknowledged, so it is left there before the first put. planted
-     * 1: it is never left there again, and a store that shows none or another was emptied or
-     * replaced: what it does not have is unreachable and not gone, and health says so. */
+     * sentinel: a random value. The store keeps it under a name of the device; it tells an emptied
+     * store from one that lost a segment. planted 0: no put of this device was ever acknowledged, so
+     * it is left there before the first put. planted 1: it is not left there again, and a store that
+     * shows none or another was emptied or replaced: what it does not have is unreachable and not
+     * gone, and health says so, until lost() is said. */
     int (*start)(struct fsw_store *store, const struct fsw_store_identity *identity,
                  struct fsw_error *err);
 
@@ -153,10 +154,19 @@ struct fsw_store_ops {
      * thread, after start(). */
     void (*submit)(struct fsw_store *store, struct fsw_store_request *const *requests, size_t n);
 
-    /* Every segment id that the store has of a device. Blocks; not from done(). `each` returns 0 to
-     * go on. Works before or after start(). */
+    /* Somebody who knows says that these copies have lost for good all that was put there: they are
+     * new ones from now on. The sentinel is left there again as soon as they answer, and `emptied`
+     * ends. Every GET in flight, at any copy, ends with FSW_STORE_UNREACHABLE soon, for its caller to
+     * think again; of copies 0 that is all. Never blocks. From any thread, after start(). */
+    void (*lost)(struct fsw_store *store, uint32_t copies);
+
+    /* Every segment that the store has of a device: its id, and its row where the store knows that,
+     * else 0. Blocks; not from done(). `each` returns 0 to go on. Of two copies an id may be told
+     * twice, and one that does not answer does not keep the other from being told. Works before or
+     * after start(). */
     int (*list)(struct fsw_store *store, const struct fsw_device_id *device,
-                int (*each)(uint64_t id, void *opaque), void *opaque, struct fsw_error *err);
+                int (*each)(uint32_t row, uint64_t id, void *opaque), void *opaque,
+                struct fsw_error *err);
 
     /* Drops every segment of a device, and its sentinel. Blocks; not from done(). Works before or
      * after start(). *ret_count: segments that were there. */

@@ -293,14 +293,15 @@ static int is_stored(const struct shelf_segment *segment)
 }
 
 static int store_list(struct fsw_store *base, const struct fsw_device_id *device,
-                      int (*each)(uint64_t id, void *opaque), void *opaque, struct fsw_error *err)
+                      int (*each)(uint32_t row, uint64_t id, void *opaque), void *opaque,
+                      struct fsw_error *err)
 {
     struct shelf *shelf = of_base(base)->shelf;
     int r = 0;
 
     for (uint64_t id = 1; r == 0 && id < SHELF_SEGMENTS; id++)
         if (is_stored(&shelf->segments[id]))
-            r = each(id, opaque);
+            r = each(0, id, opaque);
     return r;
 }
 

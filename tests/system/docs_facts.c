@@ -82,6 +82,8 @@ static void superblock(void)
     FIELD(superblock, idle_pages);
     FIELD(superblock, idle_bytes);
     FIELD(superblock, idle_result);
+    FIELD(superblock, lost_asked);
+    FIELD(superblock, lost_refused);
     CONSTANT(FSW_IMAGE_LAYOUT);
 }
 

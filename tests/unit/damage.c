@@ -265,7 +265,7 @@ static int drops_are_done(void)
 {
     struct fsw_overflow *overflow = &device->overflow;
     FSW_LOCK_SCOPE(&overflow->lock);
-    return overflow->to_drop == 0 && overflow->drops_out == 0 && overflow->drops_finished == NULL;
+    return overflow->drops.waiting == 0 && overflow->drops.out == 0 && overflow->drops.finished == NULL;
 }
 
 static void repair(const struct flip *flips, unsigned count)

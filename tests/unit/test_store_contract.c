@@ -147,6 +147,62 @@ static void test_without_sentinel_nothing_is_gone(void **state)
     assert_int_equal(segment_get(f->store, 2, 0, PLACE_OBJECT, 300), FSW_STORE_UNREACHABLE);
 }
 
+static void wait_emptied(struct fsw_store *store, uint32_t copies)
+{
+    uint64_t end = fsw_now_ns() + PATIENCE_NS;
+    struct fsw_store_health health;
+
+    for (store->ops->health(store, &health); health.emptied != copies;
+         store->ops->health(store, &health)) {
+        if (fsw_now_ns() > end)
+            fail_msg("emptied is %u, not %u: %s", health.emptied, copies, health.last_error);
+        usleep(2000);
+    }
+}
+
+/* Nobody waits any more, and it is a store like a new one: what it has stays, what it lacks is gone. */
+static void test_declared_lost_it_is_new(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t all = (1u << f->store->copies) - 1;
+    uint8_t bytes[PLACE_OBJECT];
+    struct call call;
+
+    assert_int_equal(segment_put(f->store, 1, PLACE_OBJECT), FSW_STORE_OK);
+    place_spoil_sentinel(&place, &f->device, 0);
+    call_prepare(&call, FSW_STORE_GET, 2, bytes, 0, sizeof bytes, 0);
+    call_submit(f->store, &call);
+    wait_emptied(f->store, all);
+    assert_int_equal(call.done, 0);
+    f->store->ops->lost(f->store, all);
+    assert_int_equal(call_wait(&call), FSW_STORE_UNREACHABLE);
+    assert_int_equal(segment_get(f->store, 2, 0, PLACE_OBJECT, 5000), FSW_STORE_GONE);
+    assert_int_equal(segment_get(f->store, 1, 0, PLACE_OBJECT, 5000), FSW_STORE_OK);
+    wait_emptied(f->store, 0);
+    assert_int_equal(segment_put(f->store, 3, PLACE_OBJECT), FSW_STORE_OK);
+    f->store->ops->close(f->store); /* and so it is for the next life */
+    f->store = place_open(&place, &f->device);
+    assert_int_equal(store_start_as(f->store, &f->device, 3, NULL), 0);
+    assert_int_equal(segment_get(f->store, 2, 0, PLACE_OBJECT, 5000), FSW_STORE_GONE);
+    assert_int_equal(segment_get(f->store, 3, 0, PLACE_OBJECT, 5000), FSW_STORE_OK);
+}
+
+/* The same without a loss: a get that waits for whatever reason is sent back. */
+static void test_a_get_is_sent_back(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t bytes[PLACE_OBJECT];
+    struct call call;
+
+    place_spoil_sentinel(&place, &f->device, 1);
+    call_prepare(&call, FSW_STORE_GET, 2, bytes, 0, sizeof bytes, 0);
+    call_submit(f->store, &call);
+    f->store->ops->lost(f->store, 0);
+    assert_int_equal(call_wait(&call), FSW_STORE_UNREACHABLE);
+    assert_int_equal(segment_put(f->store, 3, PLACE_OBJECT), FSW_STORE_OK);
+    assert_int_equal(segment_get(f->store, 3, 0, PLACE_OBJECT, 5000), FSW_STORE_OK);
+}
+
 struct worker {
     pthread_t thread;
     struct fsw_store *store;
@@ -239,7 +295,7 @@ struct seen {
     unsigned others;
 };
 
-static int see(uint64_t id, void *opaque)
+static int see(uint32_t row, uint64_t id, void *opaque)
 {
     struct seen *seen = opaque;
 
@@ -250,7 +306,7 @@ static int see(uint64_t id, void *opaque)
     return 0;
 }
 
-static int stop_at_first(uint64_t id, void *opaque)
+static int stop_at_first(uint32_t row, uint64_t id, void *opaque)
 {
     *(unsigned *)opaque += 1;
     return 1;
@@ -383,6 +439,8 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_id_never_put_is_gone, setup, teardown),
         cmocka_unit_test_setup_teardown(test_range_beyond_the_segment_is_corrupt, setup, teardown),
         cmocka_unit_test_setup_teardown(test_without_sentinel_nothing_is_gone, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_declared_lost_it_is_new, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_get_is_sent_back, setup, teardown),
         cmocka_unit_test_setup_teardown(test_many_threads_submit, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_large_batch, setup, teardown),
         cmocka_unit_test_setup_teardown(test_list_and_forget, setup, teardown),

@@ -550,7 +550,7 @@ static void test_a_long_way_to_both(void **state)
         relays[copy] = start_relay(f->servers[copy].socket, &ports[copy]);
     snprintf(uri, sizeof uri, "resp://127.0.0.1:%d resp://127.0.0.1:%d", ports[0], ports[1]);
     f->store = store_open(uri, NULL);
-    assert_int_equal(store_start_as(f->store, &f->device, 1, &err), 0);
+    assert_int_equal(store_start_as(f->store, &f->device, 3, &err), 0);
     wait_connected(f->store, 1);
     for (uint64_t id = 0; id < 4; id++)
         assert_int_equal(get_from(f, id, 0, &answered, &ms), FSW_STORE_OK);
@@ -595,14 +595,14 @@ static void test_one_is_enough_to_begin(void **state)
     f->store = place_open(&f->place, &f->device);
     assert_int_equal(f->store->ops->probe(f->store, &err), 0);
     assert_non_null(strstr(err.text, "can't be reached"));
-    assert_int_equal(store_start_as(f->store, &f->device, 1, &err), 0);
+    assert_int_equal(store_start_as(f->store, &f->device, 3, &err), 0);
     wait_up(f, 2);
     reads_all(f, 0, 10, 2, 100);
     server_kill(&f->servers[1]);
     assert_true(f->store->ops->probe(f->store, &err) < 0);
 }
 
-static int see(uint64_t id, void *opaque)
+static int see(uint32_t row, uint64_t id, void *opaque)
 {
     ((unsigned *)opaque)[id]++;
     return 0;

@@ -40,6 +40,8 @@ struct teststore {
     } answer[3];
     uint64_t submitted[3];
     uint64_t random;
+    uint32_t lost;
+    struct fsw_store_health health;
 };
 
 static void __attribute__((noreturn))
@@ -293,7 +295,8 @@ static struct fsw_store_request *take_due(struct teststore *store, int *ret_late
     *ret_wake = now + FSW_NS_PER_S;
     for (struct fsw_store_request **at = &store->waiting; *at != NULL; at = &(*at)->next) {
         struct fsw_store_request *request = *at;
-        *ret_late = store->closing || (request->deadline != 0 && request->deadline <= now);
+        *ret_late = store->closing || request->scratch[1] != 0 ||
+                    (request->deadline != 0 && request->deadline <= now);
         int held = store->held >> request->verb & 1;
         if (*ret_late || (!held && request->scratch[0] <= now)) {
             *at = request->next;
@@ -362,7 +365,7 @@ static void submit_one(struct teststore *store, struct fsw_store_request *reques
         finish(store, request, 0);
         return;
     }
-    request->scratch[0] = 0;
+    request->scratch[0] = request->scratch[1] = 0;
     if (store->delay_us != 0)
         request->scratch[0] = fsw_now_ns() + next_random(store) % store->delay_us * 1000;
     request->next = store->waiting; /* last in, first out: never the order of submission */
@@ -380,15 +383,28 @@ static void store_submit(struct fsw_store *base, struct fsw_store_request *const
     pthread_cond_broadcast(&store->changed);
 }
 
+static void store_lost(struct fsw_store *base, uint32_t copies)
+{
+    struct teststore *store = of_base(base);
+    FSW_LOCK_SCOPE(&store->lock);
+
+    for (struct fsw_store_request *request = store->waiting; request != NULL;
+         request = request->next)
+        request->scratch[1] = request->verb == FSW_STORE_GET;
+    store->lost |= copies;
+    pthread_cond_broadcast(&store->changed);
+}
+
 static int store_list(struct fsw_store *base, const struct fsw_device_id *device,
-                      int (*each)(uint64_t id, void *opaque), void *opaque, struct fsw_error *err)
+                      int (*each)(uint32_t row, uint64_t id, void *opaque), void *opaque,
+                      struct fsw_error *err)
 {
     struct teststore *store = of_base(base);
     int r = 0;
 
     for (uint64_t id = 1; r == 0 && id < store->segment_room; id++)
         if (store->segments[id].bytes != NULL)
-            r = each(id, opaque);
+            r = each(store->segments[id].row, id, opaque);
     return r;
 }
 
@@ -405,7 +421,10 @@ static int store_forget(struct fsw_store *base, const struct fsw_device_id *devi
 
 static void store_health(struct fsw_store *base, struct fsw_store_health *ret_health)
 {
-    *ret_health = (struct fsw_store_health){.connected = 1, .up = 1};
+    struct teststore *store = of_base(base);
+    FSW_LOCK_SCOPE(&store->lock);
+
+    *ret_health = store->health;
 }
 
 static void store_close(struct fsw_store *base)
@@ -425,6 +444,7 @@ static const struct fsw_store_ops ops = {
     .probe = store_probe,
     .start = store_start,
     .submit = store_submit,
+    .lost = store_lost,
     .list = store_list,
     .forget = store_forget,
     .health = store_health,
@@ -441,6 +461,7 @@ struct teststore *teststore_new(uint64_t seed)
     store->base = (struct fsw_store){.ops = &ops, .copies = 1};
     store->random = seed | 1;
     store->room = UINT32_MAX;
+    store->health = (struct fsw_store_health){.connected = 1, .up = 1};
     pthread_mutex_init(&store->lock, NULL);
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -461,6 +482,21 @@ void teststore_free(struct teststore *store)
     free(store->segments);
     free(store->row_owner);
     free(store);
+}
+
+void teststore_seems(struct teststore *store, int up, int emptied)
+{
+    FSW_LOCK_SCOPE(&store->lock);
+
+    store->health = (struct fsw_store_health){
+        .connected = up, .up = up ? 1 : 0, .emptied = emptied ? 1 : 0, .since = fsw_now_ns()};
+}
+
+uint32_t teststore_lost(struct teststore *store)
+{
+    FSW_LOCK_SCOPE(&store->lock);
+
+    return store->lost;
 }
 
 static unsigned index_of(unsigned verbs)

@@ -54,6 +54,11 @@ void teststore_lose(struct teststore *store, uint64_t id);
 /* Changes one bit of the stored segment. */
 void teststore_damage(struct teststore *store, uint64_t id, uint32_t byte);
 
+/* What health says. At first: up, not emptied. */
+void teststore_seems(struct teststore *store, int up, int emptied);
+/* The copies that were ever declared lost. */
+uint32_t teststore_lost(struct teststore *store);
+
 /* The length of what is stored under id, 0 for nothing. */
 uint32_t teststore_length(struct teststore *store, uint64_t id);
 unsigned teststore_segments(struct teststore *store); /* stored now */

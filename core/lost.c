@@ -1,0 +1,68 @@
+/*
+ * lost.c: copies of which somebody says that they have lost everything.
+ *
+ * A store that is away, or was emptied, may come back with what it had: so reads wait. Only a person
+ * knows that it will not. He says so by a word in the image, bit c for the copy c, and the keeper
+ * follows within a tenth of a second:
+ *
+ *     it answers, emptied       it is taken as it is: what it lacks is gone, what was put there since
+ *                               it was emptied stays
+ *     it does not answer        all that was put there is lost
+ *     it answers, not emptied   it has lost nothing: refused
+ *
+ * A row that no copy has any more is marked (FSW_ROW_LOST), and its pages are EIO without a question;
+ * where there is another copy, that answers, and repair.c puts a second one again.
+ *
+ * Reads that wait at a store are sent back to think again (the contract's lost()). None may be missed:
+ * a reader notes `losses` before it looks at its row, and looks again after it has submitted; we mark
+ * the rows, count `losses` up, and send back. So either it sees the count, or we see its request.
+ */
+
+#include "core/engine.h"
+
+static void lose_row(struct fsw_device *device, uint32_t number, uint32_t copies)
+{
+    _Atomic uint32_t *word = &device->image.rows[number].copies;
+    uint32_t has = atomic_load(word), left;
+
+    do {
+        if ((has & copies) == 0)
+            return;
+        left = has & ~copies;
+        if ((left & fsw_all_copies(device)) == 0)
+            left |= FSW_ROW_LOST;
+    } while (!atomic_compare_exchange_weak(word, &has, left));
+    if (fsw_row_is_lost(device, number))
+        fsw_stat_add(&device->image, FSW_STAT_PAGES_GIVEN_UP,
+                     fsw_row_live_count(&device->image, number));
+}
+
+static void lose_rows(struct fsw_device *device, uint32_t copies)
+{
+    uint32_t top = atomic_load(&device->image.super->rows_top);
+
+    for (uint32_t number = 1; number < top; number++)
+        if (fsw_row_state(&device->image, number) == FSW_ROW_LIVE)
+            lose_row(device, number, copies);
+}
+
+void fsw_lost_follow(struct fsw_device *device)
+{
+    struct fsw_superblock *super = device->image.super;
+    uint32_t asked = atomic_load(&super->lost_asked), copies;
+    struct fsw_store_health health = {0};
+
+    if (asked == 0)
+        return;
+    copies = device->store == NULL ? 0 : asked & fsw_all_copies(device);
+    if (copies != 0)
+        device->store->ops->health(device->store, &health);
+    copies &= ~(health.up & ~health.emptied);
+    lose_rows(device, copies & ~health.up);
+    atomic_fetch_and(&super->planted, ~copies);
+    atomic_fetch_add(&device->losses, 1);
+    if (copies != 0)
+        device->store->ops->lost(device->store, copies);
+    atomic_store(&super->lost_refused, asked & ~copies);
+    atomic_fetch_and(&super->lost_asked, ~asked);
+}
