@@ -7,17 +7,19 @@
 RAN=()
 BROKEN=()
 
-# build_tests NAME OPTIONS...: in $BUILDS/NAME.
+# build_tests NAME SUITE OPTIONS...: in $BUILDS/NAME, what the tests of that suite need; '' for all.
 build_tests() {
-    local name=$1 options=("${@:2}")
+    local name=$1 build=$BUILDS/$1 suite=$2 options=("${@:3}") needed=''
     say "building $name"
-    rm -f "$BUILDS/$name/meson-logs/testlog.json"
-    if [[ -f $BUILDS/$name/build.ninja ]]; then
-        attended meson configure -Dtests=true "${options[@]}" "$BUILDS/$name" >/dev/null
+    rm -f "$build/meson-logs/testlog.json"
+    if [[ -f $build/build.ninja ]]; then
+        attended meson configure -Dtests=true "${options[@]}" "$build" >/dev/null
     else
-        attended meson setup -Dtests=true "${options[@]}" "$BUILDS/$name" "$ROOT" >/dev/null
-    fi && attended ninja --quiet -C "$BUILDS/$name" && return
-    warn "$name could not be built: $BUILDS/$name/meson-logs/meson-log.txt"
+        attended meson setup -Dtests=true "${options[@]}" "$build" "$ROOT" >/dev/null
+    fi && { [[ -z $suite ]] || needed=$(python3 "$SCRIPTS/lib/needed.py" "$build" "$suite"); } &&
+        # shellcheck disable=SC2086 # words
+        attended ninja --quiet -C "$build" $needed && return
+    warn "$name could not be built: $build/meson-logs/meson-log.txt"
     BROKEN+=("$name")
     return 1
 }
