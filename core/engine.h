@@ -196,6 +196,9 @@ void fsw_reclaim_clamp(struct fsw_device *device);
 /* Follows what was asked for by `farswap set NAME overflow-lost=`. From the keeper. */
 void fsw_lost_follow(struct fsw_device *device);
 
+/* For a reader that has submitted its gets: `losses` as it was before their rows were looked at. */
+void fsw_lost_since(struct fsw_device *device, uint32_t losses);
+
 static inline uint32_t fsw_all_copies(const struct fsw_device *device)
 {
     return (1u << device->store->copies) - 1;

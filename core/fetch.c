@@ -138,8 +138,7 @@ static void ask(struct fsw_device *device, struct fsw_store_request *const *requ
     for (unsigned i = 0; i < n; i++)
         requests[i]->owner = &batch;
     device->store->ops->submit(device->store, requests, n);
-    if (atomic_load(&device->losses) != losses)
-        device->store->ops->lost(device->store, 0);
+    fsw_lost_since(device, losses);
     while (sem_wait(&batch.answered) < 0) /* EINTR */
         ;
     sem_destroy(&batch.answered);

@@ -15,7 +15,8 @@
  *
  * Reads that wait at a store are sent back to think again (the contract's lost()). None may be missed:
  * a reader notes `losses` before it looks at its row, and looks again after it has submitted; we mark
- * the rows, count `losses` up, and send back. So either it sees the count, or we see its request.
+ * the rows, count `losses` up, and send back. So either it sees the count, or we see its request. A
+ * reader that was sent back knows it by the count; without, its store is closing.
  */
 
 #include "core/engine.h"
@@ -46,6 +47,19 @@ static void lose_rows(struct fsw_device *device, uint32_t copies)
             lose_row(device, number, copies);
 }
 
+/* Counted: others are sent back with it. */
+static void send_back(struct fsw_device *device, uint32_t copies)
+{
+    atomic_fetch_add(&device->losses, 1);
+    device->store->ops->lost(device->store, copies);
+}
+
+void fsw_lost_since(struct fsw_device *device, uint32_t losses)
+{
+    if (atomic_load(&device->losses) != losses)
+        send_back(device, 0);
+}
+
 void fsw_lost_follow(struct fsw_device *device)
 {
     struct fsw_superblock *super = device->image.super;
@@ -60,9 +74,8 @@ void fsw_lost_follow(struct fsw_device *device)
     copies &= ~(health.up & ~health.emptied);
     lose_rows(device, copies & ~health.up);
     atomic_fetch_and(&super->planted, ~copies);
-    atomic_fetch_add(&device->losses, 1);
     if (copies != 0)
-        device->store->ops->lost(device->store, copies);
+        send_back(device, copies);
     atomic_store(&super->lost_refused, asked & ~copies);
     atomic_fetch_and(&super->lost_asked, ~asked);
 }
