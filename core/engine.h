@@ -10,13 +10,16 @@
  *      overflow.c  how, with put.c, drop.c, clean.c, repair.c: overflow.h            (mechanism)
  *      fetch.c     pages read from the store
  *      lost.c      copies of which somebody says that they have lost everything
+ *      windows.c   pieces of segments that gets bring: joined, and kept beside for a while
+ *      prefetch.c  how much a get should bring                                       (policy)
  *      compact.c   objects moved together, so that frames come free
  *      crew.c      threads that help with large requests
  *      keeper.c    the thread that compacts, and follows what people ask for
  *
  * Lock order, outermost first (debug builds of the tests run it under TSan):
  *      entry lock bit  >  context (a semaphore)  >  table.lock  >  class lock  >  lru_lock  >
- *      rows.lock  >  frames.lock  >  overflow.lock, space_lock (leaves; nothing is taken inside)
+ *      rows.lock  >  frames.lock  >  overflow.lock, space_lock, windows.lock (leaves; nothing is
+ *      taken inside)
  */
 #ifndef FSW_ENGINE_H
 #define FSW_ENGINE_H
@@ -30,6 +33,7 @@
 #include "core/pool/pool.h"
 #include "core/rows.h"
 #include "core/table.h"
+#include "core/windows.h"
 #include "farswap/device.h"
 
 /* A request is cut into parts of 32 KiB for the crew: compressing one takes some 50 µs, waking a
@@ -91,6 +95,7 @@ struct fsw_device {
     struct fsw_table table;
     struct fsw_rows rows;
     struct fsw_contexts contexts;
+    struct fsw_windows windows;
     struct fsw_store *store; /* NULL: none */
     unsigned seal;           /* units that the store wants before each object: 0 or 1 */
     int unlocked;            /* SHM_LOCK was refused */
@@ -204,6 +209,16 @@ static inline uint32_t fsw_all_copies(const struct fsw_device *device)
     return (1u << device->store->copies) - 1;
 }
 
+/* The copies that were acknowledged when a segment was put, and not lost since; all, if none is
+ * known. */
+static inline uint32_t fsw_copies_of(const struct fsw_device *device, uint32_t row)
+{
+    uint32_t all = fsw_all_copies(device);
+    uint32_t has = atomic_load(&device->image.rows[row].copies) & all;
+
+    return has != 0 ? has : all;
+}
+
 static inline int fsw_row_is_lost(const struct fsw_device *device, uint32_t row)
 {
     uint32_t copies = atomic_load(&device->image.rows[row].copies);
@@ -238,8 +253,12 @@ struct fsw_fetch {
     int result;        /* 0, -EIO, or -EAGAIN: the entry has changed, read it again */
 };
 
-/* Fetches up to FSW_FETCH_BATCH pages in one batch. Waits for the store. */
+/* Fetches up to FSW_FETCH_BATCH pages in one batch, all with the same deadline. Waits for the store. */
 void fsw_fetch(struct fsw_device *device, struct fsw_fetch *fetches, unsigned count);
+
+/* 1: the page was prefetched, and is in fetch->page. 0: who may wait has to fetch it. Uses number,
+ * entry, value and page of fetch, and does not wait. */
+int fsw_fetch_here(struct fsw_device *device, struct fsw_fetch *fetch);
 
 /* Ends a keep_pin. */
 void fsw_fetch_unpin(struct fsw_device *device, uint64_t value);

@@ -1,41 +1,38 @@
 /*
  * fetch.c: pages read from the store, where they stay.
  *
- *      entry ──pin row──> entry still the same? ──get range──> open ──unpin
+ *      entry ──pin row──> entry still the same? ──window (windows.h)──> open ──unpin
  *
  * A pin is only given while the row is LIVE, and a row that an entry names is: so if the entry is
- * the same after the pin, row and segment are right, and stay right until we unpin. The answer may
- * wait as long as the store is away; nothing local waits with it.
+ * the same after the pin, row and segment are right, and stay right until we unpin. What a window has of
+ * that segment was never anything else: segments don't change. The answer may wait as long as the store
+ * is away, or fetch_timeout=; nothing local waits with it.
+ *
+ * All gets that a batch begins go to the store in one submit; what others have begun is joined.
  */
 #include <errno.h>
 #include <sched.h>
-#include <semaphore.h>
 
 #include "core/crash.h"
 #include "core/engine.h"
 
 #define PIN_TRIES 100
 
-struct batch {
-    _Atomic unsigned left;
-    sem_t answered;
-};
-
-struct get {
-    struct fsw_store_request request;
+/* One page of a batch, its row pinned. */
+struct want {
     struct fsw_fetch *fetch;
-    uint32_t copies;                             /* that may have the page yet */
-    uint32_t losses;                             /* of the device, before `copies` was looked up */
-    char bytes[FSW_SEAL_BYTES + FSW_OBJECT_MAX]; /* the object, behind its seal if it has one */
+    struct fsw_place place;
+    struct fsw_window *window;
+    enum fsw_found found;
+    struct fsw_awaiter awaiter;
 };
 
-static void get_done(struct fsw_store_request *request)
-{
-    struct batch *batch = request->owner;
-
-    if (atomic_fetch_sub(&batch->left, 1) == 1)
-        sem_post(&batch->answered);
-}
+struct batch {
+    struct fsw_device *device;
+    struct fsw_reader reader;   /* as long as it uses windows */
+    uint64_t started, deadline; /* 0: none */
+    int late;                   /* the deadline is past */
+};
 
 void fsw_fetch_unpin(struct fsw_device *device, uint64_t value)
 {
@@ -77,15 +74,6 @@ static int pin(struct fsw_device *device, const struct fsw_fetch *fetch)
     return r;
 }
 
-/* The copies that were acknowledged when it was put; all, if none is known. */
-static uint32_t copies_of(struct fsw_device *device, uint32_t row)
-{
-    uint32_t all = fsw_all_copies(device);
-    uint32_t has = atomic_load(&device->image.rows[row].copies) & all;
-
-    return has != 0 ? has : all;
-}
-
 /* 1, and unpinned, if no copy has the row's segment any more: nobody needs to be asked. */
 static int is_lost(struct fsw_device *device, struct fsw_fetch *fetch)
 {
@@ -98,136 +86,314 @@ static int is_lost(struct fsw_device *device, struct fsw_fetch *fetch)
     return 1;
 }
 
-/* 1 if the row is pinned and the request made. */
-static int prepare(struct fsw_device *device, struct fsw_fetch *fetch, struct get *get)
+/* Of a pinned row. */
+static struct fsw_place place_of(struct fsw_device *device, const struct fsw_fetch *fetch)
 {
     uint32_t row = fsw_entry_row(fetch->value);
 
+    return (struct fsw_place){.id = fsw_row_id(&device->image, row),
+                              .row = row,
+                              .offset = fsw_entry_offset_units(fetch->value),
+                              .units = fsw_entry_units(fetch->value)};
+}
+
+/* 1 if the row is pinned, and worth asking for. */
+static int prepare(struct fsw_device *device, struct fsw_fetch *fetch, struct want *want)
+{
     fetch->result = pin(device, fetch);
     if (fetch->result == -EIO)
         fsw_stat_add(&device->image, FSW_STAT_CORRUPT_PAGES, 1);
-    if (fetch->result < 0)
+    if (fetch->result < 0 || is_lost(device, fetch))
         return 0;
-    get->losses = atomic_load(&device->losses);
-    if (is_lost(device, fetch))
-        return 0;
-    get->fetch = fetch;
-    get->copies = copies_of(device, row);
-    get->request = (struct fsw_store_request){
-        .verb = FSW_STORE_GET,
-        .row = row,
-        .id = fsw_row_id(&device->image, row),
-        .bytes = get->bytes,
-        .offset = (fsw_entry_offset_units(fetch->value) - device->seal) * FSW_UNIT,
-        .length = (fsw_entry_units(fetch->value) + device->seal) * FSW_UNIT,
-        .copies = get->copies,
-        .deadline = fetch->deadline,
-        .done = get_done,
-    };
+    *want = (struct want){.fetch = fetch, .place = place_of(device, fetch)};
     return 1;
 }
 
-/* Returns when all are answered. losses: as it was before their rows were looked at (lost.c). */
-static void ask(struct fsw_device *device, struct fsw_store_request *const *requests, unsigned n,
-                uint32_t losses)
+/* losses: as it was before their rows were looked at (lost.c). */
+static void submit(struct fsw_device *device, struct fsw_store_request *const *requests, unsigned n,
+                   uint32_t losses)
 {
-    struct batch batch;
-
-    sem_init(&batch.answered, 0, 0);
-    atomic_store(&batch.left, n);
-    for (unsigned i = 0; i < n; i++)
-        requests[i]->owner = &batch;
     device->store->ops->submit(device->store, requests, n);
     fsw_lost_since(device, losses);
-    while (sem_wait(&batch.answered) < 0) /* EINTR */
-        ;
-    sem_destroy(&batch.answered);
 }
+
+/* ---- one object alone, where a window's bytes are no use ---- */
+
+struct alone {
+    struct fsw_store_request request;
+    sem_t answered;
+    char bytes[FSW_SEAL_BYTES + FSW_OBJECT_MAX]; /* the object, behind its seal if it has one */
+};
+
+static void alone_done(struct fsw_store_request *request)
+{
+    struct alone *alone = request->owner;
+
+    sem_post(&alone->answered);
+}
+
+/* Returns when it is answered. */
+static void ask_alone(struct fsw_device *device, const struct want *want, uint32_t copies,
+                      uint64_t deadline, struct alone *alone)
+{
+    struct fsw_store_request *request = &alone->request;
+    uint32_t losses = atomic_load(&device->losses);
+
+    *request = (struct fsw_store_request){
+        .verb = FSW_STORE_GET,
+        .row = want->place.row,
+        .id = want->place.id,
+        .bytes = alone->bytes,
+        .offset = (want->place.offset - device->seal) * FSW_UNIT,
+        .length = (want->place.units + device->seal) * FSW_UNIT,
+        .copies = copies,
+        .deadline = deadline,
+        .done = alone_done,
+        .owner = alone,
+    };
+    sem_init(&alone->answered, 0, 0);
+    submit(device, &request, 1, losses);
+    while (sem_wait(&alone->answered) < 0) /* EINTR */
+        ;
+    sem_destroy(&alone->answered);
+}
+
+static int open_object(struct fsw_device *device, const struct want *want, const char *object)
+{
+    return fsw_object_open(device->seed, (uint32_t)want->fetch->number, object, want->place.units,
+                           want->fetch->page);
+}
+
+/* The page from one of these copies; 0: there is none to ask. */
+static int open_elsewhere(const struct batch *batch, const struct want *want, uint32_t copies)
+{
+    struct fsw_device *device = batch->device;
+    struct alone alone;
+
+    while (copies != 0) {
+        ask_alone(device, want, copies, batch->deadline, &alone);
+        if (alone.request.result != FSW_STORE_OK)
+            return -EIO;
+        if (open_object(device, want, alone.bytes + device->seal * FSW_UNIT) == 0)
+            return 0;
+        copies &= alone.request.copies != 0 ? ~alone.request.copies : 0;
+        if (copies != 0)
+            fsw_stat_add(&device->image, FSW_STAT_CORRUPT_PAGES, 1);
+    }
+    return -EIO;
+}
+
+/* ---- what came ---- */
 
 /* The page of the bytes that came; where they are no page, of those that another copy has. */
-static int open_object(struct fsw_device *device, struct get *get)
+static int open_window(const struct batch *batch, const struct want *want,
+                       const struct fsw_store_request *got)
 {
-    const struct fsw_fetch *fetch = get->fetch;
-    struct fsw_store_request *request = &get->request;
+    struct fsw_device *device = batch->device;
 
-    for (;;) {
-        int r = fsw_object_open(device->seed, (uint32_t)fetch->number,
-                                get->bytes + device->seal * FSW_UNIT, fsw_entry_units(fetch->value),
-                                fetch->page);
-        get->copies &= ~request->copies;
-        if (r == 0 || get->copies == 0 || request->copies == 0)
-            return r;
+    if (open_object(device, want, fsw_window_object(want->window, &want->place)) == 0)
+        return 0;
+    fsw_window_distrust(want->window);
+    uint32_t others = got->copies != 0 ? fsw_copies_of(device, want->place.row) & ~got->copies : 0;
+    if (others != 0)
         fsw_stat_add(&device->image, FSW_STAT_CORRUPT_PAGES, 1);
-        request->copies = get->copies;
-        ask(device, &request, 1, get->losses);
-        if (request->result != FSW_STORE_OK)
-            return -EIO;
-    }
+    return open_elsewhere(batch, want, others);
 }
 
-/* A get that was sent back because a copy was declared lost is asked again where the row says now. */
-static void think_again(struct fsw_device *device, struct get *get)
+/* 1 if somebody else's get ended in a way that says nothing to us, or ours was sent back because a
+ * copy was declared lost, and goes where the row says now. */
+static int is_no_answer(const struct batch *batch, const struct want *want,
+                        struct fsw_store_request *got)
 {
-    struct fsw_store_request *request = &get->request;
+    struct fsw_device *device = batch->device;
 
-    while (request->result == FSW_STORE_UNREACHABLE &&
-           atomic_load(&device->losses) != get->losses &&
-           (request->deadline == 0 || request->deadline > fsw_now_ns())) {
-        get->losses = atomic_load(&device->losses);
-        get->copies = request->copies = copies_of(device, request->row);
-        if (fsw_row_is_lost(device, request->row))
-            request->result = FSW_STORE_GONE;
-        else
-            ask(device, &request, 1, get->losses);
+    if (got->result == FSW_STORE_OK)
+        return fsw_window_object(want->window, &want->place) == NULL;
+    if (got->result == FSW_STORE_UNREACHABLE &&
+        want->window->losses != atomic_load(&device->losses) &&
+        (batch->deadline == 0 || fsw_now_ns() < batch->deadline)) {
+        if (!fsw_row_is_lost(device, want->place.row))
+            return 1;
+        got->result = FSW_STORE_GONE;
+        return 0;
     }
+    return want->found != FSW_FOUND_BEGUN && got->result == FSW_STORE_UNREACHABLE &&
+           got->deadline != 0 && (batch->deadline == 0 || got->deadline < batch->deadline);
 }
 
-static void finish(struct fsw_device *device, struct get *get, uint64_t started)
+static void count(const struct batch *batch, const struct want *want)
 {
-    struct fsw_fetch *fetch = get->fetch;
+    const struct fsw_image *image = &batch->device->image;
+
+    if (want->found == FSW_FOUND_HERE) {
+        fsw_stat_add(image, FSW_STAT_PREFETCH_HITS, 1);
+        return;
+    }
+    fsw_stat_add(image, FSW_STAT_FETCH_PAGES, 1);
+    fsw_latency_add(image, FSW_LATENCY_FETCH, batch->started);
+    fsw_stat_add(image, FSW_STAT_FETCH_BYTES, want->place.units * FSW_UNIT);
+    if (want->found == FSW_FOUND_FLYING)
+        fsw_stat_add(image, FSW_STAT_FETCH_JOINED, 1);
+}
+
+/* Sets the fetch's result, by what the store said. */
+static void conclude(struct fsw_device *device, struct fsw_fetch *fetch,
+                     enum fsw_store_result result, int timed_out)
+{
     const struct fsw_image *image = &device->image;
-    unsigned units = fsw_entry_units(fetch->value);
 
-    think_again(device, get);
-    if (get->request.result == FSW_STORE_OK) {
-        fetch->result = open_object(device, get);
-        fsw_stat_add(image, FSW_STAT_FETCH_PAGES, 1);
-        fsw_latency_add(image, FSW_LATENCY_FETCH, started);
-        fsw_stat_add(image, FSW_STAT_FETCH_BYTES, units * FSW_UNIT);
-    } else {
-        fetch->result = -EIO;
-    }
     if ((fetch->result < 0 || fetch->fresh) && !unchanged(fetch)) {
         fetch->result = -EAGAIN; /* rewritten meanwhile: the loss is nobody's */
         fsw_stat_add(image, FSW_STAT_FETCH_RETRIES, 1);
-    } else if (get->request.result == FSW_STORE_GONE) {
+    } else if (result == FSW_STORE_GONE) {
         fsw_stat_add(image, FSW_STAT_STORE_LOST_PAGES, 1);
-    } else if (fetch->result < 0 && get->request.result != FSW_STORE_UNREACHABLE) {
+    } else if (timed_out) {
+        fsw_stat_add(image, FSW_STAT_FETCH_TIMEOUTS, 1);
+    } else if (fetch->result < 0 && result != FSW_STORE_UNREACHABLE) {
         fsw_stat_add(image, FSW_STAT_CORRUPT_PAGES, 1);
     }
     if (fetch->result < 0 || !fetch->keep_pin)
         fsw_fetch_unpin(device, fetch->value);
 }
 
-void fsw_fetch(struct fsw_device *device, struct fsw_fetch *fetches, unsigned count)
+/* 0: it has to be asked for again. */
+static int finish(const struct batch *batch, struct want *want)
 {
-    struct get gets[FSW_FETCH_BATCH];
+    struct fsw_fetch *fetch = want->fetch;
+    struct fsw_store_request got = {.result = FSW_STORE_UNREACHABLE};
+    int flying = fsw_window_result(want->window, &got) < 0;
+
+    if (!flying && is_no_answer(batch, want, &got)) {
+        fsw_window_leave(want->window, &want->awaiter);
+        return 0;
+    }
+    fetch->result = -EIO;
+    if (got.result == FSW_STORE_OK) {
+        fetch->result = open_window(batch, want, &got);
+        count(batch, want);
+    } else if (got.result == FSW_STORE_CORRUPT &&
+               got.length > (want->place.units + batch->device->seal) * FSW_UNIT) {
+        /* Perhaps only what was asked for besides is not there. */
+        fetch->result = open_elsewhere(batch, want, fsw_copies_of(batch->device, want->place.row));
+    }
+    fsw_window_leave(want->window, &want->awaiter);
+    conclude(batch->device, fetch, got.result,
+             flying || (got.result == FSW_STORE_UNREACHABLE && got.deadline != 0));
+    return 1;
+}
+
+/* ---- a batch ---- */
+
+/* Gives wants their windows, as long as there are any; returns how many have one, *ret_requests: the
+ * gets that were begun. */
+static unsigned seek(struct batch *batch, struct want *wants, unsigned count,
+                     struct fsw_store_request **requests, unsigned *ret_requests)
+{
+    struct fsw_device *device = batch->device;
+    unsigned i;
+
+    *ret_requests = 0;
+    for (i = 0; i < count; i++) {
+        struct want *want = &wants[i];
+        want->awaiter.reader = &batch->reader;
+        want->window =
+            fsw_windows_seek(device, &want->place, batch->deadline, &want->awaiter, &want->found);
+        if (want->window == NULL)
+            break;
+        if (want->found == FSW_FOUND_BEGUN)
+            requests[(*ret_requests)++] = &want->window->request;
+    }
+    return i;
+}
+
+/* Asks for as many as there are windows for, and waits for them. Returns how many. */
+static unsigned ask(struct batch *batch, struct want *wants, unsigned count)
+{
+    struct fsw_device *device = batch->device;
     struct fsw_store_request *requests[FSW_FETCH_BATCH];
     uint32_t losses = atomic_load(&device->losses);
+    unsigned asked, n = seek(batch, wants, count, requests, &asked);
+
+    if (asked > 0)
+        submit(device, requests, asked, losses);
+    if (n > 0)
+        batch->late = !fsw_reader_wait(device, &batch->reader, batch->deadline);
+    return n;
+}
+
+/* What came is taken; those that are to be asked for again come first. Returns how many these are. */
+static unsigned finish_all(struct batch *batch, struct want *wants, unsigned asked, unsigned count)
+{
+    unsigned again = 0;
+
+    for (unsigned i = 0; i < count; i++)
+        if (i >= asked || !finish(batch, &wants[i]))
+            wants[again++] = wants[i];
+    return again;
+}
+
+/* Those that found no window until the deadline. */
+static void give_up(const struct batch *batch, struct want *wants, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        wants[i].fetch->result = -EIO;
+        conclude(batch->device, wants[i].fetch, FSW_STORE_UNREACHABLE, 1);
+    }
+}
+
+/* Until when a read waits that says nothing of it. */
+static uint64_t patience(const struct fsw_device *device, uint64_t now)
+{
+    uint32_t ms = atomic_load_explicit(&device->image.super->fetch_timeout, memory_order_relaxed);
+
+    return ms == 0 ? 0 : now + ms * FSW_NS_PER_MS;
+}
+
+void fsw_fetch(struct fsw_device *device, struct fsw_fetch *fetches, unsigned count)
+{
+    struct want wants[FSW_FETCH_BATCH];
     unsigned n = 0;
 
     for (unsigned i = 0; i < count; i++)
-        if (prepare(device, &fetches[i], &gets[n])) {
-            requests[n] = &gets[n].request;
-            n++;
-        }
+        n += (unsigned)prepare(device, &fetches[i], &wants[n]);
     if (n == 0)
         return;
-    uint64_t started = fsw_now_ns();
+    struct batch batch = {.device = device, .started = fsw_now_ns()};
+    batch.deadline =
+        fetches[0].deadline != 0 ? fetches[0].deadline : patience(device, batch.started);
     fsw_hook(device, FSW_HOOK_FETCH_PINNED);
     fsw_crash_point("fetch: pinned, not asked for");
-    ask(device, requests, n, losses);
-    fsw_crash_point("fetch: answered, still pinned");
-    for (unsigned i = 0; i < n; i++)
-        finish(device, &gets[i], started);
+    while (n > 0 && !batch.late) {
+        fsw_reader_init(&batch.reader);
+        unsigned asked = ask(&batch, wants, n);
+        if (asked > 0) {
+            fsw_crash_point("fetch: answered, still pinned");
+            n = finish_all(&batch, wants, asked, n);
+        } else {
+            fsw_windows_wait_idle(device, batch.deadline);
+            batch.late = batch.deadline != 0 && fsw_now_ns() >= batch.deadline;
+        }
+        fsw_reader_deinit(&batch.reader);
+    }
+    give_up(&batch, wants, n);
+}
+
+int fsw_fetch_here(struct fsw_device *device, struct fsw_fetch *fetch)
+{
+    struct want want = {.fetch = fetch};
+
+    if (pin(device, fetch) < 0) /* who may wait finds out why */
+        return 0;
+    want.place = place_of(device, fetch);
+    want.window = fsw_windows_seek(device, &want.place, 0, NULL, &want.found);
+    int here = want.window != NULL &&
+               open_object(device, &want, fsw_window_object(want.window, &want.place)) == 0;
+    if (want.window != NULL && !here)
+        fsw_window_distrust(want.window);
+    if (want.window != NULL)
+        fsw_window_leave(want.window, NULL);
+    if (here)
+        fsw_stat_add(&device->image, FSW_STAT_PREFETCH_HITS, 1);
+    fsw_fetch_unpin(device, fetch->value);
+    return here;
 }

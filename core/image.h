@@ -95,6 +95,10 @@ struct fsw_superblock {
 
     /* Copies that somebody declares lost, and of the last that were, those that are not (core/lost.c). */
     _Atomic uint32_t lost_asked, lost_refused;
+
+    /* More of what people ask of the server; reads look at them. */
+    _Atomic uint32_t prefetch;      /* prefetch=: 0 auto, 1 off, else bytes */
+    _Atomic uint32_t fetch_timeout; /* fetch_timeout= in ms; 0: for ever */
 };
 
 #define FSW_CLASS_MAX 256u

@@ -158,6 +158,8 @@ static int init_engine(struct fsw_device *device, const struct fsw_params *param
         r = fsw_contexts_init(&device->contexts, params->codec, params->codec_level);
     if (r == 0)
         r = fsw_overflow_init(device);
+    if (r == 0 && device->store != NULL)
+        r = fsw_windows_init(device, params->memory);
     if (r < 0)
         return r;
     fsw_table_init(&device->table, image, &device->pool.frames);
@@ -365,6 +367,7 @@ static void stop(struct fsw_device *device)
     fsw_overflow_stop(device);
     fsw_frames_stop(&device->pool.frames);
     fsw_overflow_deinit(device);
+    fsw_windows_deinit(device);
     fsw_contexts_deinit(&device->contexts);
     fsw_pool_deinit(&device->pool);
 }

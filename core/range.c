@@ -37,16 +37,24 @@ static int fetch_rest(struct fsw_device *device, struct fsw_fetch *fetches, unsi
     return r;
 }
 
+/* For who may not wait: what is local, or was prefetched. -EAGAIN: it is neither. */
+static int read_here(struct fsw_device *device, uint64_t number, void *page)
+{
+    struct fsw_fetch fetch = {.number = number, .page = page};
+    int r = fsw_page_read_local(device, number, page, &fetch.entry, &fetch.value);
+
+    if (r != 1)
+        return r;
+    return fsw_fetch_here(device, &fetch) ? 0 : -EAGAIN;
+}
+
 static int read_part(struct fsw_device *device, int may_wait, const struct fsw_part *part,
                      char *bytes)
 {
     char page[FSW_PAGE_SIZE];
-    fsw_entry *entry;
-    uint64_t value;
-    int r = fsw_page_read_local(device, part->number, page, &entry, &value);
+    int r = may_wait ? fsw_page_read(device, part->number, page)
+                     : read_here(device, part->number, page);
 
-    if (r == 1)
-        r = may_wait ? fsw_page_read(device, part->number, page) : -EAGAIN;
     if (r == 0)
         memcpy(bytes, page + part->offset, part->length);
     return r;
@@ -67,10 +75,12 @@ static int read_range(struct fsw_device *device, const struct fsw_io *io)
             r = read_part(device, may_wait, &part, bytes);
             continue;
         }
+        if (!may_wait) {
+            r = read_here(device, part.number, bytes);
+            continue;
+        }
         *fetch = (struct fsw_fetch){.number = part.number, .page = bytes};
         r = fsw_page_read_local(device, part.number, bytes, &fetch->entry, &fetch->value);
-        if (r == 1 && !may_wait)
-            return -EAGAIN;
         if (r == 1 && ++waiting == FSW_FETCH_BATCH) {
             r = fetch_rest(device, fetches, waiting);
             waiting = 0;

@@ -76,7 +76,8 @@
       "puts that failed; their pages stay in the pool")                                            \
     X(STORE_FULL, store_full, COUNTER, "segments",                                                 \
       "of these, puts refused because the store is full")                                          \
-    X(FETCH_PAGES, fetch_pages, COUNTER, "pages", "pages read from the store")                     \
+    X(FETCH_PAGES, fetch_pages, COUNTER, "pages",                                                  \
+      "pages read from the store, by reads that waited for it")                                    \
     X(FETCH_BYTES, fetch_bytes, COUNTER, "bytes", "bytes of objects read from the store")          \
     X(FETCH_RETRIES, fetch_retries, COUNTER, "pages",                                              \
       "reads from the store that were tried again")                                                \
@@ -89,7 +90,17 @@
     X(SEGMENTS_LACKING, segments_lacking, GAUGE, "segments",                                       \
       "segments that lack a copy, at the last look")                                               \
     X(PAGES_GIVEN_UP, pages_given_up, COUNTER, "pages",                                            \
-      "pages that only stores had which were declared lost")
+      "pages that only stores had which were declared lost")                                      \
+    X(FETCH_JOINED, fetch_joined, COUNTER, "pages",                                                \
+      "of fetch_pages, those that came with another read's get")                                   \
+    X(FETCH_TIMEOUTS, fetch_timeouts, COUNTER, "pages",                                            \
+      "reads from the store given up because it did not answer in time")                           \
+    X(PREFETCHED, prefetched, COUNTER, "objects",                                                  \
+      "objects that came from the store behind one that was asked for")                            \
+    X(PREFETCH_HITS, prefetch_hits, COUNTER, "pages",                                              \
+      "pages read from what had come that way, without waiting for the store")                     \
+    X(PREFETCH_WASTED, prefetch_wasted, COUNTER, "objects",                                        \
+      "of prefetched, those that made room without ever having been read")
 
 enum fsw_stat {
 #define X(NAME, name, kind, unit, meaning) FSW_STAT_##NAME,

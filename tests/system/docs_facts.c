@@ -84,6 +84,8 @@ static void superblock(void)
     FIELD(superblock, idle_result);
     FIELD(superblock, lost_asked);
     FIELD(superblock, lost_refused);
+    FIELD(superblock, prefetch);
+    FIELD(superblock, fetch_timeout);
     CONSTANT(FSW_IMAGE_LAYOUT);
 }
 

@@ -185,6 +185,7 @@ void rig_open(struct rig *rig, const struct rig_options *options)
     shmctl(rig->device->image.shmid, IPC_RMID, NULL);
     must(fsw_device_start(rig->device, &err), &err);
     rig->high = rig->device->reclaim.high;
+    atomic_store(&rig->device->image.super->prefetch, options->prefetch);
 }
 
 void rig_abandon(struct rig *rig)

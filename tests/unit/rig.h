@@ -72,7 +72,8 @@ struct rig_options {
     uint64_t size, memory;
     const char *codec; /* NULL: lz4 */
     int with_store, answer_at_once;
-    int seals; /* the store wants them; also if FARSWAP_TEST_SEALS is set */
+    int seals;         /* the store wants them; also if FARSWAP_TEST_SEALS is set */
+    uint32_t prefetch; /* as superblock.prefetch */
     uint64_t seed;
 };
 

@@ -129,6 +129,8 @@ static void laws_of_the_store(const struct work *work)
     LAW(14, V(STORE_FULL) <= V(OVERFLOW_FAILED));
     LAW(15, FSW_UNIT * FSW_OBJECT_UNITS_MIN * V(FETCH_PAGES) <= V(FETCH_BYTES));
     LAW(15, V(FETCH_BYTES) <= RAW_OBJECT * V(FETCH_PAGES));
+    LAW(21, V(FETCH_JOINED) <= V(FETCH_PAGES));
+    LAW(22, V(PREFETCH_WASTED) <= V(PREFETCHED));
     LAW(16,
         V(OVERFLOW_PAGES) + V(OVERFLOW_RACED) + V(RECLAIM_SECOND_CHANCES) <= V(RECLAIM_SCANNED));
     if (work->rig.store == NULL)

@@ -11,7 +11,8 @@
 
 #include "common/clock.h"
 
-static const struct rig_options with_store = {.size = 8 << 20, .memory = 8 << 20, .with_store = 1};
+static const struct rig_options with_store = {
+    .size = 8 << 20, .memory = 8 << 20, .with_store = 1, .prefetch = FSW_PREFETCH_OFF};
 
 static int read_page(struct rig *rig, uint64_t page, char *bytes)
 {

@@ -9,8 +9,7 @@
  *   S3  a get names a segment that was acknowledged and not dropped, its own row, and a range in it
  *   S4  a drop names a segment whose put has ended, and no get of it is in flight
  *   S5  bytes that are being put do not change under way
- *   S6  with seals: those of a segment lead from its begin to its end, and a get begins and ends
- *       where one of them says that an object does
+ *   S6  with seals: those of a segment lead from its begin to its end, and a get begins with one
  *
  * The test owns it: the engine's close() ends the thread, and what is stored can still be looked
  * at, until teststore_free().
@@ -63,6 +62,7 @@ uint32_t teststore_lost(struct teststore *store);
 uint32_t teststore_length(struct teststore *store, uint64_t id);
 unsigned teststore_segments(struct teststore *store); /* stored now */
 uint64_t teststore_gets(struct teststore *store);     /* submitted ever */
+uint64_t teststore_submits(struct teststore *store);  /* batches of requests, of any verb */
 uint64_t teststore_puts(struct teststore *store);
 uint64_t teststore_drops(struct teststore *store);
 

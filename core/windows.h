@@ -1,0 +1,133 @@
+/*
+ * windows.h: pieces of segments that are on their way from the store, or have come from there.
+ *
+ *                         ┌──────── users ────────┐
+ *      idle ──begin──> FLYING ──answered──> HERE ──┴─> idle, and findable if it was kept ──> begin
+ *
+ * Whoever wants an object of a segment looks for a window that has it, and else begins one with a get.
+ * So a second read of an object joins the get of the first, and a get that asked for more than one
+ * object (prefetch.h says how much) is a side cache for those who come next: bounded, in memory that is
+ * touched at the start, locked with the server's, and in no core dump.
+ *
+ *   W1  A window is known by segment id, which is never used again, and the range that it has of it;
+ *       so it can't be of another segment, however often its row was. What is in it proves itself:
+ *       every object is opened with all its checks by each who takes it.
+ *   W2  Nobody takes the window's word for where a page is: an entry names row and offset, and is
+ *       looked at with the row pinned, as for a get.
+ *   W3  FLYING holds a pin on the row, whoever still waits. HERE and idle hold none.
+ *   W4  The bytes are the store's while it is FLYING; after that they stay while somebody uses it.
+ *
+ * One lock, held for a few instructions; it is a leaf.
+ */
+#ifndef FSW_WINDOWS_H
+#define FSW_WINDOWS_H
+
+#include <pthread.h>
+
+#include "core/object.h"
+#include "core/prefetch.h"
+
+struct fsw_device;
+
+/* Eight pages that did not compress, or some two dozen others: half a segment. */
+#define FSW_WINDOW_BYTES (8 * (FSW_SEAL_BYTES + FSW_OBJECT_MAX))
+/* All windows together: that part of memory=, but so many at least, and at most. With objects of
+ * captured pages, sequential reads have some 60 segments open, one a size class. */
+#define FSW_WINDOWS_PART 64u
+#define FSW_WINDOWS_MIN 64u
+#define FSW_WINDOWS_MAX 128u
+#define FSW_WINDOW_BUCKETS 256u
+
+/* An object in a segment, as an entry names it. */
+struct fsw_place {
+    uint64_t id;
+    uint32_t row;
+    uint32_t offset, units; /* in units; offset without its seal */
+};
+
+/* One who waits for windows, until he has left them. On his stack. */
+struct fsw_reader {
+    pthread_cond_t all_here;
+    unsigned left; /* windows that have not come; under the lock */
+};
+
+/* Of him, for one window. */
+struct fsw_awaiter {
+    struct fsw_reader *reader;
+    struct fsw_awaiter *next;
+};
+
+enum fsw_window_state { FSW_WINDOW_HERE, FSW_WINDOW_FLYING };
+
+struct fsw_window {
+    struct fsw_store_request request;
+    struct fsw_device *device;
+    enum fsw_window_state state;
+    int findable;    /* it is in its bucket */
+    int pinned;      /* W3 */
+    uint32_t losses; /* of the device, before its row was looked at (lost.c) */
+    uint64_t id;
+    uint32_t row;
+    uint32_t from, to; /* in units of the segment, first seal included */
+    uint32_t least;    /* the same: where the object ends that it was begun for */
+    unsigned users;
+    unsigned objects, taken; /* that came behind that one; of these, read */
+    uint64_t marks[(FSW_WINDOW_BYTES / FSW_UNIT / 2 + 63) / 64]; /* which were read */
+    struct fsw_awaiter *awaiters;
+    struct fsw_window *same;          /* in its bucket */
+    struct fsw_window *older, *newer; /* while idle */
+    char *bytes;
+};
+
+struct fsw_windows {
+    pthread_mutex_t lock;
+    pthread_cond_t idle; /* one has become that */
+    unsigned waiters;    /* for it */
+    unsigned count;
+    struct fsw_window *all;
+    struct fsw_window *oldest, *newest; /* idle ones: the oldest is used next */
+    struct fsw_window *buckets[FSW_WINDOW_BUCKETS];
+    struct fsw_prefetch prefetch;
+};
+
+/* Makes them, touched. -ENOMEM. */
+int fsw_windows_init(struct fsw_device *device, uint64_t memory);
+/* When the store is closed. */
+void fsw_windows_deinit(struct fsw_device *device);
+
+/* How a window was found. */
+enum fsw_found {
+    FSW_FOUND_NONE,   /* none is idle now */
+    FSW_FOUND_HERE,   /* it can be opened at once */
+    FSW_FOUND_FLYING, /* the reader waits with others */
+    FSW_FOUND_BEGUN,  /* the reader waits, and has to submit ->request, soon */
+};
+
+/* The window that has or will have the object, used by the caller until fsw_window_leave. Its row must
+ * be pinned by the caller. deadline: of the get, 0: none. awaiter: linked unless it is here. NULL: only
+ * one that is here will do. */
+struct fsw_window *fsw_windows_seek(struct fsw_device *device, const struct fsw_place *place,
+                                    uint64_t deadline, struct fsw_awaiter *awaiter,
+                                    enum fsw_found *ret_found);
+
+/* Waits until one may be idle, or until deadline (0: none). */
+void fsw_windows_wait_idle(struct fsw_device *device, uint64_t deadline);
+
+/* How its get ended: 0 with a copy of the request, or -EINPROGRESS: it has not. */
+int fsw_window_result(struct fsw_window *window, struct fsw_store_request *ret_request);
+
+/* Where the object is, of a window that is here, whose get went well. NULL: it did not come whole. */
+const char *fsw_window_object(const struct fsw_window *window, const struct fsw_place *place);
+
+/* Nobody finds it any more: what is in it was not right. */
+void fsw_window_distrust(struct fsw_window *window);
+
+/* The caller's use ends. awaiter: his, whether the window has answered him or not. */
+void fsw_window_leave(struct fsw_window *window, struct fsw_awaiter *awaiter);
+
+/* For readers. wait: 1 when all of his windows have come, 0 at the deadline (0: none). */
+void fsw_reader_init(struct fsw_reader *reader);
+int fsw_reader_wait(struct fsw_device *device, struct fsw_reader *reader, uint64_t deadline);
+void fsw_reader_deinit(struct fsw_reader *reader);
+
+#endif
