@@ -81,16 +81,17 @@ def standin():
     return built("tests/attach/standin")
 
 
-def run(script, memory="256M", programs=(), modules=("nbd",), libraries=(), seconds=120, **more):
+def run(script, memory="256M", programs=(), modules=("nbd",), libraries=(), seconds=120, errands=None,
+        **more):
     """Boots a guest with farswap-attach and the servers, and runs PRELUDE and the script. libraries:
     what is loaded at run time, so that nobody can tell from the programs."""
-    programs = [built("client/attach/farswap-attach"), built("client/cli/farswap"), server(),
-                standin()] + list(programs)
+    programs = [built("client/attach/farswap-attach"), built("client/cli/farswap"),
+                server()] + list(programs)
     guest = uml.Guest(memory=memory, modules=list(modules), programs=programs, **more)
     for path in libraries:
         guest.add_file(path, path)
         guest.add_libraries(path)
-    result = guest.run(PRELUDE + script, seconds=seconds)
+    result = guest.run(PRELUDE + script, seconds=seconds, errands=errands)
     print(result.output)
     return result
 

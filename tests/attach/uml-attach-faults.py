@@ -79,7 +79,8 @@ farswap-attach --detach $NAME
 
 
 def test():
-    result = healthy(attached.run(SCRIPT, memory="192M", programs=["nbd-client"], seconds=240))
+    result = healthy(attached.run(SCRIPT, memory="192M", seconds=240,
+                                  programs=["nbd-client", attached.standin()]))
     expect("somebody else has detached" in result.output, "it did not say why it ended")
 
 

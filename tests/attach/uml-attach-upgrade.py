@@ -72,7 +72,8 @@ farswap check $NAME | tail -n 1
 
 
 def test():
-    result = healthy(attached.run(SCRIPT, memory="560M", seconds=200))
+    result = healthy(attached.run(SCRIPT, memory="560M", seconds=200,
+                                  programs=[attached.standin()]))
     expect("serves now; the device was without a server for" in result.output, "no answer")
     found = dict(re.findall(r"^(restarts|reconnects|upgrades|last_gap_ms) (\d+)$", result.output, re.M))
     expect(found["upgrades"] == "2", f"upgrades: {found}")

@@ -9,6 +9,8 @@
   - run() boots, runs one busybox sh script with `set -e`, powers off, and returns a Result: status,
     output (console), kernel log. A guest boots in about a second; there is no state between runs
     but the root directory.
+  - What only the host can do while the script runs, it asks for: `errand NAME` calls the function of
+    that name in run(errands={...}), and returns when that has returned.
   - Guest address on TAP i is 10.99.i.2, device vecI; the host's end is 10.99.i.1. Start servers
     with `net.prefix`, which puts a command into the namespace.
   - Everything of the guest lives in a pid namespace of its own: killing its first process kills all
@@ -24,6 +26,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../system/lib"))
@@ -93,6 +96,78 @@ class Net:
     @staticmethod
     def guest(i=0):
         return f"10.99.{i}.2"
+
+
+class Far:
+    """Another host: a namespace of its own behind that of a Net, which routes between it and the
+    guest. cut() lets the router drop what comes, without a link going down; heal() ends that. The
+    guest finds it by `ip route add 10.98.0.0/24 via 10.99.0.1`."""
+
+    ADDRESS = "10.98.0.2"
+
+    def __init__(self, net):
+        self.net = net
+        self.name = net.name + "-far"
+        self.prefix = ["nsenter", f"--net=/run/netns/{self.name}"]
+        net._ip("netns", "add", self.name)
+        at_exit(run, ["ip", "netns", "del", self.name])
+        net._ip("-n", net.name, "link", "add", "far", "type", "veth", "peer", "near", "netns", self.name)
+        for name, link, address in ((net.name, "far", "10.98.0.1"), (self.name, "near", self.ADDRESS)):
+            net._ip("-n", name, "address", "add", f"{address}/24", "dev", link)
+            net._ip("-n", name, "link", "set", link, "up")
+        net._ip("-n", self.name, "link", "set", "lo", "up")
+        net._ip("-n", self.name, "route", "add", "default", "via", "10.98.0.1")
+        self.heal()
+
+    def _forward(self, value):
+        done = run(self.net.prefix + ["sh", "-c", f"echo {value} > /proc/sys/net/ipv4/ip_forward"])
+        if done.returncode != 0:
+            raise Skip(f"ip_forward: {done.stderr.strip()}")
+
+    def cut(self):
+        self._forward(0)
+
+    def heal(self):
+        self._forward(1)
+
+
+# In the guest. The file is there until the host has done it.
+_ERRAND = """#!/bin/sh
+echo "$1" > /errand.new
+mv /errand.new /errand
+while [ -e /errand ]; do usleep 20000; done
+"""
+
+
+class _Errands:
+    """A thread that does what a running guest asks for."""
+
+    def __init__(self, root, table):
+        self.path = os.path.join(root, "errand")
+        self.table = table
+        self.stopped = threading.Event()
+        self.failure = None
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self):
+        while not self.stopped.wait(0.02):
+            if not os.path.exists(self.path):
+                continue
+            with open(self.path) as file:
+                name = file.read().strip()
+            try:
+                self.table[name]()
+            except Exception as failure:  # pylint: disable=broad-except
+                self.failure = failure
+                return  # the guest waits, and runs out of time
+            os.unlink(self.path)
+
+    def stop(self):
+        self.stopped.set()
+        self.thread.join()
+        if self.failure is not None:
+            raise self.failure
 
 
 class Result:
@@ -210,11 +285,19 @@ class Guest:
             argv.append(f"vec{i}:transport=tap,ifname={tap},depth=128,gro=1")
         return argv
 
-    def run(self, script, seconds=120):
+    def run(self, script, seconds=120, errands=None):
         """Boots, runs the script, returns a Result. A guest that does not end in time is killed and
-        its status is None, as that of one whose kernel panicked."""
+        its status is None, as that of one whose kernel panicked. errands: functions by name."""
+        errands = _Errands(self.root, errands or {})
+        try:
+            return self._run(script, seconds)
+        finally:
+            errands.stop()
+
+    def _run(self, script, seconds):
         self._write("/init", self._init(), 0o755)
         self._write("/script", script, 0o644)
+        self._write("/bin/errand", _ERRAND, 0o755)
         for name in ("status", "dmesg"):
             with_path = os.path.join(self.root, "result", name)
             if os.path.exists(with_path):
