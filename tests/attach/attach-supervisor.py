@@ -113,6 +113,20 @@ def another_layout():
            [before[word] for word in ("server", "upgrades", "restarts")], f"{before}, then {now}")
 
 
+def fails_at_the_switch():
+    """A program that waits as it should, and fails when it has the image: the old one serves again."""
+    late = os.path.join(workdir(), "late-standin")
+    shutil.copy(built("tests/attach/standin"), late)
+    before = status()
+    done = ask("--upgrade", NAME, "--server", late)
+    expect(done.returncode == 1 and "the old program serves again" in done.stderr,
+           done.stdout + done.stderr)
+    wait_for(at_rest, 60, "the old program's server")
+    now = status()
+    expect(now["upgrades"] == before["upgrades"] and number("server", 0) != int(before["server"].split()[0]),
+           f"{before}, then {now}")
+
+
 def test():
     os.environ.setdefault("ASAN_OPTIONS", "detect_leaks=0")
     at_exit(clean_up)
@@ -141,6 +155,10 @@ def test():
     expect(done.returncode == 0 and "serves now" in done.stdout, done.stdout + done.stderr)
     wait_for(at_rest, 60, "the device after the upgrade")
     expect(number("upgrades") == 1 and status()["server"].endswith(other), str(status()))
+    wait_for(lambda: len(servers_left()) == 2, 10, "the old program's spare to end")
+    fails_at_the_switch()
+    expect(status()["server"].endswith(other), str(status()))
+    wait_for(lambda: len(servers_left()) == 2, 10, "no server to be left over")
     done = ask("--detach", NAME)
     expect(done.returncode == 0, done.stderr)
     expect(process.wait(20) == 0, "the supervisor ended badly")

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 
 sys.path[:0] = [sys.path[0] + "/../system/lib", sys.path[0] + "/lib"]
 
@@ -71,6 +72,36 @@ def fenced(server, source):
         new.write(0, newer)
         expect(old.ended(10), "a fenced connection was not closed")
         expect(new.read(0, PAGE) == newer, f"turn {turn}: a late write undid a newer one")
+        new.sock.close()
+        expect(server.hear() == "closed", "the end of the socket was not told")
+
+
+def flood(kernel, burst):
+    """Writes without a pause, until the connection ends."""
+    try:
+        while True:
+            kernel.sock.sendall(burst)
+    except OSError:
+        pass
+
+
+def fenced_at_work(server, source):
+    """The same while the server is in the middle of many: those it has read already don't either."""
+    for turn in range(300):
+        old = server.hand()
+        burst = b"".join(raw.request(raw.WRITE, cookie, 0, bytes(source.bytes(PAGE)))
+                         for cookie in range(60))
+        flooder = threading.Thread(target=flood, args=(old, burst), daemon=True)
+        flooder.start()
+        expect(old.sock.recv(16), "the old connection is not served")
+        newer = bytes(source.bytes(PAGE))
+        new = server.hand()
+        new.write(0, newer)
+        for _ in range(20):
+            expect(new.read(0, PAGE) == newer, f"turn {turn}: a late write undid a newer one")
+        flooder.join(10)
+        expect(not flooder.is_alive(), "a fenced connection was not closed")
+        old.sock.close()
         new.sock.close()
         expect(server.hear() == "closed", "the end of the socket was not told")
 
@@ -202,6 +233,7 @@ def test():
     verbs(server, source)
     many_in_flight(server, source)
     fenced(server, source)
+    fenced_at_work(server, source)
     stopped_and_late(server, source)
     calm(server)
     nonsense(server)

@@ -19,6 +19,12 @@ READ, WRITE, DISC, FLUSH, TRIM, CACHE, ZEROES = range(7)
 REQUEST_MAGIC, REPLY_MAGIC = 0x25609513, 0x67446698
 
 
+def request(kind, cookie, offset=0, payload=b"", length=0, flags=0):
+    """A request's bytes."""
+    return struct.pack(">IHHQQI", REQUEST_MAGIC, flags, kind, cookie, offset,
+                       len(payload) or length) + payload
+
+
 class Kernel:
     """One end of a connection in the transmission phase, as the kernel's client is."""
 
@@ -32,8 +38,7 @@ class Kernel:
         """Sends a request and returns its cookie."""
         self.cookie += 1
         self.wanted[self.cookie] = length if kind == READ else 0
-        self.sock.sendall(struct.pack(">IHHQQI", REQUEST_MAGIC, flags, kind, self.cookie, offset,
-                                      len(payload) or length) + payload)
+        self.sock.sendall(request(kind, self.cookie, offset, payload, length, flags))
         return self.cookie
 
     def _receive(self, length):
