@@ -25,12 +25,13 @@ SHAKING = 8
 OPTION = b"IHAVEOPT"
 
 
-def dial(server):
+def dial(server, address=None):
+    """A socket; over TCP from an address of one's own."""
     if server.tcp is None:
         sock = socket.socket(socket.AF_UNIX)
         sock.connect(server.socket)
     else:
-        sock = socket.create_connection(server.tcp)
+        sock = socket.create_connection(server.tcp, source_address=address and (address, 0))
     sock.settimeout(30)
     return sock
 
@@ -39,9 +40,9 @@ def option(number, data=b""):
     return OPTION + struct.pack(">II", number, len(data)) + data
 
 
-def shake(server):
+def shake(server, address=None):
     """A raw client in the transmission phase, by EXPORT_NAME."""
-    sock = dial(server)
+    sock = dial(server, address)
     sock.sendall(struct.pack(">I", 3) + option(1))
     got = b""
     while len(got) < 18 + 10:
@@ -193,7 +194,9 @@ def can_connect(server):
 
 
 def fences(server, source):
-    """TCP: what the old connection sent is done before the new one is answered, or never."""
+    """TCP: what the old connection sent is done before the new one is answered, or never;
+    another host's is another client's."""
+    other = shake(server, "127.0.0.2")
     for turn in range(50):
         old = shake(server)
         late, newer = bytes(source.bytes(64 * PAGE)), bytes(source.bytes(64 * PAGE))
@@ -205,6 +208,7 @@ def fences(server, source):
         expect(new.read(0, 64 * PAGE) == newer, f"turn {turn}: a late write undid a newer one")
         new.send(raw.DISC)
         expect(closed(new.sock), "DISC does not end the connection")
+        expect(other.read(0, PAGE) == newer[:PAGE], "another host's connection")
 
 
 def warns(source):

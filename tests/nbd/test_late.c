@@ -5,6 +5,7 @@
  */
 #include "rig.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
@@ -84,6 +85,29 @@ static int hand_over(void)
     return pair[0];
 }
 
+/* A client by TCP, in the transmission phase. */
+static int dial(void)
+{
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    static const char hello[] = "\0\0\0\3IHAVEOPT\0\0\0\1\0\0\0";
+    socklen_t length = sizeof at;
+    char greeting[18 + 10];
+    int listener = socket(AF_INET, SOCK_STREAM, 0), fd = socket(AF_INET, SOCK_STREAM, 0);
+
+    assert_int_equal(bind(listener, (struct sockaddr *)&at, sizeof at), 0);
+    assert_int_equal(listen(listener, 1), 0);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&at, &length), 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&at, sizeof at), 0);
+    struct sockaddr_storage address = {0};
+    length = sizeof address;
+    int server = accept(listener, (struct sockaddr *)&address, &length);
+    close(listener);
+    assert_int_equal(fsw_conn_start(&nbd, server, FSW_CONN_TCP, &address), 0);
+    assert_int_equal(send(fd, hello, sizeof hello, MSG_NOSIGNAL), sizeof hello);
+    assert_int_equal(recv(fd, greeting, sizeof greeting, MSG_WAITALL), sizeof greeting);
+    return fd;
+}
+
 static void put_request(char *bytes, uint16_t type, uint64_t page, uint64_t cookie)
 {
     fsw_put32(bytes, 0x25609513);
@@ -102,13 +126,21 @@ static void send_read(int fd, uint64_t page)
     assert_int_equal(send(fd, bytes, sizeof bytes, MSG_NOSIGNAL), sizeof bytes);
 }
 
-static void send_write(int fd, enum rig_kind kind, uint64_t seed)
+/* And DISC behind it. */
+static void send_last_write(int fd, int disc, enum rig_kind kind, uint64_t seed)
 {
-    char bytes[FSW_WIRE_REQUEST_BYTES + PAGE];
+    char bytes[2 * FSW_WIRE_REQUEST_BYTES + PAGE];
+    size_t length = sizeof bytes - (disc ? 0 : FSW_WIRE_REQUEST_BYTES);
 
     put_request(bytes, FSW_WIRE_WRITE, AT, seed);
     rig_fill(bytes + FSW_WIRE_REQUEST_BYTES, kind, seed);
-    assert_int_equal(send(fd, bytes, sizeof bytes, MSG_NOSIGNAL), sizeof bytes);
+    put_request(bytes + FSW_WIRE_REQUEST_BYTES + PAGE, FSW_WIRE_DISCONNECT, 0, 0);
+    assert_int_equal(send(fd, bytes, length, MSG_NOSIGNAL), length);
+}
+
+static void send_write(int fd, enum rig_kind kind, uint64_t seed)
+{
+    send_last_write(fd, 0, kind, seed);
 }
 
 /* 1: an answer without error; 0: the connection ended. */
@@ -135,6 +167,17 @@ static void hang_up(int fd)
 {
     close(fd);
     rig_wait(&rig, has_ended, NULL);
+}
+
+static int all_have_ended(struct rig *unused, void *opaque)
+{
+    unsigned busy = 0;
+
+    pthread_mutex_lock(&nbd.lock);
+    for (unsigned i = 0; i < FSW_CONNS; i++)
+        busy += nbd.conns[i] != NULL && nbd.conns[i]->state != FSW_CONN_FREE;
+    pthread_mutex_unlock(&nbd.lock);
+    return busy == 0;
 }
 
 static int was_late(struct rig *unused, void *opaque)
@@ -180,6 +223,45 @@ static void what_a_client_sent_before_it_went_is_dropped_after_a_stall(void **st
     rig_wait(&rig, has_ended, NULL);
     rig_expect_page(&rig, AT, RIG_HALF, 1);
     assert_int_equal(rig_stat(&rig, FSW_STAT_LATE_WRITES), late + 1);
+}
+
+/* It answered a moment ago; what was read since then is looked at all the same, since it may have been
+ * on its way for long. */
+static void what_a_client_sent_before_it_went_is_dropped_at_once(void **state)
+{
+    uint64_t late = rig_stat(&rig, FSW_STAT_LATE_WRITES);
+    int fd = hand_over();
+
+    send_write(fd, RIG_HALF, 4);
+    assert_true(answered(fd));
+    gate_arm(FSW_HOOK_PUBLISH);
+    send_write(fd, RIG_TEXT, 5);
+    gate_wait_held();
+    close(fd);
+    gate_open();
+    rig_wait(&rig, has_ended, NULL);
+    rig_expect_page(&rig, AT, RIG_HALF, 4);
+    assert_int_equal(rig_stat(&rig, FSW_STAT_LATE_WRITES), late + 1);
+}
+
+/* By TCP a client that has gone looks like one that has half closed; one that said goodbye is no such. */
+static void over_tcp_only_who_said_goodbye_is_waited_for(void **state)
+{
+    for (int disc = 0; disc < 2; disc++) {
+        uint64_t late = rig_stat(&rig, FSW_STAT_LATE_WRITES);
+        int fd = dial();
+        assert_int_equal(rig_write_page(&rig, AT, RIG_HALF, 6), 0);
+        gate_arm(FSW_HOOK_PUBLISH);
+        send_last_write(fd, disc, RIG_TEXT, 7);
+        gate_wait_held();
+        shutdown(fd, SHUT_WR);
+        gate_open();
+        assert_int_equal(answered(fd), disc);
+        close(fd);
+        rig_wait(&rig, all_have_ended, NULL);
+        rig_expect_page(&rig, AT, disc ? RIG_TEXT : RIG_HALF, disc ? 7 : 6);
+        assert_int_equal(rig_stat(&rig, FSW_STAT_LATE_WRITES), late + !disc);
+    }
 }
 
 /* The lock bit is held from the look on: a newer write waits, and has the last word. */
@@ -280,6 +362,8 @@ static int run_all(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_a_fenced_connection_had_on_its_way_undoes_nothing),
         cmocka_unit_test(what_a_client_sent_before_it_went_is_dropped_after_a_stall),
+        cmocka_unit_test(what_a_client_sent_before_it_went_is_dropped_at_once),
+        cmocka_unit_test(over_tcp_only_who_said_goodbye_is_waited_for),
         cmocka_unit_test(nothing_comes_between_look_and_publish),
         cmocka_unit_test(a_read_that_is_sent_again_gets_the_answer_of_the_first),
         cmocka_unit_test(a_read_that_joins_is_not_older_than_its_question),
