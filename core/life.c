@@ -114,7 +114,7 @@ static int check_contradictions(const struct fsw_params *params, const struct fs
     return r;
 }
 
-/* memory= and codec= as they are from now on, in the image and for init_engine. */
+/* What may change, as it is from now on, in the image and for init_engine. */
 static void settle_params(struct fsw_params *params, struct fsw_superblock *super)
 {
     uint32_t codec = atomic_load(&super->codec);
@@ -126,6 +126,10 @@ static void settle_params(struct fsw_params *params, struct fsw_superblock *supe
     fsw_crash_point("open: memory= is settled, not codec=");
     if (fsw_params_given(params, "codec") || fsw_codec_by_id(codec & 0xff) == NULL)
         atomic_store(&super->codec, fsw_codec_word(params->codec, params->codec_level));
+    if (fsw_params_given(params, "prefetch"))
+        atomic_store(&super->prefetch, params->prefetch);
+    if (fsw_params_given(params, "fetch_timeout"))
+        atomic_store(&super->fetch_timeout, params->fetch_timeout);
     params->codec = (uint8_t)atomic_load(&super->codec);
     params->codec_level = fsw_codec_word_level(atomic_load(&super->codec));
     params->size = super->size;

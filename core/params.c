@@ -15,6 +15,7 @@
 #include "core/codec/codec.h"
 #include "core/image.h"
 #include "core/pool/frames.h"
+#include "core/prefetch.h"
 
 const struct fsw_param_info fsw_param_table[] = {
     {"name", "NAME", NULL, "the device's name: 1 to 63 of A-Z a-z 0-9 . _ - (first not . or -)", 1},
@@ -28,6 +29,11 @@ const struct fsw_param_info fsw_param_table[] = {
      0},
     {"overflow-password", "+FILE", NULL, "file whose first line is the store's password", 0},
     {"overflow-plaintext", "yes|no", "no", "do not encrypt what leaves this host", 0},
+    {"prefetch", "auto|off|SIZE", "auto",
+     "how much a read asks the store for besides its page: what pays, nothing, or SIZE (4k to 32k)",
+     0},
+    {"fetch_timeout", "SECONDS", "0",
+     "how long a read waits for the store before it fails (0 to 86400; 0: for ever)", 0},
 };
 const unsigned fsw_param_count = sizeof fsw_param_table / sizeof fsw_param_table[0];
 
@@ -166,9 +172,39 @@ static int set_plaintext(struct fsw_params *params, const char *value, struct fs
     return 0;
 }
 
+static int set_prefetch(struct fsw_params *params, const char *value, struct fsw_error *err)
+{
+    uint64_t bytes;
+
+    if (strcmp(value, "auto") == 0)
+        params->prefetch = FSW_PREFETCH_AUTO;
+    else if (strcmp(value, "off") == 0)
+        params->prefetch = FSW_PREFETCH_OFF;
+    else if (fsw_parse_size(value, &bytes) == 0 && bytes >= FSW_PREFETCH_BYTES_MIN &&
+             bytes <= FSW_PREFETCH_BYTES_MAX)
+        params->prefetch = (uint32_t)bytes;
+    else
+        return fsw_error(err, -EINVAL, "prefetch=%s is not allowed: auto, off, or 4k to 32k",
+                         value);
+    return 0;
+}
+
+static int set_fetch_timeout(struct fsw_params *params, const char *value, struct fsw_error *err)
+{
+    uint64_t seconds;
+
+    if (fsw_parse_u64(value, 0, FSW_FETCH_TIMEOUT_MAX_S, &seconds) < 0)
+        return fsw_error(err, -EINVAL,
+                         "fetch_timeout=%s is not allowed: 0 (for ever) to %u, in seconds", value,
+                         FSW_FETCH_TIMEOUT_MAX_S);
+    params->fetch_timeout = (uint32_t)seconds * 1000;
+    return 0;
+}
+
 /* In the order of fsw_param_table. */
 static int (*const setters[])(struct fsw_params *, const char *, struct fsw_error *) = {
-    set_name, set_size, set_memory, set_codec, set_overflow, set_password, set_plaintext,
+    set_name,     set_size,      set_memory,   set_codec,         set_overflow,
+    set_password, set_plaintext, set_prefetch, set_fetch_timeout,
 };
 _Static_assert(sizeof setters / sizeof setters[0] ==
                    sizeof fsw_param_table / sizeof fsw_param_table[0],

@@ -21,6 +21,10 @@
 /* prefetch= as the image has it (superblock.prefetch): these, or bytes. */
 #define FSW_PREFETCH_AUTO 0u
 #define FSW_PREFETCH_OFF 1u
+#define FSW_PREFETCH_BYTES_MIN 4096u
+#define FSW_PREFETCH_BYTES_MAX 32768u
+/* fetch_timeout= at most: a day. */
+#define FSW_FETCH_TIMEOUT_MAX_S 86400u
 
 struct fsw_prefetch {
     uint32_t came, hits; /* objects, lately */

@@ -75,17 +75,40 @@ int fsw_image_await_lost(const struct fsw_image *image, uint64_t wait_ns)
     return atomic_load(&image->super->lost_refused) != 0 ? -EEXIST : 0;
 }
 
+static int can_change(const char *key)
+{
+    static const char *const keys[] = {"memory", "codec", "prefetch", "fetch_timeout"};
+
+    for (unsigned i = 0; i < sizeof keys / sizeof keys[0]; i++)
+        if (strcmp(key, keys[i]) == 0)
+            return 1;
+    return 0;
+}
+
+static void change(struct fsw_superblock *super, const char *key, const struct fsw_params *params)
+{
+    if (strcmp(key, "memory") == 0)
+        atomic_store(&super->memory_limit, params->memory);
+    else if (strcmp(key, "codec") == 0)
+        atomic_store(&super->codec, fsw_codec_word(params->codec, params->codec_level));
+    else if (strcmp(key, "prefetch") == 0)
+        atomic_store(&super->prefetch, params->prefetch);
+    else
+        atomic_store(&super->fetch_timeout, params->fetch_timeout);
+}
+
 int fsw_image_set(const struct fsw_image *image, const char *key, const char *value,
                   struct fsw_error *err)
 {
-    int memory = strcmp(key, "memory") == 0, codec = strcmp(key, "codec") == 0;
+    int memory = strcmp(key, "memory") == 0;
     struct fsw_params params;
 
     if (strcmp(key, "overflow-lost") == 0)
         return ask_lost(image, value, err);
-    if (!memory && !codec)
+    if (!can_change(key))
         return fsw_error(err, -EINVAL,
-                         "%s= can't be changed while the device lives: memory= and codec= can",
+                         "%s= can't be changed while the device lives: memory=, codec=, prefetch= "
+                         "and fetch_timeout= can",
                          key);
     fsw_params_init(&params);
     params.size = image->super->size;
@@ -95,10 +118,7 @@ int fsw_image_set(const struct fsw_image *image, const char *key, const char *va
         r = check_memory(image, &params, err);
     if (r < 0)
         return r;
-    if (memory)
-        atomic_store(&image->super->memory_limit, params.memory);
-    else
-        atomic_store(&image->super->codec, fsw_codec_word(params.codec, params.codec_level));
+    change(image->super, key, &params);
     return 0;
 }
 

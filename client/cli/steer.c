@@ -97,7 +97,7 @@ static int set_one(const struct fsw_image *image, char *assignment, struct fsw_e
     char *value = strchr(assignment, '=');
 
     if (value == NULL)
-        return fsw_error(err, -EINVAL, "%s: say memory=SIZE or codec=CODEC", assignment);
+        return fsw_error(err, -EINVAL, "%s: say memory=SIZE, or another KEY=VALUE", assignment);
     *value++ = '\0';
     return fsw_image_set(image, assignment, value, err);
 }
@@ -121,13 +121,15 @@ static int set(int argc, char **argv)
 
 const struct cli_command cli_set = {
     .name = "set",
-    .arguments = "NAME memory=SIZE|codec=CODEC...",
+    .arguments = "NAME KEY=VALUE...",
     .summary = "changes a device while it runs",
     .help =
         "memory=  the limit of what the image may take. Below what is in use only with a store: "
         "pages\n"
         "         overflow until it fits.\n"
         "codec=   lz4, lz4:ACCELERATION, zstd, zstd:LEVEL or raw, for pages written from now on.\n"
+        "prefetch=       auto, off or SIZE: what a read asks the store for besides its page.\n"
+        "fetch_timeout=  seconds that a read waits for the store before it fails; 0: for ever.\n"
         "The server follows within a tenth of a second.\n",
     .examples = "  farswap set swap0 memory=2G\n"
                 "  farswap set swap0 codec=zstd:3 memory=25%\n",

@@ -30,7 +30,7 @@
 /* The kernel's connection, the one before it that has not ended yet, and one to spare. */
 #define PREPARED 3u
 /* What a spare gives back to the system when it takes over. */
-#define KEPT_BYTES (4u << 20)
+#define KEPT_BYTES (8u << 20)
 
 struct program {
     struct fsw_nbd_options options;

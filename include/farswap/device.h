@@ -42,8 +42,8 @@ enum fsw_open { FSW_OPEN_NEW_OR_EXISTING, FSW_OPEN_NEW, FSW_OPEN_EXISTING };
  *
  * A new image takes all of params, which fsw_params_check has found to be right. For one that is
  * there size= is not needed, or the same; so is overflow=, but it must be given if the image has a
- * store; memory= and codec= change if they were given (fsw_params_given). Nothing of what is refused
- * is touched:
+ * store; memory=, codec=, prefetch= and fetch_timeout= change if they were given (fsw_params_given).
+ * Nothing of what is refused is touched:
  *   -EEXIST   FSW_OPEN_NEW, and there is an image (the line says how to destroy it)
  *   -ENOENT   FSW_OPEN_EXISTING, and there is none
  *   -EBUSY    another process serves it; -EINTR: a signal came while waiting

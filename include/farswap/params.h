@@ -23,6 +23,8 @@ struct fsw_params {
     char overflow_password[256];      /* "" for none; wipe it with fsw_params_wipe */
     char overflow_password_file[512]; /* where it was read from, "" if given directly */
     int overflow_plaintext;
+    uint32_t prefetch;      /* superblock.prefetch (core/prefetch.h) */
+    uint32_t fetch_timeout; /* ms; 0: for ever */
     unsigned given; /* bit i: fsw_params_set was called for the i-th of fsw_param_table */
 };
 

@@ -56,11 +56,11 @@ def names():
     same("a door", offered("up", "--door", ""), ["nbd", "fuse"])
     same("a second device", offered("status", name, ""), [])
     same("of list", offered("list", ""), [])
-    same("what set sets", offered("set", name, ""), ["memory=", "codec="])
+    same("what set sets", offered("set", name, ""), ["memory=", "codec=", "prefetch=", "fetch_timeout="])
 
 
 def parameters():
-    found = re.findall(r"^  ([a-z-]+)=", run([built("client/fuse/farswap-fuse"), "--help"]).stdout, re.M)
+    found = re.findall(r"^  ([a-z_-]+)=", run([built("client/fuse/farswap-fuse"), "--help"]).stdout, re.M)
     found.remove("name")
     same("parameters", offered("up", "swap0", ""), [name + "=" for name in found])
 

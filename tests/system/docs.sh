@@ -39,7 +39,7 @@ learn() {
     "$FARSWAP" --help >"$WORK/farswap.help" || exit 1
     "$ROOT/scripts/run" --help >"$WORK/run.help" || exit 1
     # What nbdkit's --help shows of it, from the file: nbdkit would need a sanitizer's runtime.
-    tr '\0' '\n' <"$PLUGIN" | grep -a '^[a-z-]*=[A-Zy+]' >"$WORK/plugin.help"
+    tr '\0' '\n' <"$PLUGIN" | grep -a '^[a-z_-]*=[A-Zya+]' >"$WORK/plugin.help"
     sed -n 's/^  farswap \([a-z]*\) .*/\1/p' "$WORK/farswap.help" >"$WORK/commands"
     local command
     while read -r command; do
@@ -49,7 +49,7 @@ learn() {
     "$NBD" --help >"$WORK/nbd.help" || exit 1
     sed -n 's/^  --\([a-z-]*\).*/\1/p' "$WORK/nbd.help" >"$WORK/nbd-options"
     echo version >>"$WORK/nbd-options" # on one line with --help
-    sed -n 's/^  \([a-z-]*\)=.*/\1/p' "$WORK/nbd.help" >"$WORK/nbd-parameters"
+    sed -n 's/^  \([a-z_-]*\)=.*/\1/p' "$WORK/nbd.help" >"$WORK/nbd-parameters"
     "$ATTACH" --help >"$WORK/attach.help" || exit 1
     sed -n 's/^  --\([a-z-]*\).*/\1/p' "$WORK/attach.help" >"$WORK/attach-options"
     grep -oP '(?:(?<=\\n)|(?<="))[a-z_]+(?= %)' "$ROOT/client/attach/report.c" >"$WORK/attach-status"

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "farswap/steer.h"
 #include "rig.h"
 
 #define READERS 16u
@@ -296,6 +297,36 @@ static void a_read_ends_after_fetch_timeout(void **state)
 
 /* ---- prefetch ---- */
 
+static void set(struct rig *rig, const char *key, const char *value)
+{
+    struct fsw_error err = {""};
+
+    if (fsw_device_set(rig->device, key, value, &err) < 0)
+        fail_msg("%s", err.text);
+}
+
+static void it_can_be_set_while_the_device_lives(void **state)
+{
+    struct rig rig;
+
+    open_with_pages_away(&rig, &switched_off, 100);
+    for (unsigned page = 0; page < 50; page++)
+        rig_expect_page(&rig, page, RIG_TEXT, page);
+    assert_int_equal(teststore_gets(rig.store), 50);
+    set(&rig, "prefetch", "32k");
+    for (unsigned page = 50; page < 100; page++)
+        rig_expect_page(&rig, page, RIG_TEXT, page);
+    assert_true(teststore_gets(rig.store) < 60);
+    set(&rig, "prefetch", "auto");
+    assert_int_equal(rig.device->image.super->prefetch, FSW_PREFETCH_AUTO);
+    set(&rig, "fetch_timeout", "86400");
+    assert_int_equal(rig.device->image.super->fetch_timeout, 86400000);
+    set(&rig, "fetch_timeout", "0");
+    assert_int_equal(fsw_device_set(rig.device, "prefetch", "1", NULL), -EINVAL);
+    assert_int_equal(rig.device->image.super->prefetch, FSW_PREFETCH_AUTO);
+    rig_close(&rig);
+}
+
 static void reading_on_brings_neighbours(void **state)
 {
     struct rig rig;
@@ -492,6 +523,7 @@ RIG_MAIN(cmocka_unit_test(reads_of_one_page_share_a_get),
          cmocka_unit_test(a_get_that_was_given_up_is_asked_again_by_who_joined),
          cmocka_unit_test(reads_wait_for_windows_when_all_are_out),
          cmocka_unit_test(a_read_ends_after_fetch_timeout),
+         cmocka_unit_test(it_can_be_set_while_the_device_lives),
          cmocka_unit_test(reading_on_brings_neighbours),
          cmocka_unit_test(a_window_of_one_size_is_kept_to),
          cmocka_unit_test(random_reads_switch_it_off_and_reading_on_switches_it_on),

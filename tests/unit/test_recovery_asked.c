@@ -165,6 +165,8 @@ static void memory_and_codec_may_change(void **state)
     handover_let_go(&rig);
     handover_must(fsw_params_set(&params, "memory", "1500k", &err), &err);
     handover_must(fsw_params_set(&params, "codec", "zstd:3", &err), &err);
+    handover_must(fsw_params_set(&params, "prefetch", "off", &err), &err);
+    handover_must(fsw_params_set(&params, "fetch_timeout", "7", &err), &err);
     handover_take(&rig, &params, NULL);
     assert_true(used > rig_stat(&rig, FSW_STAT_MEM_LIMIT)); /* in debt */
     handover_expect(&rig);
@@ -182,6 +184,8 @@ static void memory_and_codec_may_change(void **state)
     handover_take(&rig, &params, NULL);
     assert_int_equal(rig_stat(&rig, FSW_STAT_MEM_LIMIT), 1500 << 10);
     assert_int_equal(rig.device->contexts.codec_id, FSW_CODEC_ZSTD);
+    assert_int_equal(rig.device->image.super->prefetch, FSW_PREFETCH_OFF);
+    assert_int_equal(rig.device->image.super->fetch_timeout, 7000);
     rig_expect_page(&rig, 3, RIG_TEXT, 3);
     rig_prove(&rig);
     handover_let_go(&rig);

@@ -204,6 +204,12 @@ static void wrong_parameters_say_what_is_allowed(void **state)
         {"name", ".x", "A-Z"},
         {"overflow-plaintext", "maybe", "yes or no"},
         {"overflow-password", "secret", "+FILE"},
+        {"prefetch", "much", "auto, off"},
+        {"prefetch", "4095", "4k"},
+        {"prefetch", "33k", "32k"},
+        {"fetch_timeout", "-1", "for ever"},
+        {"fetch_timeout", "1.5", "in seconds"},
+        {"fetch_timeout", "86401", "86400"},
     };
     struct fsw_params params;
     struct fsw_error err;
