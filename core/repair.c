@@ -9,6 +9,9 @@
  * The row is pinned meanwhile, so its segment is not dropped under way. A store that was emptied has
  * nothing that was put before: its bit goes from every row that another copy has.
  *
+ * Whoever takes a donor away asks segments_lacking first, so it may say too much, and never 0 while a
+ * row is known to lack a copy: it is raised when one comes, and lowered by a lap alone.
+ *
  * One segment at a time: this is in nobody's hurry, and must not be in anybody's way.
  */
 #include <errno.h>
@@ -103,15 +106,20 @@ static int look_at_row(struct fsw_device *device, uint32_t number, uint32_t up)
 static void forget_emptied(struct fsw_device *device, uint32_t emptied)
 {
     uint32_t top = atomic_load(&device->image.super->rows_top);
+    int forgotten = 0;
 
     for (uint32_t number = 1; number < top; number++) {
         _Atomic uint32_t *copies = &device->image.rows[number].copies;
         uint32_t has = atomic_load(copies);
 
         while ((has & emptied) != 0 && (has & ~emptied) != 0)
-            if (atomic_compare_exchange_weak(copies, &has, has & ~emptied))
+            if (atomic_compare_exchange_weak(copies, &has, has & ~emptied)) {
+                forgotten = 1;
                 break;
+            }
     }
+    if (forgotten)
+        fsw_repair_want(device, 0);
 }
 
 /* Which copies answer. A store that was emptied meanwhile has its rows forgotten. */
@@ -160,6 +168,8 @@ static int lap(struct fsw_device *device)
     fsw_stat_set(&device->image, FSW_STAT_SEGMENTS_LACKING, repair->lacking);
     if (repair->lacking > 0)
         atomic_store(&repair->wanted, 1);
+    else if (atomic_load(&repair->wanted)) /* one came behind us, and may have been counted */
+        fsw_stat_set(&device->image, FSW_STAT_SEGMENTS_LACKING, 1);
     return 1;
 }
 
@@ -179,11 +189,26 @@ static void *repair_loop(void *opaque)
 
 void fsw_repair_want(struct fsw_device *device, uint32_t copies)
 {
-    if (device->repair.running && copies != fsw_all_copies(device))
-        atomic_store(&device->repair.wanted, 1);
+    if (!device->repair.running || copies == fsw_all_copies(device))
+        return;
+    atomic_store(&device->repair.wanted, 1); /* first: see the end of a lap */
+    if (fsw_stat_get(&device->image, FSW_STAT_SEGMENTS_LACKING) == 0)
+        fsw_stat_set(&device->image, FSW_STAT_SEGMENTS_LACKING, 1);
 }
 
 /* ---- birth and death ---- */
+
+/* What an earlier server left. */
+static uint64_t count_lacking(struct fsw_device *device)
+{
+    uint32_t top = atomic_load(&device->image.super->rows_top), all = fsw_all_copies(device);
+    uint64_t lacking = 0;
+
+    for (uint32_t number = 1; number < top; number++)
+        lacking += fsw_row_state(&device->image, number) == FSW_ROW_LIVE &&
+                   (atomic_load(&device->image.rows[number].copies) & all) != all;
+    return lacking;
+}
 
 int fsw_repair_start(struct fsw_device *device)
 {
@@ -202,11 +227,14 @@ int fsw_repair_start(struct fsw_device *device)
     pthread_cond_init(&repair->wake, &monotonic);
     pthread_condattr_destroy(&monotonic);
     atomic_store(&repair->wanted, device->recovered);
+    fsw_stat_set(&device->image, FSW_STAT_SEGMENTS_LACKING, count_lacking(device));
+    repair->running = 1; /* seen by the thread */
     int r = pthread_create(&repair->thread, NULL, repair_loop, device);
-    if (r != 0)
+    if (r != 0) {
+        repair->running = 0;
         return -r;
+    }
     pthread_setname_np(repair->thread, "fsw-repair");
-    repair->running = 1;
     return 0;
 }
 
