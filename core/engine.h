@@ -201,6 +201,9 @@ void fsw_reclaim_clamp(struct fsw_device *device);
 /* Follows what was asked for by `farswap set NAME overflow-lost=`. From the keeper. */
 void fsw_lost_follow(struct fsw_device *device);
 
+/* These copies were emptied, and nothing is expected of them: they are as new ones from now on. */
+void fsw_lost_adopt(struct fsw_device *device, uint32_t copies);
+
 /* For a reader that has submitted its gets: `losses` as it was before their rows were looked at. */
 void fsw_lost_since(struct fsw_device *device, uint32_t losses);
 

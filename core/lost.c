@@ -60,6 +60,12 @@ void fsw_lost_since(struct fsw_device *device, uint32_t losses)
         send_back(device, 0);
 }
 
+void fsw_lost_adopt(struct fsw_device *device, uint32_t copies)
+{
+    atomic_fetch_and(&device->image.super->planted, ~copies);
+    send_back(device, copies);
+}
+
 void fsw_lost_follow(struct fsw_device *device)
 {
     struct fsw_superblock *super = device->image.super;
@@ -73,9 +79,8 @@ void fsw_lost_follow(struct fsw_device *device)
         device->store->ops->health(device->store, &health);
     copies &= ~(health.up & ~health.emptied);
     lose_rows(device, copies & ~health.up);
-    atomic_fetch_and(&super->planted, ~copies);
     if (copies != 0)
-        send_back(device, copies);
+        fsw_lost_adopt(device, copies);
     atomic_store(&super->lost_refused, asked & ~copies);
     atomic_fetch_and(&super->lost_asked, ~asked);
 }

@@ -102,11 +102,10 @@ static int look_at_row(struct fsw_device *device, uint32_t number, uint32_t up)
 /* ---- all of them ---- */
 
 /* What a store that was emptied had is not there any more. Where it was the only one, the row stays:
- * such a page is waited for, not given up. */
-static void forget_emptied(struct fsw_device *device, uint32_t emptied)
+ * such a page is waited for, not given up. Returns the copies of which there is such a row. */
+static uint32_t forget_emptied(struct fsw_device *device, uint32_t emptied)
 {
-    uint32_t top = atomic_load(&device->image.super->rows_top);
-    int forgotten = 0;
+    uint32_t top = atomic_load(&device->image.super->rows_top), forgotten = 0, alone = 0;
 
     for (uint32_t number = 1; number < top; number++) {
         _Atomic uint32_t *copies = &device->image.rows[number].copies;
@@ -117,21 +116,29 @@ static void forget_emptied(struct fsw_device *device, uint32_t emptied)
                 forgotten = 1;
                 break;
             }
+        if ((has & ~emptied) == 0 && fsw_row_state(&device->image, number) == FSW_ROW_LIVE)
+            alone |= has;
     }
     if (forgotten)
         fsw_repair_want(device, 0);
+    return alone;
 }
 
-/* Which copies answer. A store that was emptied meanwhile has its rows forgotten. */
+/* Which copies answer. A store that was emptied meanwhile has its rows forgotten; if it alone had
+ * nothing, nothing is waited for that it may bring back: from then on it is one like any other. Else
+ * the next server would forget what it has been given again, and that may be all that is left. */
 static uint32_t look_at_stores(struct fsw_device *device)
 {
     struct fsw_repair *repair = &device->repair;
     struct fsw_store_health health;
 
     device->store->ops->health(device->store, &health);
-    if ((health.emptied & ~repair->emptied) != 0) {
-        forget_emptied(device, health.emptied & ~repair->emptied);
+    uint32_t emptied = health.emptied & ~repair->emptied;
+    if (emptied != 0) {
+        uint32_t alone = forget_emptied(device, emptied);
         atomic_store(&repair->wanted, 1);
+        if ((emptied & ~alone) != 0)
+            fsw_lost_adopt(device, emptied & ~alone);
     }
     repair->emptied = health.emptied;
     return health.up;
