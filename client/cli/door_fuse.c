@@ -24,6 +24,7 @@
 
 #define START_S 45
 #define GONE_S 10
+#define PATIENCE_S 2
 #define LOOK_US 5000
 
 /* ---- whether one is there ---- */
@@ -90,7 +91,7 @@ static int detach_loops(const char *mountpoint, struct fsw_error *err)
     return 0;
 }
 
-/* The kernel lets go of the file a moment after the loop device is gone. */
+/* The kernel lets go of the file a moment after the loop device is gone. 1: it was there. */
 static int unmount(const char *mountpoint, struct fsw_error *err)
 {
     uint64_t deadline = fsw_now_ns() + GONE_S * FSW_NS_PER_S;
@@ -103,37 +104,53 @@ static int unmount(const char *mountpoint, struct fsw_error *err)
                              mountpoint, strerror(errno), mountpoint);
         usleep(LOOK_US);
     }
-    return 0;
+    return 1;
 }
 
-/* 1: there was a mount. */
+/* 1: there was a mount, and nothing used it: it is unmounted. */
 static int take_away(const char *device, struct fsw_error *err)
 {
     char mountpoint[512];
     int found = 0, r = 0;
 
-    while (r == 0 && host_mount_of(device, mountpoint)) {
-        found = 1;
+    while (r >= 0 && host_mount_of(device, mountpoint)) {
         r = detach_loops(mountpoint, err);
         if (r == 0)
             r = unmount(mountpoint, err);
+        found |= r == 1;
     }
     return r < 0 ? r : found;
+}
+
+/* Nothing uses the mount, and it is gone; but a mount namespace that was made meanwhile (a container
+ * about to leave its old root) has a copy, and the server serves that. */
+static void end_holders(const char *device)
+{
+    char path[PATH_MAX];
+
+    host_run_path(device, "door", path);
+    program_kill_holders(path);
 }
 
 /* Its end follows the mount's; the claim is not held by one that was started by hand. A start that
  * has not mounted yet will, and is taken away then. */
 static int wait_gone(const char *device, int mounted, int claim, struct fsw_error *err)
 {
-    uint64_t deadline = fsw_now_ns() + 2 * GONE_S * FSW_NS_PER_S;
+    uint64_t begin = fsw_now_ns(), deadline = begin + 2 * GONE_S * FSW_NS_PER_S;
+    uint64_t patience = begin + PATIENCE_S * FSW_NS_PER_S;
     char log[PATH_MAX];
-    int found = 0;
+    int found = 0, ours = mounted;
 
     while (!is_free(claim) || (mounted && is_served(device))) {
         int r = take_away(device, err);
         if (r < 0)
             return r;
         found = 1;
+        ours |= r;
+        if (ours && fsw_now_ns() > patience) {
+            end_holders(device);
+            patience = fsw_now_ns() + FSW_NS_PER_S / 4;
+        }
         if (fsw_now_ns() > deadline) {
             host_run_path(device, "log", log);
             return fsw_error(err, -EBUSY, "its farswap-fuse does not end; %s may say why", log);

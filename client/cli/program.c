@@ -3,6 +3,7 @@
  */
 #include "client/cli/program.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -176,6 +177,39 @@ int program_start(const char *path, char *const argv[], const char *log, int kee
     posix_spawn_file_actions_destroy(&files);
     return r < 0 ? fsw_error(err, r, "starting %s with its log in %s: %s", path, log, strerror(-r))
                  : 0;
+}
+
+static int has_open(const char *pid, const char *path)
+{
+    char folder[64], link[PATH_MAX], target[PATH_MAX];
+    struct dirent *entry;
+    int found = 0;
+
+    snprintf(folder, sizeof folder, "/proc/%.20s/fd", pid);
+    DIR *dir = opendir(folder);
+    while (dir != NULL && !found && (entry = readdir(dir)) != NULL) {
+        snprintf(link, sizeof link, "%s/%s", folder, entry->d_name);
+        ssize_t n = readlink(link, target, sizeof target - 1);
+        target[n < 0 ? 0 : n] = '\0';
+        found = strcmp(target, path) == 0;
+    }
+    if (dir != NULL)
+        closedir(dir);
+    return found;
+}
+
+void program_kill_holders(const char *path)
+{
+    DIR *dir = opendir("/proc");
+    struct dirent *entry;
+
+    while (dir != NULL && (entry = readdir(dir)) != NULL) {
+        int pid = atoi(entry->d_name);
+        if (pid > 0 && pid != getpid() && has_open(entry->d_name, path))
+            kill(pid, SIGKILL);
+    }
+    if (dir != NULL)
+        closedir(dir);
 }
 
 int program_ended(pid_t pid)

@@ -28,6 +28,9 @@ int program_must(char *const argv[], char output[PROGRAM_OUTPUT], struct fsw_err
 int program_start(const char *path, char *const argv[], const char *log, int keep_fd,
                   pid_t *ret_pid, struct fsw_error *err);
 
+/* SIGKILL for every process but this one that has the file open. What it can't look into, it leaves. */
+void program_kill_holders(const char *path);
+
 /* 1 once a process that program_start started has ended. Does not wait. */
 int program_ended(pid_t pid);
 

@@ -183,6 +183,21 @@ def not_ours():
     expect(server.alive(), "the other program was ended")
 
 
+def kept_elsewhere():
+    """A mount namespace with a copy of the mount, as of a container that starts, keeps nothing up."""
+    device = updown.Device(f"elsewhere{os.getpid()}")
+    device.must("up", *SMALL)
+    other = subprocess.Popen(["unshare", "--mount", "--propagation", "private", "sh", "-c",
+                              "echo made; exec sleep 1000"], stdout=subprocess.PIPE)
+    try:
+        other.stdout.readline()
+        device.must("down")
+        device.expect_nothing()
+    finally:
+        other.kill()
+        other.communicate()
+
+
 def at_once():
     """Of calls at the same time one works, and the others say that it does, or find it done."""
     device = updown.Device(f"once{os.getpid()}")
@@ -269,6 +284,7 @@ def test():
     whole()
     wrong_order()
     not_ours()
+    kept_elsewhere()
     at_once()
     killed()
     donor_away()
