@@ -67,7 +67,11 @@ struct fsw_reclaim {
     unsigned count, next;
     uint8_t stamp;
     uint64_t idle_page;         /* the walk of FSW_LEAVE_IDLE; the device's end: it is over */
-    uint8_t idle_ticks;         /* how old is old enough */
+    uint8_t idle_ticks;         /* how old is old enough; 0: everything is */
+    uint8_t idle_clock;         /* when that was worked out */
+    int idle_huge;              /* only pages that did not compress */
+    _Atomic uint64_t mark;      /* ticks when everything was marked idle; 0: it was not */
+    uint64_t uses, used_at;     /* requests, and when there was one more: the keeper's */
     _Atomic uint32_t low, high; /* watermarks, in free frames */
     uint64_t clamp_leaf;        /* where the clamping sweep is */
     uint8_t clamped_to;
@@ -182,7 +186,8 @@ struct fsw_victim {
 
 /* Watermarks and clock follow memory=: at init, and when it changed. */
 void fsw_reclaim_set_limit(struct fsw_device *device);
-/* Begins a walk over all that was not used for so long. */
+/* Begins a walk over all that was not used for so long; with FSW_OVERFLOW_HUGE (farswap/steer.h)
+ * over huge pages only. */
 void fsw_reclaim_begin_idle(struct fsw_device *device, uint32_t seconds);
 int fsw_reclaim_idle_is_over(const struct fsw_device *device);
 /* The next page that should leave, as `leaving` says; 0: there is none. */

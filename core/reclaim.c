@@ -10,12 +10,13 @@
  * takes about as long as the pool takes to be written anew, and lasts FSW_TICKS_A_LAP ticks or so.
  * Ages are compared modulo 256, which is right while none is more than 127 old: fsw_reclaim_clamp()
  * walks the table, a part at each tick, and moves older ones up to 127. While nobody writes the clock
- * ticks once a minute. A page's age in seconds is told by when the clock came to each of its values.
+ * ticks once a minute, and when somebody asks. A page's age in seconds is told by when the clock came to each of its values.
  *
  * When somebody asks for idle pages to leave, the whole table is walked, once.
  */
 #include "common/clock.h"
 #include "core/engine.h"
+#include "farswap/steer.h"
 
 #define SWEEP_PARTS 64u /* a whole sweep of the table in 64 ticks: half of FSW_AGE_MAX */
 #define SLOWEST_TICK_NS (60 * FSW_NS_PER_S)
@@ -44,23 +45,52 @@ void fsw_reclaim_tick(struct fsw_device *device)
     }
 }
 
+/* What has the clock's value now was not used after `then`. */
+static void tick_at(struct fsw_device *device, uint64_t then)
+{
+    uint8_t clock =
+        (uint8_t)(atomic_fetch_add_explicit(&device->clock, 1, memory_order_relaxed) + 1);
+
+    atomic_store(&device->reclaim.ticked_at[clock], then);
+    fsw_stat_add(&device->image, FSW_STAT_AGE_TICKS, 1);
+}
+
+void fsw_device_mark(struct fsw_device *device)
+{
+    tick_at(device, fsw_now_ns());
+    atomic_store(&device->reclaim.mark, fsw_stat_get(&device->image, FSW_STAT_AGE_TICKS));
+}
+
+/* When somebody was last seen to use it: a device at rest needs no ticks for that. */
+static void follow_uses(struct fsw_device *device, uint64_t now)
+{
+    uint64_t uses = fsw_stat_get(&device->image, FSW_STAT_READS) +
+                    fsw_stat_get(&device->image, FSW_STAT_WRITES);
+
+    if (uses != device->reclaim.uses)
+        device->reclaim.used_at = now;
+    device->reclaim.uses = uses;
+}
+
 void fsw_reclaim_follow_clock(struct fsw_device *device)
 {
     struct fsw_reclaim *reclaim = &device->reclaim;
     uint8_t clock = atomic_load_explicit(&device->clock, memory_order_relaxed);
     uint64_t now = fsw_now_ns();
 
+    follow_uses(device, now);
     for (unsigned i = 0; i < 256 && atomic_load(&reclaim->ticked_at[255]) == 0; i++) {
         atomic_store(&reclaim->ticked_at[i],
                      now); /* of an image that was there before: not known */
         reclaim->timed = clock;
     }
-    while (reclaim->timed != clock)
-        atomic_store(&reclaim->ticked_at[++reclaim->timed], now);
-    if (now - atomic_load(&reclaim->ticked_at[clock]) < SLOWEST_TICK_NS)
-        return;
-    atomic_fetch_add_explicit(&device->clock, 1, memory_order_relaxed);
-    fsw_stat_add(&device->image, FSW_STAT_AGE_TICKS, 1);
+    while (reclaim->timed != clock) {
+        uint64_t before = atomic_load(&reclaim->ticked_at[reclaim->timed++]);
+        if (atomic_load(&reclaim->ticked_at[reclaim->timed]) <= before) /* 256 ticks ago */
+            atomic_store(&reclaim->ticked_at[reclaim->timed], now);
+    }
+    if (now - atomic_load(&reclaim->ticked_at[clock]) >= SLOWEST_TICK_NS)
+        tick_at(device, now);
 }
 
 /* Pages that are so many ticks old, or older, were not used for that long. */
@@ -129,10 +159,28 @@ static int next_oldest(struct fsw_device *device, struct fsw_victim *ret_victim)
 
 /* ---- idle pages ---- */
 
+/* The same for what was not used since the mark; 0: there is none. */
+static unsigned ticks_since_mark(const struct fsw_device *device)
+{
+    uint64_t mark = atomic_load(&device->reclaim.mark);
+    uint64_t ticks = fsw_stat_get(&device->image, FSW_STAT_AGE_TICKS) - mark + 1;
+
+    return mark == 0 ? 0 : ticks < FSW_AGE_MAX ? (unsigned)ticks : FSW_AGE_MAX;
+}
+
 void fsw_reclaim_begin_idle(struct fsw_device *device, uint32_t seconds)
 {
-    device->reclaim.idle_page = 0;
-    device->reclaim.idle_ticks = (uint8_t)ticks_of(device, seconds);
+    struct fsw_reclaim *reclaim = &device->reclaim;
+    uint8_t clock = atomic_load_explicit(&device->clock, memory_order_relaxed);
+    int marked = (seconds & ~FSW_OVERFLOW_HUGE) == FSW_OVERFLOW_MARKED;
+
+    if (reclaim->used_at > atomic_load(&reclaim->ticked_at[clock]))
+        tick_at(device, reclaim->used_at);
+    reclaim->idle_huge = (seconds & FSW_OVERFLOW_HUGE) != 0;
+    reclaim->idle_ticks = (uint8_t)(marked ? ticks_since_mark(device)
+                                           : ticks_of(device, seconds & ~FSW_OVERFLOW_HUGE));
+    reclaim->idle_clock = atomic_load_explicit(&device->clock, memory_order_relaxed);
+    reclaim->idle_page = marked && reclaim->idle_ticks == 0 ? device->pages : 0;
 }
 
 int fsw_reclaim_idle_is_over(const struct fsw_device *device)
@@ -140,12 +188,25 @@ int fsw_reclaim_idle_is_over(const struct fsw_device *device)
     return device->reclaim.idle_page >= device->pages;
 }
 
-static int is_idle(struct fsw_device *device, uint64_t value)
+/* As it was when the walk began: the clock may tick meanwhile. */
+static int is_old_enough(const struct fsw_device *device, uint8_t age)
 {
     uint8_t clock = atomic_load_explicit(&device->clock, memory_order_relaxed);
+    unsigned ticks = device->reclaim.idle_ticks;
+
+    if (ticks == 0)
+        return 1;
+    ticks += (uint8_t)(clock - device->reclaim.idle_clock);
+    return (uint8_t)(clock - age) >= (ticks < FSW_AGE_MAX ? ticks : FSW_AGE_MAX);
+}
+
+static int is_idle(struct fsw_device *device, uint64_t value)
+{
+    const struct fsw_reclaim *reclaim = &device->reclaim;
 
     return fsw_entry_state(value) == FSW_POOL && !(value & FSW_ENTRY_OVERFLOW) &&
-           (uint8_t)(clock - fsw_entry_age(value)) >= device->reclaim.idle_ticks;
+           (!reclaim->idle_huge || fsw_entry_units(value) == FSW_OBJECT_UNITS_MAX) &&
+           is_old_enough(device, fsw_entry_age(value));
 }
 
 static int next_idle(struct fsw_device *device, struct fsw_victim *ret_victim)

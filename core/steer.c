@@ -139,6 +139,18 @@ int fsw_image_await_compact(const struct fsw_image *image, uint64_t asked, uint6
     return 0;
 }
 
+/* All that one of them asks for: huge pages only if both want no others. */
+static uint32_t wider(uint32_t a, uint32_t b)
+{
+    uint32_t huge = a & b & FSW_OVERFLOW_HUGE;
+
+    a &= ~FSW_OVERFLOW_HUGE;
+    b &= ~FSW_OVERFLOW_HUGE;
+    if ((a == FSW_OVERFLOW_MARKED) != (b == FSW_OVERFLOW_MARKED))
+        return huge; /* which of them is older nobody knows */
+    return (a < b ? a : b) | huge;
+}
+
 uint64_t fsw_image_ask_overflow(const struct fsw_image *image, uint32_t seconds)
 {
     struct fsw_superblock *super = image->super;
@@ -149,7 +161,7 @@ uint64_t fsw_image_ask_overflow(const struct fsw_image *image, uint32_t seconds)
     do {
         int waiting = seen >> 32 > atomic_load(&super->idle_answered);
         number = (seen >> 32) + 1;
-        wanted = waiting && (uint32_t)seen < seconds ? (uint32_t)seen : seconds;
+        wanted = waiting ? wider((uint32_t)seen, seconds) : seconds;
     } while (!atomic_compare_exchange_weak(&super->idle_asked, &seen, number << 32 | wanted));
     return number;
 }

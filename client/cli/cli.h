@@ -19,7 +19,7 @@ struct cli_command {
 };
 
 extern const struct cli_command cli_up, cli_down, cli_list, cli_status, cli_top, cli_stats,
-    cli_check, cli_compact, cli_set, cli_destroy, cli_doctor;
+    cli_check, cli_compact, cli_overflow, cli_set, cli_destroy, cli_doctor;
 
 /* Standard output is a terminal, and NO_COLOR is not set. */
 int cli_colours(void);
@@ -34,6 +34,10 @@ int cli_usage(const struct cli_command *command, int asked);
  * there is when name is NULL. */
 int cli_find(const char *name, struct fsw_record *ret_record, int *ret_orphan,
              struct fsw_error *err);
+
+/* The image of a device that is being served, mapped for writing: who serves it may be asked. */
+int cli_open_served(const char *name, struct fsw_image *ret_image, struct fsw_record *ret_record,
+                    struct fsw_error *err);
 
 /* Opens the store that a record names; connects to nothing. The caller closes it. */
 int cli_open_store(const struct fsw_record *record, struct fsw_store **ret_store,

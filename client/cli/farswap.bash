@@ -4,13 +4,14 @@
 # Commands, options and parameters stand here, so that a Tab costs no process; names of devices are
 # asked of `farswap list`. tests/system/cli-completion.py compares all of it with --help.
 
-_farswap_commands='up down status top list stats check compact set destroy doctor'
+_farswap_commands='up down status top list stats check compact overflow set destroy doctor'
 _farswap_keys='size= memory= codec= overflow= overflow-password= overflow-plaintext= prefetch= fetch_timeout='
 
 declare -gA _farswap_options=(
     [up]='--priority --door'
     [down]='--keep --force'
     [status]='--json'
+    [overflow]='--idle --huge --all'
     [stats]='--explain --classes'
     [destroy]='--local'
 )
@@ -31,7 +32,8 @@ _farswap_is_named() {
     local word i
     for ((i = 2; i < COMP_CWORD; i++)); do
         word=${COMP_WORDS[i]}
-        [[ $word == -* || ${COMP_WORDS[i - 1]} == --priority || ${COMP_WORDS[i - 1]} == --door ]] || return 0
+        [[ $word == -* || ${COMP_WORDS[i - 1]} == --priority ||
+            ${COMP_WORDS[i - 1]} == --door || ${COMP_WORDS[i - 1]} == --idle ]] || return 0
     done
     return 1
 }
@@ -40,7 +42,7 @@ _farswap_words() {
     local command=${COMP_WORDS[1]} current=$1
     case ${COMP_WORDS[COMP_CWORD - 1]} in
     --door) echo nbd fuse && return ;;
-    --priority) return ;;
+    --priority | --idle) return ;;
     esac
     if ((COMP_CWORD == 1)); then
         echo "$_farswap_commands --help --version"

@@ -11,8 +11,8 @@
 #include "common/parse.h"
 
 static const struct cli_command *const commands[] = {
-    &cli_up,    &cli_down,    &cli_status, &cli_top,     &cli_list,  &cli_stats,
-    &cli_check, &cli_compact, &cli_set,    &cli_destroy, &cli_doctor};
+    &cli_up,    &cli_down,    &cli_status,   &cli_top, &cli_list,    &cli_stats,
+    &cli_check, &cli_compact, &cli_overflow, &cli_set, &cli_destroy, &cli_doctor};
 #define COMMANDS (sizeof commands / sizeof commands[0])
 
 int cli_colours(void)

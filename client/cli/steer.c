@@ -15,9 +15,8 @@
 #define ANSWER_NS (60 * FSW_NS_PER_S)
 #define LOOK_NS (200 * FSW_NS_PER_MS)
 
-/* The image of a device that is being served, mapped for writing. */
-static int open_served(const char *name, struct fsw_image *ret_image, struct fsw_record *ret_record,
-                       struct fsw_error *err)
+int cli_open_served(const char *name, struct fsw_image *ret_image, struct fsw_record *ret_record,
+                    struct fsw_error *err)
 {
     int orphan, r = cli_find(name, ret_record, &orphan, err);
 
@@ -59,7 +58,7 @@ static int compact(int argc, char **argv)
 
     if (argc > 2 || (argc > 1 && argv[1][0] == '-'))
         return cli_usage(&cli_compact, 0);
-    if (open_served(argc > 1 ? argv[1] : NULL, &image, &record, &err) < 0)
+    if (cli_open_served(argc > 1 ? argv[1] : NULL, &image, &record, &err) < 0)
         return cli_fail(&err);
     fsw_format_size(pool_bytes(&image), before);
     progress_begin(&progress, NULL, 0, "%s: packing %s", record.name, before);
@@ -111,7 +110,7 @@ static int set(int argc, char **argv)
 
     if (argc < 3 || argv[1][0] == '-')
         return cli_usage(&cli_set, 0);
-    if (open_served(argv[1], &image, &record, &err) < 0)
+    if (cli_open_served(argv[1], &image, &record, &err) < 0)
         return cli_fail(&err);
     for (int i = 2; r == 0 && i < argc; i++)
         r = set_one(&image, argv[i], &err);

@@ -1,13 +1,14 @@
 /*
  * knobs.c: the table of knobs, and what each shows and does.
  *
- * What zram has and this device can't do (yet) is there and refuses with an error that says so:
+ * What zram has and this device can't do is there and refuses with an error that says so:
  * a script that finds a file goes on to use it, and must not believe that it worked.
  */
 #include "client/fuse/knobs.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -17,6 +18,8 @@
 #include "farswap/steer.h"
 
 #define COMPACT_WAIT_NS (60 * FSW_NS_PER_S)
+#define OVERFLOW_WAIT_NS                                                                           \
+    (3600 * FSW_NS_PER_S) /* of 100 GB over a network; a store that does not answer ends it */
 
 typedef unsigned long long ull;
 
@@ -152,14 +155,54 @@ static int store_streams(struct fsw_device *device, const char *text)
 
 /* ---- pages out on demand ---- */
 
+/* What `idle` was told last: CLOCK_MONOTONIC ns since which pages must have been unused (perhaps
+ * before the host's start), or that all are marked. */
+#define ALL_MARKED INT64_MAX
+static _Atomic int64_t idle_since = ALL_MARKED;
+
+/* "all": every page, until it is used; a number: those that were not used for so many seconds. */
 static int store_idle(struct fsw_device *device, const char *text)
 {
-    return -EOPNOTSUPP;
+    uint64_t seconds;
+
+    if (strcmp(text, "all") == 0) {
+        fsw_device_mark(device);
+        atomic_store(&idle_since, ALL_MARKED);
+        return 0;
+    }
+    if (fsw_parse_u64(text, 0, FSW_OVERFLOW_MARKED - 1, &seconds) < 0)
+        return -EINVAL;
+    atomic_store(&idle_since, (int64_t)fsw_now_ns() - (int64_t)(seconds * FSW_NS_PER_S));
+    return 0;
+}
+
+static uint32_t idle_seconds(void)
+{
+    int64_t since = atomic_load(&idle_since);
+
+    if (since == ALL_MARKED)
+        return FSW_OVERFLOW_MARKED;
+    uint64_t seconds = (uint64_t)((int64_t)fsw_now_ns() - since) / FSW_NS_PER_S;
+    return seconds < FSW_OVERFLOW_MARKED ? (uint32_t)seconds : FSW_OVERFLOW_MARKED - 1;
 }
 
 static int store_writeback(struct fsw_device *device, const char *text)
 {
-    return fsw_device_overflow(device)[0] == '\0' ? -ENODEV : -EOPNOTSUPP;
+    const char *word = strncmp(text, "type=", 5) == 0 ? text + 5 : text;
+    struct fsw_overflowed went;
+    uint32_t request;
+
+    if (fsw_device_overflow(device)[0] == '\0')
+        return -ENODEV;
+    if (strcmp(word, "huge") == 0 || strcmp(word, "incompressible") == 0)
+        request = FSW_OVERFLOW_HUGE;
+    else if (strcmp(word, "idle") == 0)
+        request = idle_seconds();
+    else if (strcmp(word, "huge_idle") == 0)
+        request = idle_seconds() | FSW_OVERFLOW_HUGE;
+    else
+        return -EINVAL;
+    return fsw_device_overflow_idle(device, request, OVERFLOW_WAIT_NS, &went);
 }
 
 const struct fsw_knob fsw_knobs[] = {

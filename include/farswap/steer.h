@@ -32,12 +32,22 @@ struct fsw_overflowed {
 
 /* Asks that every page leave that was neither written nor read for so many seconds (0: every page),
  * whatever room there is, and waits for the end: -ETIMEDOUT after wait_ns; it goes on then. Time is
- * told to a minute, or to a tick of the age clock where those come faster, and back to 127 ticks: what
- * is younger, or can't be told to be older, stays. What read_age= makes of reads holds here, too.
+ * told to a tenth of a second while the device rests, to a minute while it is used (or to a tick of the
+ * age clock, where those come faster), and back to 127 ticks: what is younger, or can't be told to be
+ * older, stays. What read_age= makes of reads holds here, too.
  * -ENOTSUP: there is no store. -EIO, -ENOSPC: the store took no more; *ret says what went. Who asks
- * while another waits gets one answer with it, to the wider of the two requests. */
+ * while another waits gets one answer with it, to the wider of the two requests.
+ * With FSW_OVERFLOW_HUGE among the seconds only pages leave that did not compress: they cost most RAM,
+ * and gain least. */
+#define FSW_OVERFLOW_HUGE (1u << 31)
+/* Instead of seconds: what was not used since fsw_device_mark(); nothing, if no server that lives was
+ * told to. */
+#define FSW_OVERFLOW_MARKED (FSW_OVERFLOW_HUGE - 1)
 int fsw_device_overflow_idle(struct fsw_device *device, uint32_t seconds, uint64_t wait_ns,
                              struct fsw_overflowed *ret);
+
+/* Every page is idle from now on, until it is used. */
+void fsw_device_mark(struct fsw_device *device);
 
 /* From now on mem_used_max tells the most since now, as zram's file of that name does. */
 void fsw_device_forget_mem_used_max(struct fsw_device *device);

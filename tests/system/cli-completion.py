@@ -47,12 +47,14 @@ def commands():
 def names():
     server = servers.Plugin().start()
     name = server.parameters["name"]
-    for command in ("up", "down", "status", "top", "stats", "check", "compact", "set", "destroy",
+    for command in ("up", "down", "status", "top", "stats", "check", "compact", "overflow", "set", "destroy",
                     "doctor"):
         same(f"devices for {command}", offered(command, ""), [name])
     same("devices after an option", offered("down", "--keep", ""), [name])
     same("devices after an option's value", offered("up", "--priority", "5", ""), [name])
     same("a priority", offered("up", "--priority", ""), [])
+    same("seconds", offered("overflow", "--idle", ""), [])
+    same("devices after seconds", offered("overflow", "--idle", "5", ""), [name])
     same("a door", offered("up", "--door", ""), ["nbd", "fuse"])
     same("a second device", offered("status", name, ""), [])
     same("of list", offered("list", ""), [])

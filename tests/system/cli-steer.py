@@ -69,6 +69,69 @@ def compacts(server, handle, name):
     expect(server.counters()["pool_frames"] < 0.75 * before, f"compact says {said!r} and did nothing")
 
 
+def overflows():
+    """Pages leave when asked, the right ones, and come back right; what stops it is said."""
+    donor = servers.Donor()
+    server = servers.Server(size=SIZE, overflow=donor.uri).start()
+    name = server.parameters["name"]
+    handle, model = server.connect(), content.Model(SIZE)
+    source = content.Source(content.Corpus(harness.seeded()))
+    for offset in range(0, 4 << 20, PAGE):
+        model.write(handle, offset, source.bytes(PAGE))
+    model.write(handle, 8 << 20, os.urandom(100 * PAGE))
+    expect("no page in RAM is known to be idle" in must("overflow", name), "pages are idle at once")
+    expect("does not compress" in must("overflow", "--huge", "--idle", "60", name), "idle huge pages")
+    huge = server.counters()["huge_pages"]
+    expect(huge >= 100, f"{huge} pages do not compress: nothing is tested")
+    said = must("overflow", "--huge", name)
+    counters = server.counters()
+    expect(counters["huge_pages"] == 0 and counters["pages_store"] == huge and counters["pages_pool"] == 1124 - huge,
+           f"--huge: {said} {counters}")
+    wait_for(lambda: "no page" not in must("overflow", "--idle", "1", name), 10, "pages that are idle for 1 s")
+    said = must("overflow", "--all", name)
+    counters = server.counters()
+    expect(counters["pages_pool"] == 0 and counters["pages_store"] > 600, f"--all: {said} {counters}")
+    expect(re.match(rf"{name}: [\d.]+ \w+ left for the store, as [\d.]+ \w+ there", said), said)
+    model.check_all(handle, 4 << 20)
+    overflows_wrong_ways(server, donor, name, handle, source)
+    handle.shutdown()
+
+
+def overflows_wrong_ways(server, donor, name, handle, source):
+    for call in (["--idle"], ["--idle", "x", name], ["--idle", "-1", name], ["--all", "--huge", name],
+                 ["--all", "--idle", "5", name], ["--idle", "1", "--idle", "2", name], [name, name], ["-a"]):
+        refused(2, "usage: farswap overflow", "overflow", *call)
+    refused(1, "no device nobody", "overflow", "nobody")
+    handle.pwrite(source.bytes(PAGE), 0)
+    donor.process.kill()
+    donor.process.wait()
+    refused(1, "did not answer: the rest stays in RAM", "overflow", "--all", name)
+    expect(server.counters()["pages_pool"] == 1, "the page that could not leave is gone")
+    server.kill()
+    refused(1, "nobody to ask", "overflow", name)
+    must("destroy", "--local", name)
+
+
+def overflow_on_a_terminal():
+    """While the donor takes its time; and the next server does what a dead one was asked."""
+    donor = servers.Donor()
+    server = servers.Server(size=SIZE, overflow=donor.uri).start()
+    name = server.parameters["name"]
+    handle = fill(server)
+    handle.shutdown()
+    stop(donor.process.pid)
+    process, master = on_a_terminal("overflow", "--all", name)
+    said = read_until(master, " %, ")
+    expect(f"{name}: pages leave: " in said, f"it says {said!r}")
+    server.kill()
+    rest = read_until(master, "the next one will do it")
+    expect(process.wait(30) == 1, rest)
+    os.kill(donor.process.pid, signal.SIGCONT)
+    server.start()
+    wait_for(lambda: server.counters()["pages_pool"] == 0, 30, "the next server to do it")
+    server.check()
+
+
 def on_a_terminal(*arguments):
     """The process, and where its terminal can be read."""
     master, slave = os.openpty()
@@ -93,21 +156,34 @@ def read_until(master, text, seconds=30):
     return "".join(got)
 
 
+def stop(pid):
+    """SIGSTOP, and every thread has taken notice of it."""
+    os.kill(pid, signal.SIGSTOP)
+
+    def stands():
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/stat") as stat:
+                if stat.read().rpartition(")")[2].split()[0] != "T":
+                    return False
+        return True
+    wait_for(stands, 20, f"process {pid} to stand still")
+
+
 def takes_its_time(server, name):
     """Who waits is told for what, and for how long; and a server that dies is not waited for."""
-    os.kill(server.pid, signal.SIGSTOP)
+    stop(server.pid)
     process, master = on_a_terminal("compact", name)
     said = read_until(master, " 1 s")
     expect(f"{name}: packing" in said and "\r\033[K" in said, f"it says {said!r}")
     os.kill(server.pid, signal.SIGCONT)
     rest = read_until(master, None)
     expect(process.wait(30) == 0 and "\r\033[K" in rest and "was" in rest, f"in the end {rest!r}")
-    os.kill(server.pid, signal.SIGSTOP)
+    stop(server.pid)
     process, master = on_a_terminal("compact", name)
     read_until(master, "packing")
     server.kill()
     rest = read_until(master, "the server of")
-    expect(process.wait(30) == 1 and "is gone" in rest, f"of a dead server: {rest!r}")
+    expect(process.wait(30) == 1 and "is gone" in rest, f"of a dead server: {process.returncode}, {rest!r}")
     refused(1, "nobody to ask", "compact", name)
     refused(1, "nobody to ask", "set", name, "memory=80M")
 
@@ -117,7 +193,7 @@ def store_takes_its_time():
     donor = servers.Donor()
     server = servers.Plugin(overflow=donor.uri).start()
     server.stop()
-    os.kill(donor.process.pid, signal.SIGSTOP)
+    stop(donor.process.pid)
     process, master = on_a_terminal("destroy", server.parameters["name"])
     read_until(master, "forgets it: ")
     os.kill(donor.process.pid, signal.SIGCONT)
@@ -133,7 +209,7 @@ def nobody_may(server, name):
     run_dir = servers.image_environment()["FARSWAP_RUNDIR"]
     for mode in (0o755, 0o777):
         os.chmod(run_dir, mode)
-        for call in (["set", name, "memory=72M"], ["compact", name], ["stats", name], ["status", name],
+        for call in (["set", name, "memory=72M"], ["compact", name], ["overflow", name], ["stats", name], ["status", name],
                      ["check", name], ["destroy", name]):
             done = cli(*call, prefix=NOBODY)
             expect(done.returncode == 1 and done.stderr and not done.stdout, f"nobody: {call}: {done}")
@@ -169,8 +245,11 @@ def test():
     compacts(server, handle, name)
     handle.shutdown()
     nobody_may(server, name)
+    refused(1, f"{name} has no store", "overflow", name)
     takes_its_time(server, name)
     store_takes_its_time()
+    overflows()
+    overflow_on_a_terminal()
 
 
 harness.main(test)

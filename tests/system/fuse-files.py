@@ -15,6 +15,7 @@ sys.path.insert(0, sys.path[0] + "/lib")
 import content  # noqa: E402
 import fuse  # noqa: E402
 import harness  # noqa: E402
+import servers  # noqa: E402
 from harness import PAGE, expect, run, wait_for  # noqa: E402
 
 SIZE = 64 << 20
@@ -105,11 +106,56 @@ def settings(door):
     fails(errno.EINVAL, door.store, "mem_used_max", "1")
     door.store("compact", "1")
     expect(door.show("initstate") == "1\n" and door.show("backing_dev") == "none\n", "what it is")
-    fails(errno.EOPNOTSUPP, door.store, "idle", "all")
+    door.store("idle", "all")
+    for text in ("some", "-1", ""):
+        fails(errno.EINVAL, door.store, "idle", text)
     fails(errno.ENODEV, door.store, "writeback", "huge")
     done = run(["/bin/sh", "-c", f"echo lz4 >{door.path('comp_algorithm')} && "
                 f"cat {door.path('comp_algorithm')}"])
     expect("[lz4]" in done.stdout, f"echo and cat: {done.stdout}{done.stderr}")
+
+
+def writeback():
+    """As zram's documentation does it: mark, use some, write back; and huge pages."""
+    donor = servers.Donor()
+    door = fuse.Fuse(size=str(SIZE), memory="96M", overflow=donor.uri).start()
+    expect(door.show("backing_dev") == f"{donor.uri}\n", door.show("backing_dev"))
+    disk, model = door.connect(), content.Model(SIZE)
+    source = content.Source(content.Corpus(harness.seeded()))
+    for page in range(200):
+        model.write(disk, page * PAGE, source.bytes(PAGE))
+    model.write(disk, 1000 * PAGE, os.urandom(50 * PAGE))
+    for text in ("idle", "huge_idle", "type=idle"):
+        door.store("writeback", text)
+    expect(numbers(door, "bd_stat")[0] == 0, f"nothing is marked, and {door.show('bd_stat')} left")
+    for text in ("all", "page_index=7", "type=", ""):
+        fails(errno.EINVAL, door.store, "writeback", text)
+    door.store("idle", "all")
+    model.check(disk, 0, 20 * PAGE)
+    model.write(disk, 1000 * PAGE, os.urandom(10 * PAGE))
+    stays = 10 + sum(len(set(model.bytes[n * PAGE:(n + 1) * PAGE])) > 1 for n in range(20))
+    before = door.counters()["pages_pool"]
+    door.store("writeback", "huge_idle")
+    expect(door.counters()["pages_store"] >= 40 and door.counters()["pages_pool"] == before -
+           door.counters()["pages_store"] >= 100, f"huge_idle: {door.counters()}")
+    door.store("writeback", "idle")
+    counters = door.counters()
+    expect(counters["pages_pool"] == stays and counters["pages_store"] == before - stays,
+           f"idle: {stays} pages should have stayed of {before}: {counters}")
+    expect(numbers(door, "bd_stat")[0] == counters["pages_store"], door.show("bd_stat"))
+    door.store("writeback", "huge")
+    expect(door.counters()["huge_pages"] == 0, "huge pages stay")
+    door.store("idle", "0")
+    door.store("writeback", "type=idle")
+    expect(door.counters()["pages_pool"] == 0, "idle for 0 s is every page")
+    model.check_all(disk, 4 << 20)
+    model.write(disk, 0, source.bytes(PAGE))
+    donor.process.kill()
+    donor.process.wait()
+    fails(errno.EIO, door.store, "writeback", "idle")
+    disk.shutdown()
+    door.stop()
+    door.cli("destroy", "--local", door.parameters["name"])
 
 
 def nobody(door):
@@ -175,6 +221,7 @@ def test():
     statistics(door)
     like_zram(door)
     settings(door)
+    writeback()
     nobody(door)
     ends(door)
     again(door)

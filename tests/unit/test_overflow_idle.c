@@ -6,7 +6,7 @@
 #include <errno.h>
 
 #include "common/clock.h"
-#include "farswap/steer.h"
+#include "core/steer.h"
 
 #define PATIENCE_NS (30 * FSW_NS_PER_S)
 #define PAGES 300u
@@ -159,7 +159,100 @@ static void two_who_ask_are_both_answered(void **state)
     rig_close(&rig);
 }
 
+/* As zram's `idle`: marked now, and what is used afterwards stays. */
+static void what_was_used_before_a_mark_leaves(void **state)
+{
+    struct fsw_overflowed went;
+    struct rig rig;
+
+    rig_open(&rig, &with_store);
+    rig.device->image.super->overflow[0] = 't';
+    write_pages(&rig, 0, 80);
+    assert_int_equal(ask(&rig, FSW_OVERFLOW_MARKED, &went), 0);
+    assert_int_equal(went.pages, 0); /* nobody has marked anything */
+    fsw_device_mark(rig.device);
+    expect_pages(&rig, 20);
+    write_pages(&rig, 80, 280); /* the clock ticks meanwhile */
+    assert_true(rig_stat(&rig, FSW_STAT_AGE_TICKS) > 1);
+    assert_int_equal(ask(&rig, FSW_OVERFLOW_MARKED, &went), 0);
+    assert_int_equal(went.pages, 60);
+    for (unsigned page = 80; page < 280; page++)
+        assert_int_equal(fsw_entry_state(*rig_entry(&rig, page)), FSW_POOL);
+    expect_pages(&rig, 280);
+    rig_close(&rig);
+}
+
+/* Nobody has to wait for a tick of the clock. */
+static void a_device_at_rest_is_idle_at_once(void **state)
+{
+    struct fsw_overflowed went;
+    struct rig rig;
+
+    rig_open(&rig, &with_store);
+    rig.device->image.super->overflow[0] = 't';
+    write_pages(&rig, 0, 80);
+    uint64_t written = fsw_now_ns(), deadline = written + PATIENCE_NS;
+    do
+        assert_int_equal(ask(&rig, 1, &went), 0);
+    while (went.pages == 0 && fsw_now_ns() < deadline);
+    assert_int_equal(went.pages, 80);
+    assert_true(fsw_now_ns() - written > FSW_NS_PER_S);
+    uint64_t ticks = rig_stat(&rig, FSW_STAT_AGE_TICKS);
+    for (unsigned i = 0; i < 5; i++)
+        assert_int_equal(ask(&rig, 1, &went), 0);
+    assert_int_equal(rig_stat(&rig, FSW_STAT_AGE_TICKS), ticks); /* asking ages nothing */
+    rig_close(&rig);
+}
+
+static void huge_pages_leave_alone(void **state)
+{
+    struct fsw_overflowed went;
+    struct rig rig;
+
+    rig_open(&rig, &with_store);
+    rig.device->image.super->overflow[0] = 't';
+    write_pages(&rig, 0, 100);
+    for (unsigned page = 100; page < 150; page++)
+        assert_int_equal(rig_write_page(&rig, page, RIG_NOISE, page), 0);
+    assert_int_equal(ask(&rig, FSW_OVERFLOW_HUGE | 3600, &went), 0);
+    assert_int_equal(went.pages, 0); /* idle ones only */
+    assert_int_equal(ask(&rig, FSW_OVERFLOW_HUGE, &went), 0);
+    assert_int_equal(went.pages, 50);
+    assert_int_equal(rig_stat(&rig, FSW_STAT_HUGE_PAGES), 0);
+    assert_int_equal(rig_stat(&rig, FSW_STAT_PAGES_POOL), 100);
+    expect_pages(&rig, 100);
+    rig_close(&rig);
+}
+
+/* Of two that wait, the answer is to what either wants. */
+static void the_wider_request_counts(void **state)
+{
+    const uint32_t huge = FSW_OVERFLOW_HUGE;
+    const uint32_t cases[][3] = {{huge | 60, huge | 10, huge | 10},
+                                 {huge, 60, 0},
+                                 {60, huge, 0},
+                                 {10, huge | 60, 10},
+                                 {0, 5, 0}};
+    struct rig rig;
+
+    rig_open(&rig, &with_store);
+    rig.device->image.super->overflow[0] = 't';
+    fsw_keeper_stop(rig.device); /* nobody answers */
+    for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        _Atomic uint64_t *asked = &rig.device->image.super->idle_asked;
+        atomic_store(&rig.device->image.super->idle_answered, atomic_load(asked) >> 32);
+        fsw_image_ask_overflow(&rig.device->image, cases[i][0]);
+        assert_int_equal((uint32_t)atomic_load(asked), cases[i][0]);
+        fsw_image_ask_overflow(&rig.device->image, cases[i][1]);
+        assert_int_equal((uint32_t)atomic_load(asked), cases[i][2]);
+    }
+    rig_close(&rig);
+}
+
 RIG_MAIN(cmocka_unit_test(all_pages_leave_when_asked), cmocka_unit_test(pages_that_are_used_stay),
          cmocka_unit_test(a_clock_that_nobody_winds_ticks_by_itself),
          cmocka_unit_test(a_store_that_takes_no_more_ends_it),
+         cmocka_unit_test(what_was_used_before_a_mark_leaves),
+         cmocka_unit_test(a_device_at_rest_is_idle_at_once),
+         cmocka_unit_test(huge_pages_leave_alone), cmocka_unit_test(the_wider_request_counts),
          cmocka_unit_test(two_who_ask_are_both_answered))
