@@ -78,7 +78,7 @@ def sweep():
                     run(["losetup", "--detach", "/dev/" + backing.split("/")[3]])
         for mount in glob.glob(f"{path}/*.mnt") + glob.glob(f"{path}/run/*.mnt"):
             run(["umount", "--lazy", mount])
-        for image in glob.glob(f"{path}/run/*.image"):
+        for image in glob.glob(f"{path}/run/*.image") + glob.glob(f"{path}/run/*.donor"):
             with open(image) as record:
                 for shmid in re.findall(r"^shmid=(\d+)$", record.read(), re.M):
                     run(["ipcrm", "-m", shmid])
@@ -125,14 +125,16 @@ def die_with_parent():
     _libc.prctl(1, signal.SIGKILL)
 
 
-def spawn(argv, log=None, **options):
-    """A process that ends with the test. Its output goes to the file `log` of the work directory."""
+def spawn(argv, log=None, undo=True, **options):
+    """A process that ends with the test. Its output goes to the file `log` of the work directory.
+    undo=False: the caller sees to its end, at a better time than the kernel would."""
     if log is not None:
         options["stdout"] = open(os.path.join(workdir(), log), "ab")
         options.setdefault("stderr", subprocess.STDOUT)
     process = subprocess.Popen(argv, preexec_fn=die_with_parent,
                                stdin=options.pop("stdin", subprocess.DEVNULL), **options)
-    at_exit(end, process)
+    if undo:
+        at_exit(end, process)
     return process
 
 

@@ -289,17 +289,26 @@ class Redis:
         self.name = f"r{os.getpid()}-{next(_serial)}"
         self.socket = os.path.join(workdir(), f"{self.name}.sock")
         self.uri = f"resp+unix://{self.socket}"
-        argv = [need("redis-server"), "--port", "0", "--unixsocket", self.socket, "--save", "",
-                "--appendonly", "no", "--dir", workdir()]
+        self.argv = [need("redis-server"), "--port", "0", "--unixsocket", self.socket, "--save", "",
+                     "--appendonly", "no", "--dir", workdir(), "--dbfilename", f"{self.name}.rdb"]
         for key, value in options.items():
-            argv += [f"--{key.replace('_', '-')}", str(value)]
-        self.process = spawn(argv, log=f"{self.name}.log")
+            self.argv += [f"--{key.replace('_', '-')}", str(value)]
+        at_exit(lambda: end(self.process))  # whichever it is then, after what was made later
+        self.start()
+
+    def start(self):
+        self.process = spawn(self.argv, log=f"{self.name}.log", undo=False)
         wait_for(self.answers, START_SECONDS, "redis-server to answer")
 
     def answers(self):
         expect(self.process.poll() is None, "redis-server ended at its start")
         done = run([need("redis-cli"), "-s", self.socket, "ping"])
         return done.stdout.strip() == "PONG"
+
+    def shut_down(self):
+        """With its data saved: the next start() has them."""
+        run([need("redis-cli"), "-s", self.socket, "shutdown", "save"])
+        self.process.wait(START_SECONDS)
 
 
 def shm_rows():

@@ -1,0 +1,87 @@
+#!/usr/bin/python3
+"""emptied: the only store of a device, a redis-server, comes back empty. What it had is waited for and
+not given up, status says why, local pages come, also from the next server; and when the store comes
+back with its data, every read that waited is answered, and right."""
+
+import os
+import sys
+
+sys.path[:0] = [sys.path[0] + "/../system/lib", sys.path[0] + "/lib"]
+
+import nbd  # noqa: E402
+
+import content  # noqa: E402
+import harness  # noqa: E402
+import load  # noqa: E402
+import servers  # noqa: E402
+from harness import PAGE, expect, wait_for, workdir  # noqa: E402
+
+SIZE = 96 << 20
+POOL = 12 << 20
+READS = 64
+
+
+class Reads:
+    """Some reads all over the device, under way at once."""
+
+    def __init__(self, host, model):
+        self.handle, self.model = host.connect(), model
+        self.waiting = {}
+        for number in range(READS):
+            offset = number * (len(model.bytes) // READS)
+            buffer = nbd.Buffer(PAGE)
+            self.waiting[self.handle.aio_pread(buffer, offset)] = (offset, buffer)
+
+    def collect(self):
+        """Takes the answers that are there; how many wait on."""
+        while self.handle.poll(0) == 1:
+            pass
+        for cookie in [c for c in self.waiting if self.handle.aio_command_completed(c)]:
+            offset, buffer = self.waiting.pop(cookie)
+            self.model.compare(bytes(buffer.to_bytearray()), offset)
+        return len(self.waiting)
+
+
+def still_waits(host, model):
+    """Most of it is at the store: those reads wait while others are answered."""
+    reads = Reads(host, model)
+    host.local_goes_on(200)
+    waiting = reads.collect()
+    expect(waiting > READS // 2, f"only {waiting} of {READS} reads wait")
+    return reads
+
+
+def test():
+    rng = harness.seeded()
+    redis = servers.Redis()
+    host = load.Host(size=str(SIZE), memory=str(POOL), overflow=redis.uri).start()
+    handle, model = host.connect(), content.Model(SIZE - PAGE)
+    source = content.Source(content.Corpus(rng))
+    for offset in range(0, SIZE - PAGE, 1 << 20):
+        model.write(handle, offset, source.bytes(min(1 << 20, SIZE - PAGE - offset)))
+    handle.shutdown()
+
+    redis.shut_down()
+    data = os.path.join(workdir(), f"{redis.name}.rdb")
+    os.rename(data, data + ".kept")
+    redis.start()
+    still_waits(host, model)
+    wait_for(lambda: "empt" in (host.look()["store"]["last_error"] or ""), 60,
+             "status to say that the store was emptied")
+    host.kill()
+    host.start()
+    reads = still_waits(host, model)
+    wait_for(lambda: "empt" in (host.look()["store"]["last_error"] or ""), 60,
+             "status to say that the store was emptied")
+
+    redis.process.kill()
+    redis.process.wait()
+    os.rename(data + ".kept", data)
+    redis.start()
+    wait_for(lambda: reads.collect() == 0, load.PATIENCE_S, "the reads that waited to be answered")
+    model.check_all(host.connect(), 1 << 20)
+    host.expect_nothing_lost()
+    host.check()
+
+
+harness.main(test)

@@ -1,0 +1,39 @@
+#!/usr/bin/python3
+"""link-cut: between the host and its donor a router drops every packet for 30 seconds, under load; no
+link goes down, and nobody is told. The server is killed with -9 at random all the while."""
+
+import sys
+
+sys.path[:0] = [sys.path[0] + "/../system/lib", sys.path[0] + "/lib"]
+
+import donors  # noqa: E402
+import harness  # noqa: E402
+import load  # noqa: E402
+import road  # noqa: E402
+
+SIZE = 128 << 20
+POOL = 16 << 20
+CUT_S = 30
+
+
+def test():
+    rng = harness.seeded()
+    way = road.Road()
+    donor = donors.Donor(where=(road.FAR, 6390), prefix=way.far)
+    host = load.Host(prefix=way.near, size=str(SIZE), memory=str(POOL), overflow=donor.uri,
+                     overflow_password="+" + donors.password_file()).start()
+    work = load.Load(host, rng)
+    work.filled()
+    killer = load.Killer(host, rng, 1, 6)
+    work.goes_on()
+    way.cut()
+    host.away(CUT_S)
+    way.heal()
+    work.goes_on()
+    killer.stop()
+    work.finish()
+    host.expect_nothing_lost("failed_writes", "no_space")  # the pool may be full meanwhile
+    host.check()
+
+
+harness.main(test)

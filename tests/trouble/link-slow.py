@@ -1,0 +1,36 @@
+#!/usr/bin/python3
+"""link-slow: the way to the donor carries 1 MB/s, with a short queue that drops what is more. The
+server is killed with -9 at random all the while."""
+
+import sys
+
+sys.path[:0] = [sys.path[0] + "/../system/lib", sys.path[0] + "/lib"]
+
+import donors  # noqa: E402
+import harness  # noqa: E402
+import load  # noqa: E402
+import road  # noqa: E402
+
+SIZE = 64 << 20
+POOL = 12 << 20
+
+
+def test():
+    rng = harness.seeded()
+    way = road.Road()
+    donor = donors.Donor(where=(road.FAR, 6390), prefix=way.far)
+    host = load.Host(prefix=way.near, size=str(SIZE), memory=str(POOL), overflow=donor.uri,
+                     overflow_password="+" + donors.password_file()).start()
+    work = load.Load(host, rng)
+    work.filled()
+    way.slow("8mbit")
+    killer = load.Killer(host, rng)
+    work.goes_on(40)
+    killer.stop()
+    way.slow("400mbit")
+    work.finish()
+    host.expect_nothing_lost("failed_writes", "no_space")
+    host.check()
+
+
+harness.main(test)

@@ -1,0 +1,52 @@
+#!/usr/bin/python3
+"""mirror: two donors under load. One is started again empty, and gets its copies back; then the other
+is destroyed for good, and nothing is lost. The server is killed with -9 at random all the while."""
+
+import sys
+
+sys.path[:0] = [sys.path[0] + "/../system/lib", sys.path[0] + "/lib"]
+
+import donors  # noqa: E402
+import harness  # noqa: E402
+import load  # noqa: E402
+from harness import wait_for  # noqa: E402
+
+SIZE = 128 << 20
+POOL = 16 << 20
+SEGMENT = 65520
+
+
+def have_two_copies(host, work):
+    """Nothing leaves any more, and nothing has one copy only: a page has while a donor is slow, which
+    it may be on a busy machine, and is lost with it. Clients only read then."""
+    work.only_reads(1)
+    wait_for(lambda: host.counters()["segments_lacking"] == 0, load.PATIENCE_S,
+             "every segment to have two copies")
+
+
+def test():
+    rng = harness.seeded()
+    one, other = donors.Donor(), donors.Donor()
+    host = load.Host(size=str(SIZE), memory=str(POOL), overflow=f"{one.uri} {other.uri}").start()
+    work = load.Load(host, rng)
+    work.filled()
+    killer = load.Killer(host, rng)
+    work.goes_on()
+    have_two_copies(host, work)
+    one.again(empty=True)
+    work.only_reads(0)
+    work.goes_on()
+    wait_for(lambda: host.counters()["copies_repaired"] > SIZE // SEGMENT // 4, load.PATIENCE_S,
+             "copies to be put again")
+    have_two_copies(host, work)
+    other.gone()
+    work.only_reads(0)
+    work.goes_on()
+    killer.stop(3)
+    work.finish()
+    host.expect_nothing_lost()
+    host.check()
+    host.give_up()
+
+
+harness.main(test)
