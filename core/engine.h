@@ -73,6 +73,7 @@ struct fsw_reclaim {
     _Atomic uint64_t mark;      /* ticks when everything was marked idle; 0: it was not */
     uint64_t uses, used_at;     /* requests, and when there was one more: the keeper's */
     _Atomic uint32_t low, high; /* watermarks, in free frames */
+    uint32_t watermarks;        /* the word that they were made of: the keeper's */
     uint64_t clamp_leaf;        /* where the clamping sweep is */
     uint8_t clamped_to;
     _Atomic uint64_t ticked_at[256]; /* when the clock came to each of its values, or was seen there */
@@ -184,7 +185,7 @@ struct fsw_victim {
     uint32_t page;
 };
 
-/* Watermarks and clock follow memory=: at init, and when it changed. */
+/* Watermarks and clock follow memory= and watermarks=: at init, and when one changed. */
 void fsw_reclaim_set_limit(struct fsw_device *device);
 /* Begins a walk over all that was not used for so long; with FSW_OVERFLOW_HUGE (farswap/steer.h)
  * over huge pages only. */

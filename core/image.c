@@ -146,6 +146,7 @@ static int write_super(struct fsw_superblock *super, const struct fsw_params *pa
     atomic_store(&super->codec, fsw_codec_word(params->codec, params->codec_level));
     atomic_store(&super->prefetch, params->prefetch);
     atomic_store(&super->fetch_timeout, params->fetch_timeout);
+    atomic_store(&super->watermarks, params->watermarks);
     return 0;
 }
 

@@ -99,6 +99,7 @@ struct fsw_superblock {
     /* More of what people ask of the server; reads look at them. */
     _Atomic uint32_t prefetch;      /* prefetch=: 0 auto, 1 off, else bytes */
     _Atomic uint32_t fetch_timeout; /* fetch_timeout= in ms; 0: for ever */
+    _Atomic uint32_t watermarks;    /* watermarks= as in struct fsw_params: the server follows it */
 };
 
 #define FSW_CLASS_MAX 256u

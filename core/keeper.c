@@ -87,6 +87,14 @@ static void follow_idle(struct fsw_device *device)
         fsw_overflow_idle(device, (uint32_t)(asked >> 32), (uint32_t)asked);
 }
 
+static void follow_watermarks(struct fsw_device *device)
+{
+    if (atomic_load(&device->image.super->watermarks) == device->reclaim.watermarks)
+        return;
+    fsw_reclaim_set_limit(device);
+    fsw_overflow_kick(device);
+}
+
 static void follow_memory(struct fsw_device *device)
 {
     uint64_t memory = atomic_load(&device->image.super->memory_limit);
@@ -146,6 +154,7 @@ static void *keeper_loop(void *opaque)
     while (!atomic_load(&keeper->stop)) {
         fsw_priority_follow_memory();
         follow_memory(device);
+        follow_watermarks(device);
         follow_codec(device);
         follow_store(device);
         fsw_lost_follow(device);

@@ -34,6 +34,8 @@ const struct fsw_param_info fsw_param_table[] = {
      0},
     {"fetch_timeout", "SECONDS", "0",
      "how long a read waits for the store before it fails (0 to 86400; 0: for ever)", 0},
+    {"watermarks", "auto|START:STOP", "auto",
+     "percent of memory= in use at which overflow starts and stops (START 10 to 99, STOP less)", 0},
 };
 const unsigned fsw_param_count = sizeof fsw_param_table / sizeof fsw_param_table[0];
 
@@ -201,10 +203,32 @@ static int set_fetch_timeout(struct fsw_params *params, const char *value, struc
     return 0;
 }
 
+static int set_watermarks(struct fsw_params *params, const char *value, struct fsw_error *err)
+{
+    char start_text[4] = "";
+    uint64_t start, stop;
+    size_t length = strcspn(value, ":");
+
+    if (strcmp(value, "auto") == 0) {
+        params->watermarks = 0;
+        return 0;
+    }
+    if (length < sizeof start_text)
+        memcpy(start_text, value, length);
+    if (value[length] != ':' || fsw_parse_u64(start_text, 10, 99, &start) < 0 ||
+        fsw_parse_u64(value + length + 1, 1, start - 1, &stop) < 0)
+        return fsw_error(err, -EINVAL,
+                         "watermarks=%s is not allowed: auto, or START:STOP in percent of memory=, "
+                         "START 10 to 99 and STOP less",
+                         value);
+    params->watermarks = (uint32_t)(start << 8 | stop);
+    return 0;
+}
+
 /* In the order of fsw_param_table. */
 static int (*const setters[])(struct fsw_params *, const char *, struct fsw_error *) = {
     set_name,     set_size,      set_memory,   set_codec,         set_overflow,
-    set_password, set_plaintext, set_prefetch, set_fetch_timeout,
+    set_password, set_plaintext, set_prefetch, set_fetch_timeout, set_watermarks,
 };
 _Static_assert(sizeof setters / sizeof setters[0] ==
                    sizeof fsw_param_table / sizeof fsw_param_table[0],

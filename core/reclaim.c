@@ -21,14 +21,28 @@
 #define SWEEP_PARTS 64u /* a whole sweep of the table in 64 ticks: half of FSW_AGE_MAX */
 #define SLOWEST_TICK_NS (60 * FSW_NS_PER_S)
 
+/* So many percent of the limit. Never none: what is asked of the system takes a moment. */
+static uint32_t share(uint32_t limit, unsigned percent)
+{
+    return (uint32_t)((uint64_t)limit * percent / 100) + 16;
+}
+
 void fsw_reclaim_set_limit(struct fsw_device *device)
 {
     uint32_t limit = atomic_load(&device->pool.frames.limit);
     struct fsw_reclaim *reclaim = &device->reclaim;
 
     /* A 32nd and a 16th of memory=, 64 and 128 MiB at most. */
-    atomic_store(&reclaim->low, limit / 32 < 16384 ? limit / 32 + 16 : 16384);
-    atomic_store(&reclaim->high, limit / 16 < 32768 ? limit / 16 + 32 : 32768);
+    uint32_t low = limit / 32 < 16384 ? limit / 32 + 16 : 16384;
+    uint32_t high = limit / 16 < 32768 ? limit / 16 + 32 : 32768;
+    uint32_t word = atomic_load(&device->image.super->watermarks);
+    if (word != 0) {
+        low = share(limit, 100 - (word >> 8 & 0xff) % 100);
+        high = share(limit, 100 - (word & 0xff) % 100) + 16;
+    }
+    reclaim->watermarks = word;
+    atomic_store(&reclaim->low, low);
+    atomic_store(&reclaim->high, high);
     atomic_store(&device->pool.frames.low, atomic_load(&reclaim->low));
     atomic_store(&device->tick_every, limit / FSW_TICKS_A_LAP + 1);
 }

@@ -77,7 +77,8 @@ int fsw_image_await_lost(const struct fsw_image *image, uint64_t wait_ns)
 
 static int can_change(const char *key)
 {
-    static const char *const keys[] = {"memory", "codec", "prefetch", "fetch_timeout"};
+    static const char *const keys[] = {"memory", "codec", "prefetch", "fetch_timeout",
+                                       "watermarks"};
 
     for (unsigned i = 0; i < sizeof keys / sizeof keys[0]; i++)
         if (strcmp(key, keys[i]) == 0)
@@ -93,8 +94,10 @@ static void change(struct fsw_superblock *super, const char *key, const struct f
         atomic_store(&super->codec, fsw_codec_word(params->codec, params->codec_level));
     else if (strcmp(key, "prefetch") == 0)
         atomic_store(&super->prefetch, params->prefetch);
-    else
+    else if (strcmp(key, "fetch_timeout") == 0)
         atomic_store(&super->fetch_timeout, params->fetch_timeout);
+    else
+        atomic_store(&super->watermarks, params->watermarks);
 }
 
 int fsw_image_set(const struct fsw_image *image, const char *key, const char *value,
@@ -107,8 +110,8 @@ int fsw_image_set(const struct fsw_image *image, const char *key, const char *va
         return ask_lost(image, value, err);
     if (!can_change(key))
         return fsw_error(err, -EINVAL,
-                         "%s= can't be changed while the device lives: memory=, codec=, prefetch= "
-                         "and fetch_timeout= can",
+                         "%s= can't be changed while the device lives: memory=, codec=, prefetch=, "
+                         "fetch_timeout= and watermarks= can",
                          key);
     fsw_params_init(&params);
     params.size = image->super->size;

@@ -206,7 +206,8 @@ static struct nbdkit_plugin plugin = {
         "overflow-password=+FILE  file with the store's password\n"
         "overflow-plaintext=yes   do not encrypt what leaves this host\n"
         "prefetch=auto|off|SIZE   what a read asks the store for besides its page\n"
-        "fetch_timeout=SECONDS    a read that waits longer for the store fails (0: waits for ever)",
+        "fetch_timeout=SECONDS    a read that waits longer for the store fails (0: waits for ever)\n"
+        "watermarks=auto|START:STOP  percent of memory= at which overflow starts and stops",
     .thread_model = thread_model,
     .get_ready = get_ready,
     .after_fork = after_fork,

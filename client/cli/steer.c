@@ -14,6 +14,7 @@
 
 #define ANSWER_NS (60 * FSW_NS_PER_S)
 #define LOOK_NS (200 * FSW_NS_PER_MS)
+#define LOST_NS (30 * FSW_NS_PER_S)
 
 int cli_open_served(const char *name, struct fsw_image *ret_image, struct fsw_record *ret_record,
                     struct fsw_error *err)
@@ -91,6 +92,24 @@ const struct cli_command cli_compact = {
 
 /* ---- set ---- */
 
+/* Whether a store is lost is known once the server has looked at it. */
+static int await_lost(const struct fsw_image *image, struct fsw_error *err)
+{
+    switch (fsw_image_await_lost(image, LOST_NS)) {
+    case 0:
+        return 0;
+    case -EEXIST:
+        return fsw_error(err, -EEXIST,
+                         "that store answers and has lost nothing: it is left alone. Stop it first "
+                         "if it is to go");
+    default:
+        return fsw_error(err, -ETIMEDOUT,
+                         "the server of %s has not looked yet: it will do it when "
+                         "it can",
+                         image->super->name);
+    }
+}
+
 static int set_one(const struct fsw_image *image, char *assignment, struct fsw_error *err)
 {
     char *value = strchr(assignment, '=');
@@ -98,7 +117,8 @@ static int set_one(const struct fsw_image *image, char *assignment, struct fsw_e
     if (value == NULL)
         return fsw_error(err, -EINVAL, "%s: say memory=SIZE, or another KEY=VALUE", assignment);
     *value++ = '\0';
-    return fsw_image_set(image, assignment, value, err);
+    int r = fsw_image_set(image, assignment, value, err);
+    return r == 0 && strcmp(assignment, "overflow-lost") == 0 ? await_lost(image, err) : r;
 }
 
 static int set(int argc, char **argv)
@@ -129,8 +149,15 @@ const struct cli_command cli_set = {
         "codec=   lz4, lz4:ACCELERATION, zstd, zstd:LEVEL or raw, for pages written from now on.\n"
         "prefetch=       auto, off or SIZE: what a read asks the store for besides its page.\n"
         "fetch_timeout=  seconds that a read waits for the store before it fails; 0: for ever.\n"
+        "watermarks=     auto or START:STOP, percent of memory= in use at which overflow starts "
+        "and "
+        "stops.\n"
+        "overflow-lost=  1 or 2: that store of overflow= is gone for good. Pages that only it had "
+        "are lost\n"
+        "                (EIO), and their readers need not wait any more.\n"
         "The server follows within a tenth of a second.\n",
     .examples = "  farswap set swap0 memory=2G\n"
-                "  farswap set swap0 codec=zstd:3 memory=25%\n",
+                "  farswap set swap0 codec=zstd:3 memory=25%\n"
+                "  farswap set swap0 watermarks=80:70\n",
     .run = set,
 };

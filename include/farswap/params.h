@@ -25,6 +25,7 @@ struct fsw_params {
     int overflow_plaintext;
     uint32_t prefetch;      /* superblock.prefetch (core/prefetch.h) */
     uint32_t fetch_timeout; /* ms; 0: for ever */
+    uint32_t watermarks;    /* percent in use: overflow stops in bits 0 to 7, starts in 8 to 15; 0: auto */
     unsigned given; /* bit i: fsw_params_set was called for the i-th of fsw_param_table */
 };
 

@@ -58,7 +58,8 @@ def names():
     same("a door", offered("up", "--door", ""), ["nbd", "fuse"])
     same("a second device", offered("status", name, ""), [])
     same("of list", offered("list", ""), [])
-    same("what set sets", offered("set", name, ""), ["memory=", "codec=", "prefetch=", "fetch_timeout="])
+    same("what set sets", offered("set", name, ""), ["memory=", "codec=", "prefetch=", "fetch_timeout=",
+                                                    "watermarks=", "overflow-lost="])
 
 
 def parameters():

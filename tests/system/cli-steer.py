@@ -2,11 +2,14 @@
 """cli-steer: set and compact on a device that is in use, wrong ways of both, who may not, and what the
 terminal shows while a server takes its time. Every command's --help has examples."""
 
+import errno
 import os
 import re
 import signal
 import subprocess
 import sys
+
+import nbd
 
 sys.path.insert(0, sys.path[0] + "/lib")
 
@@ -57,6 +60,10 @@ def sets(server, name):
     refused(1, "no device nobody", "set", "nobody", "memory=80M")
     for call in (["set"], ["set", name], ["set", "--memory", name], ["compact", "a", "b"], ["compact", "-x"]):
         refused(2, "usage: farswap", *call)
+    must("set", name, "watermarks=90:80", "prefetch=off", "fetch_timeout=5")
+    refused(1, "START:STOP", "set", name, "watermarks=80:90")
+    refused(1, "prefetch=lots", "set", name, "prefetch=lots")
+    refused(1, "has no store", "set", name, "overflow-lost=1")
     expect(server.counters()["mem_limit"] == 80 << 20, "a refused setting was followed")
 
 
@@ -103,13 +110,27 @@ def overflows_wrong_ways(server, donor, name, handle, source):
         refused(2, "usage: farswap overflow", "overflow", *call)
     refused(1, "no device nobody", "overflow", "nobody")
     handle.pwrite(source.bytes(PAGE), 0)
+    refused(1, "has lost nothing", "set", name, "overflow-lost=1")
+    refused(1, "which?", "set", name, "overflow-lost=2")
     donor.process.kill()
     donor.process.wait()
     refused(1, "did not answer: the rest stays in RAM", "overflow", "--all", name)
     expect(server.counters()["pages_pool"] == 1, "the page that could not leave is gone")
+    must("set", name, "overflow-lost=1")
+    fails_with_eio(handle, PAGE)
     server.kill()
     refused(1, "nobody to ask", "overflow", name)
     must("destroy", "--local", name)
+
+
+def fails_with_eio(handle, offset):
+    """A page whose store was declared lost is an error, and nobody waits for it."""
+    try:
+        handle.pread(PAGE, offset)
+    except nbd.Error as error:
+        expect(error.errnum == errno.EIO, f"{error}")
+        return
+    raise harness.Failed("a page of a store that is lost was read")
 
 
 def overflow_on_a_terminal():

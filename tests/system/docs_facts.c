@@ -86,6 +86,7 @@ static void superblock(void)
     FIELD(superblock, lost_refused);
     FIELD(superblock, prefetch);
     FIELD(superblock, fetch_timeout);
+    FIELD(superblock, watermarks);
     CONSTANT(FSW_IMAGE_LAYOUT);
 }
 

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "core/steer.h"
 
 #define MIB(n) ((uint64_t)(n) << 20)
 #define WORKERS 3u
@@ -202,6 +203,62 @@ static void memory_below_use_without_a_store_loses_nothing(void **state)
     end_load(load);
 }
 
+/* ---- watermarks= ---- */
+
+static void set_watermarks(struct rig *rig, const char *value)
+{
+    struct fsw_error err = {""};
+
+    assert_int_equal(fsw_image_set(&rig->device->image, "watermarks", value, &err), 0);
+    wake_keeper(rig);
+}
+
+/* Percent of memory= that is in use. */
+static unsigned in_use(struct rig *rig)
+{
+    struct fsw_frames *frames = &rig->device->pool.frames;
+    unsigned limit = atomic_load(&frames->limit);
+
+    return (limit - fsw_frames_free(frames)) * 100 / limit;
+}
+
+static int uses_at_most(struct rig *rig, void *opaque)
+{
+    return in_use(rig) <= *(unsigned *)opaque;
+}
+
+static int is_auto(struct rig *rig, void *opaque)
+{
+    return atomic_load(&rig->device->reclaim.low) < 12 * 256 / 20;
+}
+
+/* Above the one pages leave, and down to the other; in between they stay. */
+static void watermarks_say_when_overflow_starts_and_stops(void **state)
+{
+    unsigned stop = 40;
+    struct rig rig;
+
+    rig_open(&rig, &(struct rig_options){
+                       .size = MIB(16), .memory = MIB(12), .with_store = 1, .answer_at_once = 1});
+    for (uint64_t page = 0; page < 2000; page++)
+        assert_int_equal(rig_write_page(&rig, page, RIG_NOISE, page), 0);
+    assert_in_range(in_use(&rig), 60, 90);
+    assert_int_equal(rig_stat(&rig, FSW_STAT_OVERFLOW_PAGES), 0);
+    set_watermarks(&rig, "60:40");
+    rig_wait(&rig, uses_at_most, &stop);
+    assert_in_range(in_use(&rig), 25, 40); /* and not much further */
+    uint64_t left = rig_stat(&rig, FSW_STAT_OVERFLOW_PAGES);
+    for (uint64_t page = 3000; page < 3200; page++)
+        assert_int_equal(rig_write_page(&rig, page, RIG_NOISE, page), 0);
+    usleep(150 * 1000);
+    assert_int_equal(rig_stat(&rig, FSW_STAT_OVERFLOW_PAGES), left);
+    set_watermarks(&rig, "auto");
+    rig_wait(&rig, is_auto, NULL);
+    for (uint64_t page = 0; page < 2000; page++)
+        rig_expect_page(&rig, page, RIG_NOISE, page);
+    rig_close(&rig);
+}
+
 /* ---- codec= ---- */
 
 /* Which codecs the pool's objects have, a bit each. */
@@ -343,7 +400,8 @@ static void the_command_refuses_what_cannot_be(void **state)
     rig_close(&rig);
 }
 
-RIG_MAIN(cmocka_unit_test(memory_goes_down_and_up_while_a_store_takes_pages),
+RIG_MAIN(cmocka_unit_test(watermarks_say_when_overflow_starts_and_stops),
+         cmocka_unit_test(memory_goes_down_and_up_while_a_store_takes_pages),
          cmocka_unit_test(memory_below_use_without_a_store_loses_nothing),
          cmocka_unit_test(the_codec_changes_under_load),
          cmocka_unit_test(cpus_come_and_go_under_load),
