@@ -4,6 +4,7 @@ end; and what happens to server, spare and supervisor when one of them dies.
 """
 
 import os
+import re
 import signal
 import socket
 import sys
@@ -186,6 +187,30 @@ def takes_over(server, source):
     return spare
 
 
+SUPERVISOR = """
+import os, socket, subprocess, sys
+ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+server = subprocess.Popen([*sys.argv[1:], "--control", str(theirs.fileno())], pass_fds=[theirs.fileno()])
+print(server.pid, ours.recv(512).decode(), flush=True)
+ours.recv(512)
+"""
+
+
+def orphaned(server):
+    """A spare whose supervisor is killed goes with it: it would take the image from whoever comes."""
+    spare = raw.Handed(options=["--wait"], **server.parameters)
+    supervisor = harness.spawn([sys.executable, "-c", SUPERVISOR, *spare.command()], log="orphaned.log",
+                               env=spare.environment())
+    log = os.path.join(harness.workdir(), "orphaned.log")
+
+    def waiting():
+        with open(log) as file:
+            return re.search(r"^(\d+) waiting$", file.read(), re.M)
+    pid = int(wait_for(waiting, 30, "the spare to wait").group(1))
+    supervisor.kill()
+    wait_for(lambda: not os.path.exists(f"/proc/{pid}"), 10, "the spare to end with its supervisor")
+
+
 def alone(server):
     """The supervisor goes: the server goes on with what it has. A stop is a kill."""
     kernel = server.hand()
@@ -239,6 +264,7 @@ def test():
     nonsense(server)
     refusals(server)
     another_layout(server)
+    orphaned(server)
     spare = takes_over(server, source)
     spare.check()
     alone(spare)

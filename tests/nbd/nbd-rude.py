@@ -4,6 +4,7 @@ connection fences its old one, and an address that anybody can reach is warned o
 """
 
 import os
+import signal
 import socket
 import struct
 import sys
@@ -86,17 +87,19 @@ def lies(server):
     expect(closed(kernel.sock), "a request without its magic did not end the connection")
 
 
+def sockets(server):
+    """That it has open, the one that listens among them."""
+    folder = f"/proc/{server.pid}/fd"
+    links = [os.path.join(folder, fd) for fd in os.listdir(folder)]
+    return sum(os.readlink(link).startswith("socket:") for link in links if os.path.lexists(link))
+
+
 def settled(server):
     """All who vanished have been seen to: only what listens is open."""
-    def sockets():
-        links = [os.path.join(folder, fd) for fd in os.listdir(folder)]
-        return sum(os.readlink(link).startswith("socket:") for link in links
-                   if os.path.lexists(link))
-    folder = f"/proc/{server.pid}/fd"
     last = wait_for(lambda: shaken(server), 20, "a handshake")  # after those that waited before it
-    wait_for(lambda: sockets() <= 2, 20, "connections of those who vanished to end")
+    wait_for(lambda: sockets(server) <= 2, 20, "connections of those who vanished to end")
     last.sock.close()
-    wait_for(lambda: sockets() <= 1, 20, "a connection to end")
+    wait_for(lambda: sockets(server) <= 1, 20, "a connection to end")
 
 
 def shaken(server):
@@ -211,6 +214,19 @@ def fences(server, source):
         expect(other.read(0, PAGE) == newer[:PAGE], "another host's connection")
 
 
+def gone_before_it_was_heard(server):
+    """A client that has gone when its handshake is read takes nobody's place."""
+    kernel = shake(server)
+    for _ in range(20):
+        os.kill(server.pid, signal.SIGSTOP)
+        send_and_go(server, struct.pack(">I", 3) + option(1))
+        os.kill(server.pid, signal.SIGCONT)
+        shake(server, "127.0.0.2").sock.close()  # was accepted after it
+        wait_for(lambda: sockets(server) <= 2, 20, "connections of those who vanished to end")
+        expect(len(kernel.read(0, PAGE)) == PAGE, "the connection that is there")
+    kernel.sock.close()
+
+
 def warns(source):
     """Of addresses that anybody can reach, and not of loopback."""
     for address, warned in (("127.0.0.1", False), ("::1", False), ("0.0.0.0", True)):
@@ -242,6 +258,7 @@ def test():
     vanish(tcp, source)
     settled(tcp)
     fences(tcp, source)
+    gone_before_it_was_heard(tcp)
     idle = [harness.Worker(stalls, server) for server in (unix, tcp)]
     for worker in idle:
         worker.join(40)

@@ -118,12 +118,18 @@ static void put_request(char *bytes, uint16_t type, uint64_t page, uint64_t cook
     fsw_put32(bytes + 24, PAGE);
 }
 
-static void send_read(int fd, uint64_t page)
+static void send_reads(int fd, uint64_t page, uint32_t count)
 {
     char bytes[FSW_WIRE_REQUEST_BYTES];
 
     put_request(bytes, FSW_WIRE_READ, page, page);
+    fsw_put32(bytes + 24, count * PAGE);
     assert_int_equal(send(fd, bytes, sizeof bytes, MSG_NOSIGNAL), sizeof bytes);
+}
+
+static void send_read(int fd, uint64_t page)
+{
+    send_reads(fd, page, 1);
 }
 
 /* And DISC behind it. */
@@ -340,6 +346,37 @@ static void a_read_that_joins_is_not_older_than_its_question(void **state)
     hang_up(fd);
 }
 
+/* Of two pages the first is there and the second away; while the first question waits, the first page
+ * is written: who asks then must not get what was read for the one before. */
+static void a_read_that_joins_gets_no_page_from_before_its_question(void **state)
+{
+    char got[2 * PAGE], expected[PAGE];
+
+    assert_int_equal(rig_write_page(&rig, 13, RIG_TEXT, 13), 0);
+    rig_evict_all(&rig);
+    rig_evict(&rig, 0);
+    assert_int_equal(rig_write_page(&rig, 12, RIG_TEXT, 12), 0);
+    teststore_hold(rig.store, TESTSTORE_GETS);
+    int first = hand_over();
+    send_reads(first, 12, 2);
+    teststore_wait_held(rig.store, TESTSTORE_GETS, 1);
+    assert_int_equal(rig_write_page(&rig, 12, RIG_HALF, 14), 0);
+    int second = hand_over();
+    send_reads(second, 12, 2);
+    send_read(second, 12); /* answered: the one before it is in the room */
+    assert_true(answered(second));
+    assert_int_equal(recv(second, got, PAGE, MSG_WAITALL), PAGE);
+    teststore_release(rig.store, TESTSTORE_GETS);
+    assert_true(answered(second));
+    assert_int_equal(recv(second, got, sizeof got, MSG_WAITALL), sizeof got);
+    rig_fill(expected, RIG_HALF, 14);
+    assert_memory_equal(got, expected, PAGE);
+    rig_fill(expected, RIG_TEXT, 13);
+    assert_memory_equal(got + PAGE, expected, PAGE);
+    close(first);
+    hang_up(second);
+}
+
 static int open_all(void **state)
 {
     rig_open(&rig, &(struct rig_options){.size = 4 << 20, .memory = 8 << 20, .with_store = 1});
@@ -367,6 +404,7 @@ static int run_all(void)
         cmocka_unit_test(nothing_comes_between_look_and_publish),
         cmocka_unit_test(a_read_that_is_sent_again_gets_the_answer_of_the_first),
         cmocka_unit_test(a_read_that_joins_is_not_older_than_its_question),
+        cmocka_unit_test(a_read_that_joins_gets_no_page_from_before_its_question),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
 }
