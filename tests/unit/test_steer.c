@@ -222,9 +222,15 @@ static unsigned in_use(struct rig *rig)
     return (limit - fsw_frames_free(frames)) * 100 / limit;
 }
 
+/* And nothing is on its way. */
 static int uses_at_most(struct rig *rig, void *opaque)
 {
-    return in_use(rig) <= *(unsigned *)opaque;
+    struct fsw_overflow *overflow = &rig->device->overflow;
+
+    pthread_mutex_lock(&overflow->lock);
+    int rests = !atomic_load(&overflow->wanted) && overflow->puts_out == 0;
+    pthread_mutex_unlock(&overflow->lock);
+    return rests && in_use(rig) <= *(unsigned *)opaque;
 }
 
 static int is_auto(struct rig *rig, void *opaque)
