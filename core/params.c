@@ -30,7 +30,7 @@ const struct fsw_param_info fsw_param_table[] = {
     {"overflow-password", "+FILE", NULL, "file whose first line is the store's password", 0},
     {"overflow-plaintext", "yes|no", "no", "do not encrypt what leaves this host", 0},
     {"prefetch", "auto|off|SIZE", "auto",
-     "how much a read asks the store for besides its page: what pays, nothing, or SIZE (4k to 32k)",
+     "how much a read asks the store for besides its page: what pays, nothing, or SIZE (4k to 16k)",
      0},
     {"fetch_timeout", "SECONDS", "0",
      "how long a read waits for the store before it fails (0 to 86400; 0: for ever)", 0},
@@ -186,7 +186,7 @@ static int set_prefetch(struct fsw_params *params, const char *value, struct fsw
              bytes <= FSW_PREFETCH_BYTES_MAX)
         params->prefetch = (uint32_t)bytes;
     else
-        return fsw_error(err, -EINVAL, "prefetch=%s is not allowed: auto, off, or 4k to 32k",
+        return fsw_error(err, -EINVAL, "prefetch=%s is not allowed: auto, off, or 4k to 16k",
                          value);
     return 0;
 }

@@ -22,7 +22,7 @@
 #define FSW_PREFETCH_AUTO 0u
 #define FSW_PREFETCH_OFF 1u
 #define FSW_PREFETCH_BYTES_MIN 4096u
-#define FSW_PREFETCH_BYTES_MAX 32768u
+#define FSW_PREFETCH_BYTES_MAX 16384u
 /* fetch_timeout= at most: a day. */
 #define FSW_FETCH_TIMEOUT_MAX_S 86400u
 

@@ -29,13 +29,15 @@
 
 struct fsw_device;
 
-/* Eight pages that did not compress, or some two dozen others: half a segment. */
-#define FSW_WINDOW_BYTES (8 * (FSW_SEAL_BYTES + FSW_OBJECT_MAX))
-/* All windows together: that part of memory=, but so many at least, and at most. With objects of
- * captured pages, sequential reads have some 60 segments open, one a size class. */
+/* Four pages that did not compress, or some dozen others: a quarter of a segment. */
+#define FSW_WINDOW_BYTES (4 * (FSW_SEAL_BYTES + FSW_OBJECT_MAX))
+/* All windows together: that part of memory=, but so many at least, and at most. Pages of programs lie
+ * in some hundred size classes, each with segments of its own, and reading them in order reads from all of
+ * these: with 64 windows of twice the size, half of what was prefetched made room before it was read, with
+ * 128 a seventh. */
 #define FSW_WINDOWS_PART 64u
-#define FSW_WINDOWS_MIN 64u
-#define FSW_WINDOWS_MAX 128u
+#define FSW_WINDOWS_MIN 128u
+#define FSW_WINDOWS_MAX 256u
 #define FSW_WINDOW_BUCKETS 256u
 
 /* An object in a segment, as an entry names it. */

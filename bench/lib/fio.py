@@ -77,6 +77,11 @@ def _randwrite(device, size, percent, *more):
                             "--buffer_compress_chunk=4k", *more, "--name=churn"])
 
 
+def overwrite(device, size):
+    """As many pages as it has, drawn at random, with what fill() writes."""
+    _randwrite(device, size, 60, "--norandommap", "--randrepeat=0")
+
+
 def churn(device, size, times):
     """Overwrites the device `times` times in random order with contents of changing
     compressibility, and at last every page once, in random order, with what fill() writes: what is

@@ -313,7 +313,7 @@ static void it_can_be_set_while_the_device_lives(void **state)
     for (unsigned page = 0; page < 50; page++)
         rig_expect_page(&rig, page, RIG_TEXT, page);
     assert_int_equal(teststore_gets(rig.store), 50);
-    set(&rig, "prefetch", "32k");
+    set(&rig, "prefetch", "16k");
     for (unsigned page = 50; page < 100; page++)
         rig_expect_page(&rig, page, RIG_TEXT, page);
     assert_true(teststore_gets(rig.store) < 60);
@@ -334,7 +334,7 @@ static void reading_on_brings_neighbours(void **state)
     open_with_pages_away(&rig, &automatic, 400);
     for (unsigned page = 0; page < 400; page++)
         rig_expect_page(&rig, page, RIG_TEXT, page);
-    assert_true(teststore_gets(rig.store) < 400 / 8);
+    assert_true(teststore_gets(rig.store) < 400 / 6);
     uint64_t hits = rig_stat(&rig, FSW_STAT_PREFETCH_HITS);
     assert_true(hits > 300);
     assert_int_equal(rig_stat(&rig, FSW_STAT_FETCH_PAGES) + hits, 400);

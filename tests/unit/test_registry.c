@@ -206,7 +206,7 @@ static void wrong_parameters_say_what_is_allowed(void **state)
         {"overflow-password", "secret", "+FILE"},
         {"prefetch", "much", "auto, off"},
         {"prefetch", "4095", "4k"},
-        {"prefetch", "33k", "32k"},
+        {"prefetch", "17k", "16k"},
         {"watermarks", "low", "START:STOP"},
         {"watermarks", "90", "START:STOP"},
         {"watermarks", "90:90", "STOP less"},
