@@ -25,6 +25,7 @@ ABSENT = ["git", "sudo", "make", "python3", "ip", "modprobe", "ps", "fusermount3
 # In namespaces of its own for mounts and processes: nothing that scripts/run does there can stay.
 ENTER = """
 set -e
+umount --all --lazy --no-canonicalize --types fuse.farswap  # copies, that would keep the servers
 mount --rbind /dev {root}/dev
 mount --rbind /sys {root}/sys
 mount -t proc proc {root}/proc

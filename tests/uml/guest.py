@@ -276,7 +276,9 @@ class Guest:
         argv = list(self.net.prefix) if self.net else []
         argv += ["unshare", "--pid", "--fork", "--kill-child=KILL", "--mount-proc", "--ipc"]
         # UML ends itself by a signal when it panics, which the first process of a namespace ignores.
-        argv += ["sh", "-c", '"$@"; exit $?', "sh"]
+        # Copies of mounts would keep other tests' servers after their unmount.
+        argv += ["sh", "-c", 'umount --all --lazy --no-canonicalize --types fuse.farswap; "$@"; exit $?',
+                 "sh"]
         argv += [self.uml, f"mem={self.memory}", "root=/dev/root", "rootfstype=hostfs",
                  f"rootflags={self.root}", "rw", "init=/init", "con=null", "con0=fd:0,fd:1",
                  f"uml_dir={workdir()}/", "panic=-1", "loglevel=4"]
