@@ -16,6 +16,7 @@ sys.path.insert(0, sys.path[0] + "/lib")
 import fuse  # noqa: E402
 import harness  # noqa: E402
 import servers  # noqa: E402
+import worlds  # noqa: E402
 from harness import at_exit, built, expect, run, wait_for, workdir  # noqa: E402
 
 ZSWAP = "/sys/module/zswap/parameters/enabled"
@@ -23,14 +24,13 @@ ZSWAP = "/sys/module/zswap/parameters/enabled"
 
 def doctor(*arguments, files=None, prefix=(), script=""):
     """files: text by path. script: what a shell does in the world before."""
-    lines = ["set -e", script]
+    lines = [script]
     for number, (path, text) in enumerate((files or {}).items()):
         copy = os.path.join(workdir(), f"false-{number}")
         with open(copy, "w") as file:
             file.write(text)
         lines.append(f"mount --bind {copy} {shlex.quote(path)}")
-    call = shlex.join([*prefix, built("client/cli/farswap"), "doctor", *arguments])
-    return run(["unshare", "--mount", "sh", "-c", "\n".join([*lines, f"exec {call}"])],
+    return run([*worlds.prefix("\n".join(lines)), *prefix, built("client/cli/farswap"), "doctor", *arguments],
                env=servers.image_environment())
 
 
@@ -102,16 +102,10 @@ def rights():
     expect(not finding(doctor(), "can't lock memory"), "root may lock memory")
 
 
-def modules(*names):
-    """A world whose kernel has these."""
-    lists = "".join(f"kernel/drivers/block/{name}.ko:\\n" for name in names)
-    return ("mount -t tmpfs none /lib/modules && mkdir /lib/modules/$(uname -r) && "
-            f"printf '{lists}' >/lib/modules/$(uname -r)/modules.dep")
-
-
 def doors():
-    if os.path.exists("/sys/module/nbd") or not os.path.isdir("/lib/modules"):
+    if os.path.exists("/sys/module/nbd"):
         return
+    modules = worlds.modules
     expect(finding(doctor(script=modules("zram", "nbd")), "ok ", "nbd: this kernel has it"), "nbd is there")
     nothing = modules("zram") + " && mount -t tmpfs none /dev && : >/dev/null"
     expect_finding("FAIL", "no nbd module, and /dev/fuse can't be used", "Install", doctor(script=nothing))

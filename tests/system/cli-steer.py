@@ -255,6 +255,9 @@ def helps():
             expect(examples and all(line.startswith(f"  farswap {command}") for line in examples),
                    f"{command} has no examples: {said}")
     refused(2, "there is no command upp", "upp")
+    for command in commands:
+        if command not in ("up", "down", "list", "top", "set"):
+            refused(1, "there is no device nobody", command, "nobody")
 
 
 def test():

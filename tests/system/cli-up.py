@@ -15,13 +15,15 @@ import fuse  # noqa: E402
 import harness  # noqa: E402
 import servers  # noqa: E402
 import updown  # noqa: E402
+import worlds  # noqa: E402
 from harness import PAGE, at_exit, built, expect, wait_for, workdir  # noqa: E402
 
 import runner  # noqa: E402  (tests/swap/lib: one test at a time swaps)
 
 PREPARED_S = 2
 HOARD = 160 << 20
-LIMIT = 64 << 20
+SMALL_HOARD = 80 << 20
+RANDOM_ROUNDS = 5
 SMALL = ("size=64M", "memory=80M")
 KILLED = 137
 
@@ -57,10 +59,10 @@ def comes_up():
     return device
 
 
-def hoard(until):
+def hoard(until, size=HOARD):
     """A program that is bigger than its memory. It ends, every page verified, once there is `until`."""
-    squeeze = updown.Squeeze(LIMIT)
-    process = subprocess.Popen([built("tests/swap/hoard"), "--size", str(HOARD), "--until", until],
+    squeeze = updown.Squeeze(size * 2 // 5)
+    process = subprocess.Popen([built("tests/swap/hoard"), "--size", str(size), "--until", until],
                                preexec_fn=squeeze.enter, stdin=subprocess.DEVNULL,
                                stdout=subprocess.DEVNULL)
     at_exit(harness.end, process)
@@ -73,8 +75,7 @@ def without_memory(device):
     with open("/proc/meminfo") as real, open(path, "w") as file:
         for line in real:
             file.write("MemAvailable: 0 kB\n" if line.startswith("MemAvailable:") else line)
-    return updown.cli("down", device.name, prefix=[
-        "unshare", "--mount", "sh", "-c", f'mount --bind {path} /proc/meminfo && exec "$@"', "sh"])
+    return updown.cli("down", device.name, prefix=worlds.prefix(f"mount --bind {path} /proc/meminfo"))
 
 
 def lives(device):
@@ -144,6 +145,18 @@ def no_rights():
         expect(done.returncode == 1 and "needs root" in done.stderr, f"{call}: {done}")
     done = updown.cli("up", device.name, *SMALL, prefix=["setpriv", "--bounding-set=-sys_admin"])
     expect(done.returncode == 1 and "CAP_SYS_ADMIN" in done.stderr, f"without the right: {done}")
+    device.expect_nothing()
+
+
+def no_module():
+    """Of a kernel that has no nbd, and of one that has neither."""
+    device = updown.Device(f"module{os.getpid()}")
+    done = updown.cli("up", "--door", "nbd", device.name, *SMALL)
+    expect(done.returncode == 1 and "modprobe nbd failed: install" in done.stderr, f"--door nbd: {done}")
+    bare = worlds.modules() + " && mount -t tmpfs none /dev"
+    done = updown.cli("up", device.name, *SMALL, prefix=worlds.prefix(bare))
+    expect(done.returncode == 1 and "there is no way to give it a swap device" in done.stdout and
+           "can't swap to it" in done.stderr, f"without a door: {done}")
     device.expect_nothing()
 
 
@@ -253,6 +266,61 @@ def killed():
         device.expect_nothing()
 
 
+def killed_at_random(rng):
+    """The same at moments that nobody chose, several in a row."""
+    device = updown.Device(f"random{os.getpid()}")
+    began = time.monotonic()
+    device.must("up", *SMALL)
+    device.expect_up()
+    whole_up = time.monotonic() - began
+    for _ in range(RANDOM_ROUNDS):
+        for _ in range(rng.randrange(1, 4)):
+            verb = rng.choice(("up", "down"))
+            call = (verb, device.name) + (SMALL if verb == "up" else ())
+            kill_at_time(device.popen(*call), rng.uniform(0, whole_up))
+            device.remember_image()
+        if rng.random() < 0.5:
+            device.must("up", *SMALL)
+            device.expect_up()
+        device.must("down")
+        device.expect_nothing()
+
+
+def has_children(process):
+    with open(f"/proc/{process.pid}/task/{process.pid}/children") as children:
+        return children.read() != ""
+
+
+def killed_while_swapoff_works():
+    """Pages are coming back when `down` is killed. The program that they belong to sees none of it, and
+    down given again ends what is left."""
+    device = started("swapoff")
+    until = os.path.join(workdir(), "until-swapoff")
+    squeeze, process = hoard(until, SMALL_HOARD)
+    wait_for(lambda: device.swap()[2] > SMALL_HOARD // 8 or process.poll() is not None, 60, "swap in use")
+    device.expect_up()
+    squeeze.limit(8 * SMALL_HOARD)
+    first = device.popen("down", device.name)
+    wait_for(lambda: first.poll() is not None or has_children(first), 20, "swapoff to begin")
+    first.kill()
+    first.wait()  # alone: who works for it has its output, too
+    if process.poll() == -signal.SIGKILL:
+        return False
+    said = []
+
+    def goes_down():
+        done = device.down()
+        said.append(done.stderr)
+        expect(done.returncode == 0 or "at work" in done.stderr, f"down after a killed one: {done}")
+        return done.returncode == 0
+    wait_for(goes_down, 60, f"down to get to its end: {said}")
+    device.expect_nothing()
+    with open(until, "w"):
+        pass
+    expect(process.wait(60) == 0, f"the program found wrong pages: {process.returncode}")
+    return True
+
+
 # ---- the store ----
 
 def donor_away():
@@ -279,14 +347,18 @@ def test():
         raise harness.Skip("this kernel has nbd: `up` does not use FUSE here")
     fuse.alone()
     runner.alone()
+    rng = harness.seeded()
     wrong_calls()
     no_rights()
+    no_module()
     whole()
+    expect(any(killed_while_swapoff_works() for _ in range(3)), "the program was killed three times")
     wrong_order()
     not_ours()
     kept_elsewhere()
     at_once()
     killed()
+    killed_at_random(rng)
     donor_away()
 
 

@@ -2,6 +2,7 @@
 what they left on the host, which is looked for in the kernel and not in the command's own files."""
 
 import glob
+import itertools
 import os
 import subprocess
 import sys
@@ -21,12 +22,16 @@ def cli(*arguments, prefix=()):
     return run([*prefix, built("client/cli/farswap"), *arguments], env=environment())
 
 
+_serial = itertools.count(1)
+
+
 class Device:
     """A name, and what belongs to it. Taken down when the test ends, whatever it left."""
 
     def __init__(self, name):
         self.name = name
         self.mount = os.path.join(workdir(), "run", f"{name}.mnt")
+        self.shmids = set()  # of its images so far
         at_exit(self._sweep)
 
     def up(self, *arguments):
@@ -104,8 +109,19 @@ class Device:
                 return fields
         return None
 
+    def remember_image(self):
+        """Its shared memory, which must be gone when it is down."""
+        path = os.path.join(workdir(), "run", f"{self.name}.image")
+        if os.path.exists(path):
+            with open(path) as record:
+                self.shmids |= {int(line[6:]) for line in record if line.startswith("shmid=")}
+
+    def memory(self):
+        return [f"shared memory {row['shmid']}" for row in servers.shm_rows()
+                if row["shmid"] in self.shmids]
+
     def remains(self):
-        left = [f"process {pid}" for pid in self.processes()] + self.loops() + self.mounts()
+        left = self.memory() + [f"process {pid}" for pid in self.processes()] + self.loops() + self.mounts()
         left += glob.glob(os.path.join(workdir(), f"run/{self.name}.*"))
         left += glob.glob(os.path.join(workdir(), f"state/{self.name}"))
         return left
@@ -115,6 +131,8 @@ class Device:
 
     def expect_up(self):
         """Each thing once."""
+        self.remember_image()
+        expect(self.memory(), "no image is found in shared memory")
         expect(self.swap() is not None, "no swap")
         expect(len(self.loops()) == 1 and len(self.mounts()) == 1,
                f"not one of each: {self.loops()} {self.mounts()}")
@@ -147,7 +165,7 @@ class Squeeze:
         root = v1 if self.old else "/sys/fs/cgroup"
         if not os.access(root, os.W_OK):
             raise harness.Skip("no memory cgroup here")
-        self.path = os.path.join(root, f"fsw-up-{os.getpid()}")
+        self.path = os.path.join(root, f"fsw-up-{os.getpid()}-{next(_serial)}")
         os.mkdir(self.path)
         at_exit(self._remove)
         self.limit(limit)
