@@ -323,6 +323,7 @@ int fsw_device_complete_params(struct fsw_params *params, struct fsw_error *err)
         params->size = image.super->size;
     if (!fsw_params_given(params, "memory"))
         params->memory = atomic_load(&image.super->memory_limit);
+    params->encrypted = atomic_load(&image.super->seal) != 0;
     fsw_image_detach(&image);
     if (!fsw_params_given(params, "overflow"))
         r = complete_overflow(params, &record, err);

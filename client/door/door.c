@@ -44,6 +44,8 @@ int fsw_door_probe(struct fsw_door *door, struct fsw_error *err)
         .uri = params->overflow,
         .password = params->overflow_password[0] ? params->overflow_password : NULL,
         .plaintext = params->overflow_plaintext,
+        .later = door->exists,
+        .encrypted = params->encrypted,
     };
 
     if (params->overflow[0] == '\0')

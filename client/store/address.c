@@ -5,17 +5,11 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "common/parse.h"
-
-struct host_port {
-    char host[256];
-    char port[8];
-};
 
 /* Copies n characters as a string. -EINVAL if there are none or too many. */
 static int copy_text(char *to, size_t size, const char *from, size_t n)
@@ -39,7 +33,7 @@ static int parse_port(char *port, size_t size, const char *text)
 }
 
 /* HOST, HOST:PORT, [IPV6], [IPV6]:PORT. */
-static int split_host_port(struct host_port *to, const char *rest)
+static int split_host_port(struct fsw_host_port *to, const char *rest)
 {
     const char *end = rest + strcspn(rest, ":"), *from = rest;
     int r;
@@ -74,33 +68,57 @@ static int is_loopback(const struct sockaddr *any)
 }
 
 /* Keeps the first few; the store is local only if all of them are. */
-static void keep_places(struct fsw_address *address, const struct addrinfo *list)
+int fsw_address_keep(struct fsw_address *address, const struct addrinfo *list,
+                     struct fsw_error *err)
 {
     address->local = 1;
     for (const struct addrinfo *p = list; p != NULL && address->count < FSW_ADDRESS_MOST;
          p = p->ai_next) {
+        if (address->stays && !is_loopback(p->ai_addr))
+            continue;
         memcpy(&address->places[address->count++].storage, p->ai_addr, p->ai_addrlen);
         address->local &= (unsigned)is_loopback(p->ai_addr);
     }
+    return address->count > 0 ? 0
+                              : fsw_error(err, -ENOENT,
+                                          "%s was on this host, is not any more, and what is there "
+                                          "is not encrypted",
+                                          address->text);
 }
 
-static int resolve(struct fsw_address *address, const struct host_port *where,
+static int resolve(struct fsw_address *address, const struct fsw_host_port *where, int flags,
                    struct fsw_error *err)
 {
-    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM}, *list = NULL;
+    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = flags};
+    struct addrinfo *list = NULL;
     int r = getaddrinfo(where->host, where->port, &hints, &list);
 
     if (r != 0)
         return fsw_error(err, -ENOENT, "the store's host %s can't be found: %s; give its address",
                          where->host, r == EAI_SYSTEM ? strerror(errno) : gai_strerror(r));
-    keep_places(address, list);
+    r = fsw_address_keep(address, list, err);
     freeaddrinfo(list);
-    return 0;
+    return r;
 }
 
-int fsw_address_parse_tcp(struct fsw_address *address, const char *rest, struct fsw_error *err)
+void fsw_address_question(const struct fsw_address *address, struct fsw_host_port *ret_where)
 {
-    struct host_port where;
+    if (split_host_port(ret_where, address->text) < 0)
+        *ret_where = (struct fsw_host_port){{0}, {0}}; /* it was split before */
+}
+
+int fsw_address_resolve(struct fsw_address *address, struct fsw_error *err)
+{
+    struct fsw_host_port where;
+
+    fsw_address_question(address, &where);
+    return resolve(address, &where, 0, err);
+}
+
+int fsw_address_parse_tcp(struct fsw_address *address, const char *rest, int later,
+                          struct fsw_error *err)
+{
+    struct fsw_host_port where;
 
     memset(address, 0, sizeof *address);
     if (split_host_port(&where, rest) < 0)
@@ -110,7 +128,10 @@ int fsw_address_parse_tcp(struct fsw_address *address, const char *rest, struct 
                          rest, FSW_DEFAULT_PORT);
     snprintf(address->text, sizeof address->text, strchr(where.host, ':') ? "[%s]:%s" : "%s:%s",
              where.host, where.port);
-    return resolve(address, &where, err);
+    if (!later)
+        return resolve(address, &where, 0, err);
+    resolve(address, &where, AI_NUMERICHOST, NULL); /* a name fails, at once */
+    return 0;
 }
 
 int fsw_address_parse_unix(struct fsw_address *address, const char *rest, struct fsw_error *err)

@@ -16,6 +16,7 @@
 #include "common/touch.h"
 
 #define SWEEP_MS 50
+#define ASK_AGAIN_MS 1000
 
 static struct resp_store *of_base(struct fsw_store *base)
 {
@@ -63,12 +64,73 @@ static void replant(struct resp_store *store)
     resp_conn_reset(&store->gets.conn, "it is new from now on");
 }
 
-static void stop(struct resp_store *store)
+static void open_lanes(struct resp_store *store)
 {
+    store->lanes_open = 1;
+    resp_lane_open(&store->gets);
+    resp_lane_open(&store->puts);
+}
+
+static void end_lanes(struct resp_store *store)
+{
+    if (!store->lanes_open) {
+        resp_lane_give_up(&store->gets);
+        resp_lane_give_up(&store->puts);
+        return;
+    }
     resp_lane_end(&store->gets);
     resp_lane_end(&store->puts);
+}
+
+static void stop(struct resp_store *store)
+{
+    store->ending = 1;
+    end_lanes(store);
+    if (store->asking)
+        uv_cancel((uv_req_t *)&store->question); /* one that is at work comes to its end */
+    uv_close((uv_handle_t *)&store->ask_again, NULL);
     uv_close((uv_handle_t *)&store->sweep, NULL);
     uv_close((uv_handle_t *)&store->wake, NULL);
+}
+
+/* ---- the place, while only its name is known ---- */
+
+static void ask_for_place(uv_timer_t *timer);
+
+static void on_place(uv_getaddrinfo_t *question, int status, struct addrinfo *list)
+{
+    struct resp_store *store = question->data;
+    struct fsw_error err = {""};
+
+    if (status == 0)
+        status = fsw_address_keep(&store->place, list, &err);
+    uv_freeaddrinfo(list);
+    store->asking = 0;
+    if (store->ending)
+        return;
+    if (status == 0) {
+        open_lanes(store);
+        return;
+    }
+    if (err.text[0] == '\0')
+        fsw_error(&err, status, "its host can't be found: %s", uv_strerror(status));
+    report_say(&store->report, store->address.text, err.text);
+    uv_timer_start(&store->ask_again, ask_for_place, ASK_AGAIN_MS, 0);
+}
+
+static void ask_for_place(uv_timer_t *timer)
+{
+    struct resp_store *store = timer->data;
+    const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
+    struct fsw_host_port where;
+
+    fsw_address_question(&store->place, &where);
+    store->question.data = store;
+    store->asking = 1;
+    int r =
+        uv_getaddrinfo(&store->loop, &store->question, on_place, where.host, where.port, &hints);
+    if (r < 0)
+        on_place(&store->question, r, NULL);
 }
 
 static void on_sweep(uv_timer_t *timer)
@@ -107,8 +169,10 @@ static void *run(void *opaque)
 
     pthread_setname_np(pthread_self(), "farswap-store");
     fsw_touch_stack();
-    resp_lane_open(&store->gets);
-    resp_lane_open(&store->puts);
+    if (store->place.count > 0)
+        open_lanes(store);
+    else
+        ask_for_place(&store->ask_again);
     uv_run(&store->loop, UV_RUN_DEFAULT);
     return NULL;
 }
@@ -138,7 +202,8 @@ static int init_loop(struct resp_store *store)
         return r;
     }
     uv_timer_init(&store->loop, &store->sweep);
-    store->wake.data = store->sweep.data = store;
+    uv_timer_init(&store->loop, &store->ask_again);
+    store->wake.data = store->sweep.data = store->ask_again.data = store;
     return 0;
 }
 
@@ -164,6 +229,7 @@ static int store_start(struct fsw_store *base, const struct fsw_store_identity *
         return fsw_error(err, r, "the store's event loop can't start: %s", strerror(-r));
     r = start_thread(store);
     if (r < 0) {
+        uv_close((uv_handle_t *)&store->ask_again, NULL);
         uv_close((uv_handle_t *)&store->sweep, NULL);
         uv_close((uv_handle_t *)&store->wake, NULL);
         deinit_loop(store);
@@ -270,7 +336,7 @@ int resp_store_new(const struct fsw_address *address, const char *password,
     if (store == NULL)
         return -ENOMEM;
     store->base = (struct fsw_store){.ops = &resp_ops, .copies = 1};
-    store->address = *address;
+    store->address = store->place = *address;
     pthread_mutex_init(&store->inbox_lock, NULL);
     report_init(&store->report);
     fsw_requests_init(&store->inbox);

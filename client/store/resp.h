@@ -28,7 +28,7 @@
 
 struct resp_store {
     struct fsw_store base;
-    struct fsw_address address;
+    struct fsw_address address; /* as it was given, for good */
     char *password; /* NULL: none */
     struct fsw_device_id device;
 
@@ -46,6 +46,10 @@ struct resp_store {
     uv_loop_t loop;
     uv_async_t wake;
     uv_timer_t sweep;
+    struct fsw_address place; /* where the lanes connect to; the same, and resolved */
+    uv_getaddrinfo_t question;
+    uv_timer_t ask_again;
+    unsigned asking, lanes_open, ending;
     struct resp_lane gets, puts;
 
     struct report report;

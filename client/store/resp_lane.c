@@ -344,7 +344,7 @@ void resp_lane_open(struct resp_lane *lane)
 {
     static const struct resp_conn_hooks hooks = {on_up, on_reply, on_turn, on_down};
 
-    resp_conn_open(&lane->conn, &lane->store->loop, &lane->store->address, &hooks, lane);
+    resp_conn_open(&lane->conn, &lane->store->loop, &lane->store->place, &hooks, lane);
 }
 
 /* ---- time ---- */

@@ -109,12 +109,15 @@ static redisContext *connect_place(const union fsw_sockaddr *place)
 
 static int connect_any(struct sync *sync)
 {
-    const struct fsw_address *address = &sync->store->address;
+    struct fsw_address address = sync->store->address;
+    int r = address.count == 0 ? fsw_address_resolve(&address, sync->err) : 0;
 
-    for (unsigned i = 0; i < address->count; i++) {
+    if (r < 0)
+        return r;
+    for (unsigned i = 0; i < address.count; i++) {
         if (sync->context != NULL)
             redisFree(sync->context);
-        sync->context = connect_place(&address->places[i]);
+        sync->context = connect_place(&address.places[i]);
         if (sync->context != NULL && sync->context->err == 0)
             return 0;
     }

@@ -40,8 +40,8 @@ static int open_resp(const struct fsw_address *address, const char *password,
 }
 
 /* The store itself; *ret_local: what goes there stays on this host. */
-static int open_plain(const char *uri, const char *password, struct fsw_store **ret_store,
-                      int *ret_local, struct fsw_error *err)
+static int open_plain(const char *uri, const struct fsw_store_options *options,
+                      struct fsw_store **ret_store, int *ret_local, struct fsw_error *err)
 {
     struct fsw_address address;
     const char *rest;
@@ -52,7 +52,7 @@ static int open_plain(const char *uri, const char *password, struct fsw_store **
         return file_store_new(rest, ret_store, err);
     }
     if ((rest = after(uri, "resp://")) != NULL)
-        r = fsw_address_parse_tcp(&address, rest, err);
+        r = fsw_address_parse_tcp(&address, rest, options->later, err);
     else if ((rest = after(uri, "resp+unix://")) != NULL)
         r = fsw_address_parse_unix(&address, rest, err);
     else
@@ -60,8 +60,11 @@ static int open_plain(const char *uri, const char *password, struct fsw_store **
                          "overflow=%s is no store: allowed are resp://HOST[:PORT], "
                          "resp+unix:///PATH and file:PATH, each also behind crypt+",
                          uri);
-    *ret_local = r == 0 && address.local;
-    return r < 0 ? r : open_resp(&address, password, ret_store, err);
+    if (r < 0)
+        return r;
+    address.stays = address.count == 0 && !options->encrypted && !options->plaintext;
+    *ret_local = address.local || address.stays;
+    return open_resp(&address, options->password, ret_store, err);
 }
 
 static void close_all(struct fsw_store *const *stores, unsigned count)
@@ -81,7 +84,7 @@ static int open_one(const char *uri, const struct fsw_store_options *options,
         return fsw_error(
             err, -EINVAL,
             "overflow=%s says encrypted, and overflow-plaintext=yes not: leave one away", uri);
-    r = open_plain(plain != NULL ? plain : uri, options->password, ret_store, &local, err);
+    r = open_plain(plain != NULL ? plain : uri, options, ret_store, &local, err);
     if (r == 0 && (plain != NULL || !(local || options->plaintext)))
         *encrypts = 1;
     return r;

@@ -12,6 +12,10 @@ struct fsw_store_options {
     const char *uri;
     const char *password; /* of all; NULL: none. Copied, wiped at close */
     int plaintext; /* 1: what leaves this host does so unencrypted (overflow-plaintext=yes) */
+    /* 1: for a device that was there before. Nothing waits for a resolver: names are resolved by the
+     * store's thread, for as long as that takes. Until then `encrypted` says what was found of them
+     * when the device was made; what stayed on this host unencrypted goes nowhere else. */
+    int later, encrypted;
 };
 
 /* Parses, resolves a host's name (that may block) and checks; connects to nothing. What leaves this

@@ -26,6 +26,7 @@ struct fsw_params {
     uint32_t prefetch;      /* superblock.prefetch (core/prefetch.h) */
     uint32_t fetch_timeout; /* ms; 0: for ever */
     uint32_t watermarks;    /* percent in use: overflow stops in bits 0 to 7, starts in 8 to 15; 0: auto */
+    int encrypted;  /* 1: the image's pages at its store are (fsw_device_complete_params) */
     unsigned given; /* bit i: fsw_params_set was called for the i-th of fsw_param_table */
 };
 

@@ -6,6 +6,7 @@ device is refused.
 
 import os
 import signal
+import socket
 import sys
 
 sys.path[:0] = [sys.path[0] + "/../system/lib", sys.path[0] + "/lib"]
@@ -16,7 +17,7 @@ import content  # noqa: E402
 import harness  # noqa: E402
 import raw  # noqa: E402
 import servers  # noqa: E402
-from harness import PAGE, STOCK, expect, need, run, wait_for, workdir  # noqa: E402
+from harness import PAGE, STOCK, built, expect, need, run, spawn, wait_for, workdir  # noqa: E402
 
 SIZE = 64 << 20
 POOL = 8 << 20
@@ -38,7 +39,7 @@ def fill(server, source):
 def comes_up(server, local, why):
     """It dies, and the next one serves what is local, and says what is wrong with the store."""
     server.kill()
-    again = type(server)(**server.parameters).start()
+    again = type(server)(prefix=server.prefix, **server.parameters).start()
     handle = again.connect()
     expect(handle.pread(PAGE, SIZE - PAGE) == local, "content of a local page")
     handle.pwrite(local, SIZE - PAGE)
@@ -122,6 +123,51 @@ def folder_is_away(source):
     expect(server.connect().pread(FAR, 0) == data, "content after the folder came back")
 
 
+class Hosts:
+    """What names mean to the programs of this test: a mount namespace with files of its own in /etc."""
+
+    def __init__(self):
+        self.path = os.path.join(workdir(), "hosts")
+        nss = os.path.join(workdir(), "nsswitch.conf")
+        with open(nss, "w") as file:
+            file.write("hosts: files\n")
+        binds = f"mount --bind {self.path} /etc/hosts && mount --bind {nss} /etc/nsswitch.conf"
+        self.prefix = ["unshare", "--mount", "sh", "-c", binds + ' && exec "$@"', "sh"]
+        self.know("")
+
+    def know(self, line):
+        with open(self.path, "w") as file:
+            file.write(line + "\n")
+
+
+def listens(port):
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+def nobody_knows_its_name(source):
+    """Nor can the store's host be found by its name; once it is, its pages are there."""
+    hosts = Hosts()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    spawn([built("server/farswapd"), "--listen", f"127.0.0.1:{port}", "--memory", "1G"], log="tcp.log")
+    wait_for(lambda: listens(port), 30, "farswapd to listen")
+    hosts.know("127.0.0.1 donor.test")
+    server = servers.device(str(SIZE), str(POOL), overflow=f"resp://donor.test:{port}",
+                            prefix=hosts.prefix)
+    data, local = fill(server, source)
+    hosts.know("")
+    server = comes_up(server, local, "donor.test can't be found")
+    line = type(server)(size=str(SIZE), overflow=f"resp://donor.test:{port}",
+                        prefix=hosts.prefix).refusal()
+    expect("donor.test can't be found" in line, line)
+    hosts.know("127.0.0.1 donor.test")
+    expect(server.connect().pread(FAR, 0) == data, "content once the name is known")
+    server.kill()
+    done = server.cli("destroy", "--local", server.parameters["name"])  # which asks for the name, too
+    expect(done.returncode == 0, done.stderr)
+
+
 def on_a_disk():
     """file: refuses a file system in memory."""
     return run(["stat", "-f", "-c", "%T", workdir()]).stdout.strip() not in ("tmpfs", "ramfs")
@@ -137,6 +183,7 @@ def test():
     server = waits_for_the_store(server, donor, data, local)
     gone(spare_waits_without(server, donor, local), donor, local)
     not_fit_any_more(redis)
+    nobody_knows_its_name(source)
     if on_a_disk():
         folder_is_away(source)
 

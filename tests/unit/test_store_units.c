@@ -123,6 +123,51 @@ static void test_what_leaves_is_encrypted(void **state)
     }
 }
 
+/* Of a device that was there before. */
+static void test_a_name_can_wait(void **state)
+{
+    struct fsw_store_options options = {.uri = "resp://no-such-host.invalid:77", .later = 1};
+    struct fsw_error err = {""};
+    struct fsw_address address;
+    struct fsw_store *store;
+
+    for (options.encrypted = 0; options.encrypted < 2; options.encrypted++) {
+        assert_int_equal(fsw_store_open(&options, &store, &err), 0);
+        assert_int_equal(store->seal, options.encrypted ? FSW_SEAL_BYTES : 0);
+        assert_int_equal(store->ops->probe(store, &err), -ENOENT);
+        assert_non_null(strstr(err.text, "can't be found"));
+        store->ops->close(store);
+    }
+    assert_int_equal(fsw_address_parse_tcp(&address, "localhost:77", 1, &err), 0);
+    assert_int_equal(address.count, 0);
+    address.stays = 1;
+    assert_int_equal(fsw_address_resolve(&address, &err), 0);
+    assert_true(address.count > 0 && address.local);
+}
+
+/* What was not encrypted because it stayed on this host goes to no other. */
+static void test_what_stays_stays(void **state)
+{
+    struct sockaddr_in there = {.sin_family = AF_INET, .sin_addr = {htonl(0x0a000002)}};
+    struct sockaddr_in here = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    struct addrinfo second = {.ai_addr = (struct sockaddr *)&here, .ai_addrlen = sizeof here};
+    struct addrinfo first = {
+        .ai_addr = (struct sockaddr *)&there, .ai_addrlen = sizeof there, .ai_next = &second};
+    struct fsw_address address = {.text = "name:77", .stays = 1};
+    struct fsw_error err = {""};
+
+    assert_int_equal(fsw_address_keep(&address, &first, &err), 0);
+    assert_int_equal(address.count, 1);
+    assert_memory_equal(&address.places[0], &here, sizeof here);
+    first.ai_next = NULL;
+    address.count = 0;
+    assert_int_equal(fsw_address_keep(&address, &first, &err), -ENOENT);
+    assert_non_null(strstr(err.text, "not encrypted"));
+    address.stays = 0;
+    assert_int_equal(fsw_address_keep(&address, &first, &err), 0);
+    assert_false(address.local);
+}
+
 static void test_uri_too_long(void **state)
 {
     char uri[512];
@@ -145,12 +190,12 @@ static void test_default_port(void **state)
     char host[FSW_HOST_TEXT];
     int port;
 
-    assert_int_equal(fsw_address_parse_tcp(&address, "127.0.0.1", NULL), 0);
+    assert_int_equal(fsw_address_parse_tcp(&address, "127.0.0.1", 0, NULL), 0);
     assert_string_equal(address.text, "127.0.0.1:6390");
     fsw_place_text(&address.places[0], host, &port);
     assert_string_equal(host, "127.0.0.1");
     assert_int_equal(port, 6390);
-    assert_int_equal(fsw_address_parse_tcp(&address, "[::1]:77", NULL), 0);
+    assert_int_equal(fsw_address_parse_tcp(&address, "[::1]:77", 1, NULL), 0);
     assert_string_equal(address.text, "[::1]:77");
     fsw_place_text(&address.places[0], host, &port);
     assert_string_equal(host, "::1");
@@ -336,10 +381,16 @@ static void test_requests(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_uris),         cmocka_unit_test(test_what_leaves_is_encrypted),
-        cmocka_unit_test(test_uri_too_long), cmocka_unit_test(test_default_port),
-        cmocka_unit_test(test_keys),         cmocka_unit_test(test_command_is_what_hiredis_writes),
-        cmocka_unit_test(test_verdicts),     cmocka_unit_test(test_reader_takes_no_arrays),
+        cmocka_unit_test(test_uris),
+        cmocka_unit_test(test_what_leaves_is_encrypted),
+        cmocka_unit_test(test_a_name_can_wait),
+        cmocka_unit_test(test_what_stays_stays),
+        cmocka_unit_test(test_uri_too_long),
+        cmocka_unit_test(test_default_port),
+        cmocka_unit_test(test_keys),
+        cmocka_unit_test(test_command_is_what_hiredis_writes),
+        cmocka_unit_test(test_verdicts),
+        cmocka_unit_test(test_reader_takes_no_arrays),
         cmocka_unit_test(test_requests),
     };
 
