@@ -3,6 +3,7 @@
  */
 #include "client/door/door.h"
 
+#include <pthread.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -149,6 +150,13 @@ void fsw_door_close(struct fsw_door *door)
     if (door->device != NULL)
         fsw_device_close(door->device);
     door->device = NULL;
+}
+
+void fsw_door_leave(struct fsw_door *door)
+{
+    if (door->probing)
+        pthread_detach(door->prober);
+    door->probing = 0;
 }
 
 void fsw_door_abandon(struct fsw_door *door)

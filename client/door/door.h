@@ -27,7 +27,7 @@ struct fsw_door {
     struct fsw_store *unproved; /* the device's; NULL: there is nothing to try */
     void (*warn)(const char *line);
     pthread_t prober;
-    int probing; /* 1: that thread is to be joined */
+    int probing; /* 1: that thread is to be joined, since a plugin's code goes with the plugin */
 };
 
 void fsw_door_init(struct fsw_door *door);
@@ -57,6 +57,9 @@ int fsw_door_serve(struct fsw_door *door, void (*warn)(const char *line), struct
 /* Closes the device; its image stays. No verb may be running. Blocks for as long as a store that is
  * being tried does not answer: a few seconds. */
 void fsw_door_close(struct fsw_door *door);
+
+/* For a program that ends as it stands: waits for nothing, closes nothing. */
+void fsw_door_leave(struct fsw_door *door);
 
 /* A start that failed after open, or between open and serve: as above. Harmless before. */
 void fsw_door_abandon(struct fsw_door *door);

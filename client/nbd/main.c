@@ -215,11 +215,12 @@ static int start(struct program *program, struct fsw_error *err)
 
 /* ---- while it serves ---- */
 
-static void stop(const struct program *program)
+static void stop(struct program *program)
 {
     for (unsigned i = 0; i < program->listening; i++)
         if (program->listeners[i].unix_path != NULL)
             unlink(program->listeners[i].unix_path);
+    fsw_door_leave(&program->door);
     _exit(0);
 }
 
