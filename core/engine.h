@@ -9,6 +9,7 @@
  *      reclaim.c   who leaves: the second-chance hand, the age clock, watermarks     (policy)
  *      overflow.c  how, with put.c, drop.c, clean.c, repair.c: overflow.h            (mechanism)
  *      fetch.c     pages read from the store
+ *      sweep.c     segments of nobody, dropped at the store
  *      lost.c      copies of which somebody says that they have lost everything
  *      windows.c   pieces of segments that gets bring: joined, and kept beside for a while
  *      prefetch.c  how much a get should bring                                       (policy)
@@ -32,6 +33,7 @@
 #include "core/overflow.h"
 #include "core/pool/pool.h"
 #include "core/rows.h"
+#include "core/sweep.h"
 #include "core/table.h"
 #include "core/windows.h"
 #include "farswap/device.h"
@@ -119,6 +121,7 @@ struct fsw_device {
     struct fsw_reclaim reclaim;
     struct fsw_overflow overflow;
     struct fsw_repair repair;
+    struct fsw_sweep sweep;
     struct fsw_keeper keeper;
     struct fsw_crew crew;
 

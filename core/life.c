@@ -20,6 +20,7 @@
 #include "common/shm.h"
 #include "core/crash.h"
 #include "core/engine.h"
+#include "core/predecessors.h"
 #include "core/registry.h"
 
 /* ---- the image of that name ---- */
@@ -332,6 +333,17 @@ int fsw_device_complete_params(struct fsw_params *params, struct fsw_error *err)
 
 /* ---- from start to close ---- */
 
+static void name_predecessors(const struct fsw_device *device, struct fsw_store_identity *identity)
+{
+    struct fsw_record *records = calloc(FSW_GONE_MOST, sizeof *records);
+
+    if (records != NULL)
+        identity->gone_count = fsw_predecessors_list(device->name, records, FSW_GONE_MOST);
+    for (unsigned i = 0; i < identity->gone_count; i++)
+        identity->gone[i] = records[i].device;
+    free(records);
+}
+
 static int start_store(struct fsw_device *device, struct fsw_error *err)
 {
     const struct fsw_superblock *super = device->image.super;
@@ -341,6 +353,7 @@ static int start_store(struct fsw_device *device, struct fsw_error *err)
                                           .recovered = device->recovered};
 
     memcpy(identity.key, super->store_key, sizeof identity.key);
+    name_predecessors(device, &identity);
     int r = device->store->ops->start(device->store, &identity, err);
     explicit_bzero(&identity, sizeof identity);
     return r;
@@ -360,6 +373,8 @@ int fsw_device_start(struct fsw_device *device, struct fsw_error *err)
     if (r == 0)
         r = fsw_overflow_start(device);
     if (r == 0)
+        r = fsw_sweep_start(device);
+    if (r == 0)
         r = fsw_keeper_start(device);
     long cpus = sysconf(_SC_NPROCESSORS_ONLN); /* the thread with the request has one of them */
     if (r == 0)
@@ -371,6 +386,7 @@ static void stop(struct fsw_device *device)
 {
     fsw_crew_stop(&device->crew);
     fsw_keeper_stop(device);
+    fsw_sweep_stop(device);
     fsw_overflow_stop(device);
     fsw_frames_stop(&device->pool.frames);
     fsw_overflow_deinit(device);

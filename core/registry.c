@@ -18,6 +18,7 @@
 #include "common/parse.h"
 #include "common/shm.h"
 #include "core/crash.h"
+#include "core/predecessors.h"
 
 #define RECORD_BYTES 2048
 static const char *run_dir(void)
@@ -26,7 +27,7 @@ static const char *run_dir(void)
     return dir != NULL && *dir != '\0' ? dir : "/run/farswap";
 }
 
-static const char *state_dir(void)
+const char *fsw_registry_state_dir(void)
 {
     const char *dir = secure_getenv("FARSWAP_STATEDIR");
     return dir != NULL && *dir != '\0' ? dir : "/var/lib/farswap";
@@ -39,7 +40,7 @@ static void image_path(const char *name, char path[PATH_MAX])
 
 static void state_path(const char *name, char path[PATH_MAX])
 {
-    snprintf(path, PATH_MAX, "%s/%s", state_dir(), name);
+    snprintf(path, PATH_MAX, "%s/%s", fsw_registry_state_dir(), name);
 }
 
 char *fsw_device_id_format(const struct fsw_device_id *device, char *text)
@@ -178,6 +179,27 @@ static ssize_t read_file(int fd, char text[RECORD_BYTES])
     return n;
 }
 
+static void read_lines(struct fsw_record *record, char *text)
+{
+    for (char *save, *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
+        read_line(record, line);
+}
+
+int fsw_registry_read_state(const char *file, struct fsw_record *ret_record)
+{
+    char path[PATH_MAX], text[RECORD_BYTES];
+
+    memset(ret_record, 0, sizeof *ret_record);
+    snprintf(ret_record->name, sizeof ret_record->name, "%.*s", FSW_NAME_MAX, file);
+    ret_record->shmid = -1;
+    state_path(file, path);
+    FSW_CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0 || read_file(fd, text) <= 0)
+        return -ENOENT;
+    read_lines(ret_record, text);
+    return 0;
+}
+
 int fsw_registry_read(const char *name, int fd, struct fsw_record *ret_record,
                       struct fsw_error *err)
 {
@@ -195,9 +217,7 @@ int fsw_registry_read(const char *name, int fd, struct fsw_record *ret_record,
     }
     ssize_t n = fd < 0 ? -errno : read_file(fd, text);
     if (n > 0)
-        for (char *save, *line = strtok_r(text, "\n", &save); line;
-             line = strtok_r(NULL, "\n", &save))
-            read_line(ret_record, line);
+        read_lines(ret_record, text);
     if (n == -EACCES) {
         errno = EACCES;
         return cannot_open(path, err);
@@ -257,7 +277,10 @@ int fsw_registry_write(int fd, const struct fsw_record *record, struct fsw_error
         return fsw_error(err, r, "%s: %s", path, strerror(-r));
     fsw_crash_point("registry: the image's file is written, not the device's");
 
-    r = make_dir(state_dir(), 0700, err);
+    r = make_dir(fsw_registry_state_dir(), 0700, err);
+    if (r < 0)
+        return r;
+    r = fsw_predecessors_keep(record, err);
     if (r < 0)
         return r;
     state_path(record->name, path);

@@ -45,8 +45,13 @@ int fsw_registry_read(const char *name, int fd, struct fsw_record *ret_record,
 int fsw_registry_attach(const struct fsw_record *record, int writable, struct fsw_image *ret_image,
                         struct fsw_error *err);
 
-/* Writes both files, where they do not say that already. The image's file first: an image must never be without a name. */
+/* Writes both files, where they do not say that already. The image's file first: an image must never be
+ * without a name. What the other said of an earlier device stays (predecessors.h). */
 int fsw_registry_write(int fd, const struct fsw_record *record, struct fsw_error *err);
+
+/* The folder of the second file, and what a file there says (file: NAME): -ENOENT. */
+const char *fsw_registry_state_dir(void);
+int fsw_registry_read_state(const char *file, struct fsw_record *ret_record);
 
 /* Removes both files; the caller holds the lock. */
 void fsw_registry_remove(const char *name);

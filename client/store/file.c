@@ -203,7 +203,7 @@ static void store_submit(struct fsw_store *base, struct fsw_store_request *const
 
     for (size_t i = 0; i < n; i++) {
         fsw_request_check(requests[i]);
-        assert(requests[i]->row != 0);
+        assert(requests[i]->row != 0 || requests[i]->verb == FSW_STORE_DROP);
         requests[i]->scratch[1] = 0;
         fsw_requests_push_back(list_of(store, requests[i]), requests[i]);
         pthread_cond_signal(requests[i]->verb == FSW_STORE_GET ? &store->gets_wake

@@ -56,7 +56,7 @@ static enum outcome do_put(struct file_worker *worker, const struct fsw_store_re
         store->report.bytes_out += SLOTS_HEAD + task->length;
     } else {
         say_errno(store, "a write failed", r);
-        slots_drop(&store->slots, task->row, worker->buffer);
+        slots_drop(&store->slots, task->row, task->id, 1, worker->buffer); /* whatever it holds */
     }
     *ret_result = put_result(r);
     return FINISHED;
@@ -66,11 +66,13 @@ static enum outcome do_drop(struct file_worker *worker, const struct fsw_store_r
                             enum fsw_store_result *ret_result)
 {
     struct file_store *store = worker->store;
-    int r;
+    int known = known_length(&store->known, task->row, task->id) != 0, r = 0;
 
-    known_clear(&store->known, task->row);
-    r = slots_drop(&store->slots, task->row, worker->buffer);
     *ret_result = FSW_STORE_OK;
+    if (known)
+        known_clear(&store->known, task->row);
+    if (task->row != 0)
+        r = slots_drop(&store->slots, task->row, task->id, known, worker->buffer);
     if (r == 0)
         return FINISHED;
     say_errno(store, "a slot could not be emptied", r);

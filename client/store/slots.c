@@ -269,19 +269,32 @@ static void try_direct(struct slots *slots)
         slots->direct = 1;
 }
 
+static int is_gone(const struct fsw_device_id *device, const struct fsw_store_identity *identity)
+{
+    for (unsigned i = 0; i < identity->gone_count; i++)
+        if (memcmp(device, &identity->gone[i], sizeof *device) == 0)
+            return 1;
+    return 0;
+}
+
 /* The header as it has to be from now on. */
-static int settle_header(struct slots *slots, const char *path, int planted, int *ret_emptied,
+static int settle_header(struct slots *slots, const char *path,
+                         const struct fsw_store_identity *identity, int *ret_emptied,
                          struct fsw_error *err)
 {
     struct header header = {.sentinel = 0};
     int r = read_header(slots, &header, path, &slots->device, err);
 
+    if (r == -EEXIST && is_gone(&header.device, identity))
+        r = ftruncate(slots->fd, 0) < 0
+                ? fsw_error(err, -errno, "file:%s: %s", path, strerror(errno))
+                : -ENOENT;
     if (r < 0 && r != -ENOENT)
         return r;
     if (r == 0 && header.sentinel == slots->sentinel)
         return 0;
-    *ret_emptied = planted;
-    if (planted)
+    *ret_emptied = identity->planted != 0;
+    if (identity->planted)
         slots->sentinel = 0;
     if (fchmod(slots->fd, 0600) < 0)
         return fsw_error(err, -errno, "file:%s: %s", path, strerror(errno));
@@ -301,7 +314,7 @@ int slots_open(struct slots *slots, const char *path, const struct fsw_store_ide
     if (r == 0 && direct)
         try_direct(slots);
     if (r == 0)
-        r = settle_header(slots, path, identity->planted, ret_emptied, err);
+        r = settle_header(slots, path, identity, ret_emptied, err);
     if (r < 0)
         slots_close(slots);
     return r;
@@ -455,9 +468,22 @@ int slots_get(const struct slots *slots, uint32_t row, uint64_t id, uint32_t *le
     return *length_known < offset + length ? -ERANGE : 0;
 }
 
-/* A file system that has no holes at least loses the head. */
-int slots_drop(const struct slots *slots, uint32_t row, void *buffer)
+/* 1 if the slot holds another segment, whole. */
+static int is_anothers(const struct slots *slots, uint32_t row, uint64_t id, void *buffer)
 {
+    struct head head;
+
+    if (read_all(slots, buffer, SLOTS_BLOCK, slot_at(row)) < 0)
+        return 0;
+    memcpy(&head, buffer, sizeof head);
+    return head.id != id && check_head(slots, row, head.id, buffer) > 0;
+}
+
+/* A file system that has no holes at least loses the head. */
+int slots_drop(const struct slots *slots, uint32_t row, uint64_t id, int known, void *buffer)
+{
+    if (!known && is_anothers(slots, row, id, buffer))
+        return 0;
     if (fallocate(slots->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)slot_at(row),
                   SLOTS_BYTES) == 0)
         return 0;

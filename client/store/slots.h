@@ -47,7 +47,8 @@ int slots_probe(const char *path, struct fsw_error *err);
 /* 0: the file, or the folder for it, is on a file system of another host, as far as its kind tells. */
 int slots_is_local(const char *path);
 
-/* Opens, or makes, the device's file, locks it, and makes it 0600. With identity->planted the device has
+/* Opens, or makes, the device's file, locks it, and makes it 0600. One of a device that is gone
+ * (identity->gone) is emptied first. With identity->planted the device has
  * used it before: if it is empty or shows another sentinel, *ret_emptied is 1 and it shows none from
  * now on. Else the sentinel is written. Direct I/O where the file system has it, unless !direct.
  *     -EBUSY   another process holds it (perhaps one that was killed, whose last write hangs)
@@ -74,8 +75,9 @@ int slots_put(const struct slots *slots, uint32_t row, uint64_t id, uint32_t len
 int slots_get(const struct slots *slots, uint32_t row, uint64_t id, uint32_t *length_known,
               uint32_t offset, uint32_t length, void *buffer, const void **ret_at);
 
-/* Empties the slot and gives its blocks back. */
-int slots_drop(const struct slots *slots, uint32_t row, void *buffer);
+/* Empties the slot and gives its blocks back, unless it holds another segment whole. known: 1 if it
+ * was seen to hold this one. */
+int slots_drop(const struct slots *slots, uint32_t row, uint64_t id, int known, void *buffer);
 
 /* Every segment in the file at path, if that is the device's: each(row, id). Without a file, or with
  * another device's, there are none. Stops when `each` returns non-zero, and returns that. */

@@ -90,7 +90,7 @@
     X(SEGMENTS_LACKING, segments_lacking, GAUGE, "segments",                                       \
       "segments that lack a copy, at the last look")                                               \
     X(PAGES_GIVEN_UP, pages_given_up, COUNTER, "pages",                                            \
-      "pages that only stores had which were declared lost")                                      \
+      "pages that only stores had which were declared lost")                                       \
     X(FETCH_JOINED, fetch_joined, COUNTER, "pages",                                                \
       "of fetch_pages, those that came with another read's get")                                   \
     X(FETCH_TIMEOUTS, fetch_timeouts, COUNTER, "pages",                                            \
@@ -100,7 +100,9 @@
     X(PREFETCH_HITS, prefetch_hits, COUNTER, "pages",                                              \
       "pages read from what had come that way, without waiting for the store")                     \
     X(PREFETCH_WASTED, prefetch_wasted, COUNTER, "objects",                                        \
-      "of prefetched, those that made room without ever having been read")
+      "of prefetched, those that made room without ever having been read")                         \
+    X(SEGMENTS_SWEPT, segments_swept, COUNTER, "segments",                                         \
+      "segments of nobody, or of an earlier device of this name, dropped at the store")
 
 enum fsw_stat {
 #define X(NAME, name, kind, unit, meaning) FSW_STAT_##NAME,

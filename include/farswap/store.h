@@ -53,6 +53,7 @@ struct fsw_device_id {
 /* What a store has to know of the device it works for. All of it is made with the device's image,
  * and stays as long as that; the key is nowhere else. */
 #define FSW_STORE_KEY_BYTES 32u
+#define FSW_GONE_MOST 16u
 struct fsw_store_identity {
     struct fsw_device_id device;
     uint64_t sentinel; /* not 0 */
@@ -60,6 +61,10 @@ struct fsw_store_identity {
     int recovered;     /* 1: the device was there before, and somebody may need its local pages: no
                         state of the store makes start() fail; it is tried again, and health tells */
     uint8_t key[FSW_STORE_KEY_BYTES];
+    /* Devices of the same name that are gone: what is theirs is nobody's. A store with one place for
+     * one device takes that over from them, and from nobody else. */
+    struct fsw_device_id gone[FSW_GONE_MOST];
+    unsigned gone_count;
 };
 
 /* Before each object, where a store wants it: how many 16 bytes the object has, and room for what
@@ -101,7 +106,8 @@ struct fsw_store_outer {
 struct fsw_store_request {
     /* set by the caller */
     enum fsw_store_verb verb;
-    uint32_t row;      /* the segment's row in the device's directory (slot stores use it) */
+    uint32_t row;      /* the segment's row in the device's directory (slot stores use it). DROP:
+                        0 if nobody knows it, and then it is in no slot */
     uint64_t id;       /* the segment's id */
     void *bytes;       /* PUT: what to store. GET: where to. DROP: unused */
     uint32_t offset;   /* GET: first byte of the range, within the segment */
@@ -150,7 +156,7 @@ struct fsw_store_ops {
     int (*start)(struct fsw_store *store, const struct fsw_store_identity *identity,
                  struct fsw_error *err);
 
-    /* Hands over n requests. Never blocks and never fails: failures come through done(). From any
+    /* Hands over n requests. A DROP is of that id and no other, also where its row has another by now. Never blocks and never fails: failures come through done(). From any
      * thread, after start(). */
     void (*submit)(struct fsw_store *store, struct fsw_store_request *const *requests, size_t n);
 

@@ -91,6 +91,13 @@ static int store_start(struct fsw_store *base, const struct fsw_store_identity *
     return 0;
 }
 
+static int store_list(struct fsw_store *base, const struct fsw_device_id *whose,
+                      int (*each)(uint32_t row, uint64_t id, void *opaque), void *opaque,
+                      struct fsw_error *err)
+{
+    return 0; /* its images are damaged: nothing is swept */
+}
+
 static void store_health(struct fsw_store *base, struct fsw_store_health *ret_health)
 {
     *ret_health = (struct fsw_store_health){.connected = 1};
@@ -101,6 +108,7 @@ static void store_close(struct fsw_store *base) {}
 static const struct fsw_store_ops store_ops = {.scheme = "damage",
                                                .start = store_start,
                                                .submit = store_submit,
+                                               .list = store_list,
                                                .health = store_health,
                                                .close = store_close};
 
@@ -265,7 +273,8 @@ static int drops_are_done(void)
 {
     struct fsw_overflow *overflow = &device->overflow;
     FSW_LOCK_SCOPE(&overflow->lock);
-    return overflow->drops.waiting == 0 && overflow->drops.out == 0 && overflow->drops.finished == NULL;
+    return overflow->drops.waiting == 0 && overflow->drops.out == 0 &&
+           overflow->drops.finished == NULL;
 }
 
 static void repair(const struct flip *flips, unsigned count)

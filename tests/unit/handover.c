@@ -64,6 +64,18 @@ static int keep_start(struct fsw_store *base, const struct fsw_store_identity *i
     return 0;
 }
 
+static int keep_list(struct fsw_store *base, const struct fsw_device_id *device,
+                     int (*each)(uint32_t row, uint64_t id, void *opaque), void *opaque,
+                     struct fsw_error *err)
+{
+    int r = 0;
+
+    for (uint64_t id = 0; r == 0 && id < KEEP_IDS; id++)
+        if (keep.bytes[id] != NULL)
+            r = each(0, id, opaque);
+    return r;
+}
+
 static void keep_health(struct fsw_store *base, struct fsw_store_health *ret_health)
 {
     *ret_health = (struct fsw_store_health){.connected = 1};
@@ -75,6 +87,7 @@ static const struct fsw_store_ops keep_ops = {
     .scheme = "keep",
     .start = keep_start,
     .submit = keep_submit,
+    .list = keep_list,
     .health = keep_health,
     .close = keep_close,
 };

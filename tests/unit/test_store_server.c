@@ -234,6 +234,7 @@ void server_freeze(struct server *server)
 {
     int status;
 
+    assert_true(server->pid > 0); /* 0 would be all of us */
     kill(server->pid, SIGSTOP);
     waitpid(server->pid, &status, WUNTRACED);
     assert_true(WIFSTOPPED(status));

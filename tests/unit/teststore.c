@@ -414,16 +414,29 @@ static void store_lost(struct fsw_store *base, uint32_t copies)
     pthread_cond_broadcast(&store->changed);
 }
 
+/* Of what is stored; 0: nothing is, under this id. UINT32_MAX: and under no later one. */
+static uint32_t row_of(struct teststore *store, uint64_t id)
+{
+    FSW_LOCK_SCOPE(&store->lock);
+
+    if (id >= store->segment_room)
+        return UINT32_MAX;
+    return store->segments[id].bytes == NULL ? 0 : store->segments[id].row;
+}
+
 static int store_list(struct fsw_store *base, const struct fsw_device_id *device,
                       int (*each)(uint32_t row, uint64_t id, void *opaque), void *opaque,
                       struct fsw_error *err)
 {
     struct teststore *store = of_base(base);
+    uint32_t row = 0;
     int r = 0;
 
-    for (uint64_t id = 1; r == 0 && id < store->segment_room; id++)
-        if (store->segments[id].bytes != NULL)
-            r = each(store->segments[id].row, id, opaque);
+    for (uint64_t id = 1; r == 0 && row != UINT32_MAX; id++) {
+        row = row_of(store, id);
+        if (row != 0 && row != UINT32_MAX)
+            r = each(row, id, opaque);
+    }
     return r;
 }
 
