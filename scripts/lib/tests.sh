@@ -16,7 +16,8 @@ build_tests() {
         attended meson configure -Dtests=true "${options[@]}" "$build" >/dev/null
     else
         attended meson setup -Dtests=true "${options[@]}" "$build" "$ROOT" >/dev/null
-    fi && { [[ -z $suite ]] || needed=$(python3 "$SCRIPTS/lib/needed.py" "$build" "$suite"); } &&
+    fi && attended ninja --quiet -C "$build" build.ninja &&
+        { [[ -z $suite ]] || needed=$(python3 "$SCRIPTS/lib/needed.py" "$build" "$suite"); } &&
         # shellcheck disable=SC2086 # words
         attended ninja --quiet -C "$build" $needed && return
     warn "$name could not be built: $build/meson-logs/meson-log.txt"
