@@ -21,6 +21,9 @@ cat /tmp/attach.1.out
 [ "$(field device)" = /dev/nbd0 ] || fail device
 [ "$(field backend)" = "$(cat /sys/block/nbd0/backend)" ] || fail backend
 grep VmLck /proc/$ATTACH/status
+for flag in discard_max_bytes fua; do # what the server can, the kernel may ask for
+    [ "$(cat /sys/block/nbd0/queue/$flag)" != 0 ] || fail "no $flag"
+done
 mkswap /dev/nbd0
 swapon -d /dev/nbd0
 echo +memory > /sys/fs/cgroup/cgroup.subtree_control
