@@ -177,8 +177,8 @@ void fsw_page_count(struct fsw_device *device, uint64_t value, int64_t sign);
 /* ---- range.c ---- */
 
 /* Does a verb to each page of a range that lies in the device; uses all of `io` but its result,
- * which it returns. Counts no request. */
-int fsw_range_do(struct fsw_device *device, const struct fsw_io *io);
+ * which it returns, and sets no more of it than FSW_IO_WAITED. Counts no request. */
+int fsw_range_do(struct fsw_device *device, struct fsw_io *io);
 
 /* ---- reclaim.c ---- */
 
@@ -262,6 +262,7 @@ struct fsw_fetch {
     int keep_pin;      /* 1: on success the row stays pinned, for the caller to unpin */
     int fresh;         /* 1: the page must still be the one that the entry names when it is there */
     uint64_t deadline; /* CLOCK_MONOTONIC ns: then -EIO; 0: as long as the store takes */
+    uint64_t patience; /* the same: then -EAGAIN, and the get goes on; 0: none */
     int result;        /* 0, -EIO, or -EAGAIN: the entry has changed, read it again */
 };
 

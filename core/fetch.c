@@ -24,14 +24,13 @@ struct want {
     struct fsw_place place;
     struct fsw_window *window;
     enum fsw_found found;
-    struct fsw_awaiter awaiter;
 };
 
 struct batch {
     struct fsw_device *device;
-    struct fsw_reader reader;   /* as long as it uses windows */
     uint64_t started, deadline; /* 0: none */
-    int late;                   /* the deadline is past */
+    uint64_t until;             /* that we wait: for the deadline, or less */
+    int brief;                  /* less: who asked comes again */
 };
 
 void fsw_fetch_unpin(struct fsw_device *device, uint64_t value)
@@ -256,16 +255,29 @@ static void conclude(struct fsw_device *device, struct fsw_fetch *fetch,
         fsw_fetch_unpin(device, fetch->value);
 }
 
+/* Ends a fetch that has no answer yet: the caller comes again, or it is too late. */
+static void give_up(const struct batch *batch, struct fsw_fetch *fetch)
+{
+    fetch->result = batch->brief ? -EAGAIN : -EIO;
+    if (fetch->result == -EIO)
+        conclude(batch->device, fetch, FSW_STORE_UNREACHABLE, 1);
+    else
+        fsw_fetch_unpin(batch->device, fetch->value);
+}
+
 /* 0: it has to be asked for again. */
 static int finish(const struct batch *batch, struct want *want)
 {
     struct fsw_fetch *fetch = want->fetch;
     struct fsw_store_request got = {.result = FSW_STORE_UNREACHABLE};
-    int flying = fsw_window_result(want->window, &got) < 0;
+    int flying = fsw_window_wait(want->window, batch->until, &got) < 0;
 
-    if (!flying && is_no_answer(batch, want, &got)) {
-        fsw_window_leave(want->window, &want->awaiter);
-        return 0;
+    fsw_crash_point("fetch: answered, still pinned");
+    if (flying || is_no_answer(batch, want, &got)) {
+        fsw_window_leave(want->window);
+        if (flying)
+            give_up(batch, fetch);
+        return flying;
     }
     fetch->result = -EIO;
     if (got.result == FSW_STORE_OK) {
@@ -276,9 +288,9 @@ static int finish(const struct batch *batch, struct want *want)
         /* Perhaps only what was asked for besides is not there. */
         fetch->result = open_elsewhere(batch, want, fsw_copies_of(batch->device, want->place.row));
     }
-    fsw_window_leave(want->window, &want->awaiter);
+    fsw_window_leave(want->window);
     conclude(batch->device, fetch, got.result,
-             flying || (got.result == FSW_STORE_UNREACHABLE && got.deadline != 0));
+             got.result == FSW_STORE_UNREACHABLE && got.deadline != 0);
     return 1;
 }
 
@@ -295,9 +307,7 @@ static unsigned seek(struct batch *batch, struct want *wants, unsigned count,
     *ret_requests = 0;
     for (i = 0; i < count; i++) {
         struct want *want = &wants[i];
-        want->awaiter.reader = &batch->reader;
-        want->window =
-            fsw_windows_seek(device, &want->place, batch->deadline, &want->awaiter, &want->found);
+        want->window = fsw_windows_seek(device, &want->place, batch->deadline, &want->found);
         if (want->window == NULL)
             break;
         if (want->found == FSW_FOUND_BEGUN)
@@ -306,7 +316,7 @@ static unsigned seek(struct batch *batch, struct want *wants, unsigned count,
     return i;
 }
 
-/* Asks for as many as there are windows for, and waits for them. Returns how many. */
+/* Asks for as many as there are windows for. Returns how many. */
 static unsigned ask(struct batch *batch, struct want *wants, unsigned count)
 {
     struct fsw_device *device = batch->device;
@@ -316,12 +326,11 @@ static unsigned ask(struct batch *batch, struct want *wants, unsigned count)
 
     if (asked > 0)
         submit(device, requests, asked, losses);
-    if (n > 0)
-        batch->late = !fsw_reader_wait(device, &batch->reader, batch->deadline);
     return n;
 }
 
-/* What came is taken; those that are to be asked for again come first. Returns how many these are. */
+/* Takes what comes; those that are to be asked for again are moved to the front. Returns how many these
+ * are. */
 static unsigned finish_all(struct batch *batch, struct want *wants, unsigned asked, unsigned count)
 {
     unsigned again = 0;
@@ -332,21 +341,17 @@ static unsigned finish_all(struct batch *batch, struct want *wants, unsigned ask
     return again;
 }
 
-/* Those that found no window until the deadline. */
-static void give_up(const struct batch *batch, struct want *wants, unsigned count)
-{
-    for (unsigned i = 0; i < count; i++) {
-        wants[i].fetch->result = -EIO;
-        conclude(batch->device, wants[i].fetch, FSW_STORE_UNREACHABLE, 1);
-    }
-}
-
 /* Until when a read waits that says nothing of it. */
-static uint64_t patience(const struct fsw_device *device, uint64_t now)
+static uint64_t fetch_timeout(const struct fsw_device *device, uint64_t now)
 {
     uint32_t ms = atomic_load_explicit(&device->image.super->fetch_timeout, memory_order_relaxed);
 
     return ms == 0 ? 0 : now + ms * FSW_NS_PER_MS;
+}
+
+static int is_late(const struct batch *batch)
+{
+    return batch->until != 0 && fsw_now_ns() >= batch->until;
 }
 
 void fsw_fetch(struct fsw_device *device, struct fsw_fetch *fetches, unsigned count)
@@ -360,38 +365,36 @@ void fsw_fetch(struct fsw_device *device, struct fsw_fetch *fetches, unsigned co
         return;
     struct batch batch = {.device = device, .started = fsw_now_ns()};
     batch.deadline =
-        fetches[0].deadline != 0 ? fetches[0].deadline : patience(device, batch.started);
+        fetches[0].deadline != 0 ? fetches[0].deadline : fetch_timeout(device, batch.started);
+    batch.brief = fetches[0].patience != 0;
+    batch.until = batch.brief ? fetches[0].patience : batch.deadline;
     fsw_hook(device, FSW_HOOK_FETCH_PINNED);
     fsw_crash_point("fetch: pinned, not asked for");
-    while (n > 0 && !batch.late) {
-        fsw_reader_init(&batch.reader);
+    while (n > 0 && !is_late(&batch)) {
         unsigned asked = ask(&batch, wants, n);
-        if (asked > 0) {
-            fsw_crash_point("fetch: answered, still pinned");
+        if (asked == 0)
+            fsw_windows_wait_idle(device, batch.until);
+        else
             n = finish_all(&batch, wants, asked, n);
-        } else {
-            fsw_windows_wait_idle(device, batch.deadline);
-            batch.late = batch.deadline != 0 && fsw_now_ns() >= batch.deadline;
-        }
-        fsw_reader_deinit(&batch.reader);
     }
-    give_up(&batch, wants, n);
+    for (unsigned i = 0; i < n; i++)
+        give_up(&batch, wants[i].fetch);
 }
 
 int fsw_fetch_here(struct fsw_device *device, struct fsw_fetch *fetch)
 {
-    struct want want = {.fetch = fetch};
+    struct want want = {.fetch = fetch, .found = FSW_FOUND_HERE};
 
     if (pin(device, fetch) < 0) /* who may wait finds out why */
         return 0;
     want.place = place_of(device, fetch);
-    want.window = fsw_windows_seek(device, &want.place, 0, NULL, &want.found);
+    want.window = fsw_windows_seek_here(device, &want.place);
     int here = want.window != NULL &&
                open_object(device, &want, fsw_window_object(want.window, &want.place)) == 0;
     if (want.window != NULL && !here)
         fsw_window_distrust(want.window);
     if (want.window != NULL)
-        fsw_window_leave(want.window, NULL);
+        fsw_window_leave(want.window);
     if (here)
         fsw_stat_add(&device->image, FSW_STAT_PREFETCH_HITS, 1);
     fsw_fetch_unpin(device, fetch->value);

@@ -37,30 +37,38 @@ static int fetch_rest(struct fsw_device *device, struct fsw_fetch *fetches, unsi
     return r;
 }
 
-/* For who may not wait: what is local, or was prefetched. -EAGAIN: it is neither. */
-static int read_here(struct fsw_device *device, uint64_t number, void *page)
+/* For who may not wait, or no longer than a moment: what is local, was prefetched, or comes. -EAGAIN:
+ * it is none of these. */
+static int read_here(struct fsw_device *device, struct fsw_io *io, uint64_t number, void *page)
 {
     struct fsw_fetch fetch = {.number = number, .page = page};
     int r = fsw_page_read_local(device, number, page, &fetch.entry, &fetch.value);
 
     if (r != 1)
         return r;
-    return fsw_fetch_here(device, &fetch) ? 0 : -EAGAIN;
+    if (fsw_fetch_here(device, &fetch))
+        return 0;
+    if (!(io->flags & FSW_IO_BRIEFLY))
+        return -EAGAIN;
+    io->flags |= FSW_IO_WAITED;
+    fetch.patience = fsw_now_ns() + FSW_BRIEFLY_NS;
+    fsw_fetch(device, &fetch, 1);
+    return fetch.result;
 }
 
-static int read_part(struct fsw_device *device, int may_wait, const struct fsw_part *part,
+static int read_part(struct fsw_device *device, struct fsw_io *io, const struct fsw_part *part,
                      char *bytes)
 {
     char page[FSW_PAGE_SIZE];
-    int r = may_wait ? fsw_page_read(device, part->number, page)
-                     : read_here(device, part->number, page);
+    int r = io->flags & FSW_IO_NOWAIT ? read_here(device, io, part->number, page)
+                                      : fsw_page_read(device, part->number, page);
 
     if (r == 0)
         memcpy(bytes, page + part->offset, part->length);
     return r;
 }
 
-static int read_range(struct fsw_device *device, const struct fsw_io *io)
+static int read_range(struct fsw_device *device, struct fsw_io *io)
 {
     struct fsw_fetch fetches[FSW_FETCH_BATCH];
     int r = 0, may_wait = !(io->flags & FSW_IO_NOWAIT);
@@ -72,11 +80,11 @@ static int read_range(struct fsw_device *device, const struct fsw_io *io)
         char *bytes = (char *)io->bytes + done;
         done += part.length;
         if (part.length < FSW_PAGE_SIZE) {
-            r = read_part(device, may_wait, &part, bytes);
+            r = read_part(device, io, &part, bytes);
             continue;
         }
         if (!may_wait) {
-            r = read_here(device, part.number, bytes);
+            r = read_here(device, io, part.number, bytes);
             continue;
         }
         *fetch = (struct fsw_fetch){.number = part.number, .page = bytes};
@@ -146,7 +154,7 @@ static int zero_range(struct fsw_device *device, const struct fsw_io *io, const 
     return r;
 }
 
-int fsw_range_do(struct fsw_device *device, const struct fsw_io *io)
+int fsw_range_do(struct fsw_device *device, struct fsw_io *io)
 {
     struct fsw_how how = {.flags = io->flags, .deadline = io->deadline, .peer = io->peer};
 

@@ -106,14 +106,6 @@ static uint32_t survey(const struct fsw_window *window, unsigned seal, unsigned 
 
 /* ---- answers, on the store's thread ---- */
 
-static void answer(struct fsw_window *window)
-{
-    for (struct fsw_awaiter *awaiter = window->awaiters; awaiter != NULL; awaiter = awaiter->next)
-        if (--awaiter->reader->left == 0)
-            pthread_cond_signal(&awaiter->reader->all_here);
-    window->awaiters = NULL;
-}
-
 /* The window is here, with so many objects up to `end`. */
 static void land(struct fsw_window *window, uint32_t end, unsigned objects)
 {
@@ -129,7 +121,6 @@ static void land(struct fsw_window *window, uint32_t end, unsigned objects)
         hide(windows, window);
     if (window->users == 0)
         become_idle(windows, window);
-    answer(window);
 }
 
 static void get_done(struct fsw_store_request *request)
@@ -145,6 +136,8 @@ static void get_done(struct fsw_store_request *request)
         end = survey(window, device->seal, &objects);
     fsw_stat_add(&device->image, FSW_STAT_PREFETCHED, objects);
     land(window, end, objects);
+    /* Without the lock, so that who wakes finds it free; a window is not freed before its store is. */
+    pthread_cond_broadcast(&window->landed);
 }
 
 /* ---- beginning (the lock is held) ---- */
@@ -210,7 +203,6 @@ static void begin(struct fsw_device *device, struct fsw_window *window,
     window->least = from + least;
     window->objects = window->taken = 0;
     window->users = 0;
-    window->awaiters = NULL;
     memset(window->marks, 0, sizeof window->marks);
     window->losses = atomic_load(&device->losses);
     window->pinned = fsw_row_pin(&device->rows, place->row); /* the caller has one: it can be had */
@@ -257,39 +249,43 @@ static void mark(struct fsw_windows *windows, struct fsw_window *window,
     fsw_prefetch_hit(&windows->prefetch);
 }
 
-static void await(struct fsw_window *window, struct fsw_awaiter *awaiter)
+static void use(struct fsw_windows *windows, struct fsw_window *window,
+                const struct fsw_place *place)
 {
-    awaiter->reader->left++;
-    awaiter->next = window->awaiters;
-    window->awaiters = awaiter;
+    mark(windows, window, place);
+    if (window->state == FSW_WINDOW_HERE && window->users == 0)
+        leave_idle(windows, window);
+    window->users++;
 }
 
 struct fsw_window *fsw_windows_seek(struct fsw_device *device, const struct fsw_place *place,
-                                    uint64_t deadline, struct fsw_awaiter *awaiter,
-                                    enum fsw_found *ret_found)
+                                    uint64_t deadline, enum fsw_found *ret_found)
 {
     struct fsw_windows *windows = &device->windows;
     FSW_LOCK_SCOPE(&windows->lock);
     struct fsw_window *window = find(windows, place, device->seal);
 
     *ret_found = FSW_FOUND_NONE;
-    if (awaiter == NULL && (window == NULL || window->state == FSW_WINDOW_FLYING))
-        return NULL;
-    if (window == NULL) {
-        window = take_idle(device);
-        if (window == NULL)
-            return NULL;
+    if (window != NULL) {
+        *ret_found = window->state == FSW_WINDOW_FLYING ? FSW_FOUND_FLYING : FSW_FOUND_HERE;
+        use(windows, window, place);
+    } else if ((window = take_idle(device)) != NULL) {
         *ret_found = FSW_FOUND_BEGUN;
         begin(device, window, place, deadline);
-    } else {
-        *ret_found = window->state == FSW_WINDOW_FLYING ? FSW_FOUND_FLYING : FSW_FOUND_HERE;
-        mark(windows, window, place);
-        if (window->state == FSW_WINDOW_HERE && window->users == 0)
-            leave_idle(windows, window);
+        window->users++;
     }
-    if (window->state == FSW_WINDOW_FLYING)
-        await(window, awaiter);
-    window->users++;
+    return window;
+}
+
+struct fsw_window *fsw_windows_seek_here(struct fsw_device *device, const struct fsw_place *place)
+{
+    struct fsw_windows *windows = &device->windows;
+    FSW_LOCK_SCOPE(&windows->lock);
+    struct fsw_window *window = find(windows, place, device->seal);
+
+    if (window == NULL || window->state == FSW_WINDOW_FLYING)
+        return NULL;
+    use(windows, window, place);
     return window;
 }
 
@@ -311,10 +307,17 @@ void fsw_windows_wait_idle(struct fsw_device *device, uint64_t deadline)
 
 /* ---- using ---- */
 
-int fsw_window_result(struct fsw_window *window, struct fsw_store_request *ret_request)
+int fsw_window_wait(struct fsw_window *window, uint64_t deadline,
+                    struct fsw_store_request *ret_request)
 {
-    FSW_LOCK_SCOPE(&window->device->windows.lock);
+    struct fsw_windows *windows = &window->device->windows;
+    struct timespec until = fsw_timespec(deadline);
+    int r = 0;
+    FSW_LOCK_SCOPE(&windows->lock);
 
+    while (window->state == FSW_WINDOW_FLYING && r == 0)
+        r = deadline == 0 ? pthread_cond_wait(&window->landed, &windows->lock)
+                          : pthread_cond_timedwait(&window->landed, &windows->lock, &until);
     if (window->state == FSW_WINDOW_FLYING)
         return -EINPROGRESS;
     *ret_request = window->request;
@@ -336,45 +339,13 @@ void fsw_window_distrust(struct fsw_window *window)
     hide(windows, window);
 }
 
-void fsw_window_leave(struct fsw_window *window, struct fsw_awaiter *awaiter)
+void fsw_window_leave(struct fsw_window *window)
 {
     struct fsw_windows *windows = &window->device->windows;
     FSW_LOCK_SCOPE(&windows->lock);
 
-    for (struct fsw_awaiter **link = &window->awaiters; *link != NULL; link = &(*link)->next)
-        if (*link == awaiter) {
-            *link = awaiter->next;
-            break;
-        }
     if (--window->users == 0 && window->state == FSW_WINDOW_HERE)
         become_idle(windows, window);
-}
-
-/* ---- readers ---- */
-
-void fsw_reader_init(struct fsw_reader *reader)
-{
-    pthread_cond_init(&reader->all_here, NULL);
-    reader->left = 0;
-}
-
-void fsw_reader_deinit(struct fsw_reader *reader)
-{
-    pthread_cond_destroy(&reader->all_here);
-}
-
-int fsw_reader_wait(struct fsw_device *device, struct fsw_reader *reader, uint64_t deadline)
-{
-    struct fsw_windows *windows = &device->windows;
-    struct timespec until = fsw_timespec(deadline);
-    int r = 0;
-    FSW_LOCK_SCOPE(&windows->lock);
-
-    while (reader->left > 0 && r == 0)
-        r = deadline == 0 ? pthread_cond_wait(&reader->all_here, &windows->lock)
-                          : pthread_cond_clockwait(&reader->all_here, &windows->lock,
-                                                   CLOCK_MONOTONIC, &until);
-    return reader->left == 0;
 }
 
 /* ---- birth and death ---- */
@@ -409,15 +380,16 @@ int fsw_windows_init(struct fsw_device *device, uint64_t memory)
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&windows->idle, &monotonic);
-    pthread_condattr_destroy(&monotonic);
     windows->all = (struct fsw_window *)at;
     windows->count = count;
     at += count * sizeof(struct fsw_window);
     for (unsigned i = 0; i < count; i++) {
         windows->all[i].device = device;
         windows->all[i].bytes = at + (size_t)i * FSW_WINDOW_BYTES;
+        pthread_cond_init(&windows->all[i].landed, &monotonic);
         become_idle(windows, &windows->all[i]);
     }
+    pthread_condattr_destroy(&monotonic);
     return 0;
 }
 

@@ -47,18 +47,6 @@ struct fsw_place {
     uint32_t offset, units; /* in units; offset without its seal */
 };
 
-/* One who waits for windows, until he has left them. On his stack. */
-struct fsw_reader {
-    pthread_cond_t all_here;
-    unsigned left; /* windows that have not come; under the lock */
-};
-
-/* Of him, for one window. */
-struct fsw_awaiter {
-    struct fsw_reader *reader;
-    struct fsw_awaiter *next;
-};
-
 enum fsw_window_state { FSW_WINDOW_HERE, FSW_WINDOW_FLYING };
 
 struct fsw_window {
@@ -75,7 +63,7 @@ struct fsw_window {
     unsigned users;
     unsigned objects, taken; /* that came behind that one; of these, read */
     uint64_t marks[(FSW_WINDOW_BYTES / FSW_UNIT / 2 + 63) / 64]; /* which were read */
-    struct fsw_awaiter *awaiters;
+    pthread_cond_t landed;
     struct fsw_window *same;          /* in its bucket */
     struct fsw_window *older, *newer; /* while idle */
     char *bytes;
@@ -101,22 +89,23 @@ void fsw_windows_deinit(struct fsw_device *device);
 enum fsw_found {
     FSW_FOUND_NONE,   /* none is idle now */
     FSW_FOUND_HERE,   /* it can be opened at once */
-    FSW_FOUND_FLYING, /* the reader waits with others */
-    FSW_FOUND_BEGUN,  /* the reader waits, and has to submit ->request, soon */
+    FSW_FOUND_FLYING, /* its get is another's */
+    FSW_FOUND_BEGUN,  /* the caller has to submit ->request, soon */
 };
 
 /* The window that has or will have the object, used by the caller until fsw_window_leave. Its row must
- * be pinned by the caller. deadline: of the get, 0: none. awaiter: linked unless it is here. NULL: only
- * one that is here will do. */
+ * be pinned by the caller. deadline: of the get, 0: none. seek_here: only one that is here. */
 struct fsw_window *fsw_windows_seek(struct fsw_device *device, const struct fsw_place *place,
-                                    uint64_t deadline, struct fsw_awaiter *awaiter,
-                                    enum fsw_found *ret_found);
+                                    uint64_t deadline, enum fsw_found *ret_found);
+struct fsw_window *fsw_windows_seek_here(struct fsw_device *device, const struct fsw_place *place);
 
 /* Waits until one may be idle, or until deadline (0: none). */
 void fsw_windows_wait_idle(struct fsw_device *device, uint64_t deadline);
 
-/* How its get ended: 0 with a copy of the request, or -EINPROGRESS: it has not. */
-int fsw_window_result(struct fsw_window *window, struct fsw_store_request *ret_request);
+/* Waits until it is here: 0 with a copy of the request as it ended, or -EINPROGRESS at the deadline (0:
+ * none). */
+int fsw_window_wait(struct fsw_window *window, uint64_t deadline,
+                    struct fsw_store_request *ret_request);
 
 /* Where the object is, of a window that is here, whose get went well. NULL: it did not come whole. */
 const char *fsw_window_object(const struct fsw_window *window, const struct fsw_place *place);
@@ -124,12 +113,7 @@ const char *fsw_window_object(const struct fsw_window *window, const struct fsw_
 /* Nobody finds it any more: what is in it was not right. */
 void fsw_window_distrust(struct fsw_window *window);
 
-/* The caller's use ends. awaiter: his, whether the window has answered him or not. */
-void fsw_window_leave(struct fsw_window *window, struct fsw_awaiter *awaiter);
-
-/* For readers. wait: 1 when all of his windows have come, 0 at the deadline (0: none). */
-void fsw_reader_init(struct fsw_reader *reader);
-int fsw_reader_wait(struct fsw_device *device, struct fsw_reader *reader, uint64_t deadline);
-void fsw_reader_deinit(struct fsw_reader *reader);
+/* The caller's use ends, whether the window is here or not. */
+void fsw_window_leave(struct fsw_window *window);
 
 #endif

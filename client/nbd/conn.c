@@ -189,7 +189,7 @@ static void reset(struct fsw_conn *conn)
     conn->wire = (struct fsw_wire){.size = conn->nbd->size};
     conn->in_at = conn->in_end = conn->staged = 0;
     conn->window = FSW_CONN_IN_BYTES;
-    conn->luck = conn->sleeps = conn->round = 0;
+    conn->luck = conn->sleeps = conn->round = conn->shun = conn->shunned = 0;
     conn->filling = conn->answered = NULL;
     conn->out = conn->waiting = 0;
     conn->iovs = 1; /* the first is for what is staged */

@@ -92,6 +92,7 @@ struct fsw_conn {
     size_t in_at, in_end, window;
     unsigned luck, sleeps;       /* how often bytes came soon; see receive_soon */
     unsigned round;              /* small requests in the last round */
+    unsigned shun, shunned;      /* reads that shall not wait for the store here; see learn_store */
     struct fsw_request *filling; /* a large write whose payload is on its way */
     size_t filled;
 

@@ -113,6 +113,11 @@ enum fsw_verb { FSW_READ, FSW_WRITE, FSW_ZERO, FSW_DISCARD, FSW_FLUSH };
 /* Result -EAGAIN instead of waiting for the store or for space. Of a request of several pages some
  * may have taken effect; it is not counted, and can be asked again, as a whole. */
 #define FSW_IO_NOWAIT 1u
+/* With it, for reads: waits for the store all the same, but no longer than this. What was asked for goes
+ * on, and a read that comes to wait joins it. */
+#define FSW_IO_BRIEFLY 8u
+#define FSW_IO_WAITED 16u /* set where it did */
+#define FSW_BRIEFLY_NS 100000ull
 /* On this thread alone, however large: for one who knows that waking others costs more. */
 #define FSW_IO_ALONE 4u
 /* Set by fsw_device_read_pages: all of the content is from after the fetch. */

@@ -111,6 +111,11 @@ static int has_users(struct rig *rig, void *opaque)
     return users(rig) == *(unsigned *)opaque;
 }
 
+static int row_is_free(struct rig *rig, void *opaque)
+{
+    return fsw_row_state(&rig->device->image, *(uint32_t *)opaque) == FSW_ROW_FREE;
+}
+
 /* ---- one get for many ---- */
 
 static void reads_of_one_page_share_a_get(void **state)
@@ -410,6 +415,80 @@ static void who_may_not_wait_takes_what_was_prefetched(void **state)
     rig_close(&rig);
 }
 
+static int read_briefly(struct rig *rig, uint64_t page, void *bytes, unsigned *ret_flags)
+{
+    struct fsw_io io = {.verb = FSW_READ,
+                        .flags = FSW_IO_NOWAIT | FSW_IO_BRIEFLY,
+                        .bytes = bytes,
+                        .offset = page * FSW_PAGE_SIZE,
+                        .length = FSW_PAGE_SIZE};
+
+    fsw_device_do(rig->device, &io);
+    *ret_flags = io.flags;
+    return io.result;
+}
+
+static void who_may_wait_briefly_gets_what_comes_at_once(void **state)
+{
+    struct rig_options at_once = switched_off;
+    struct rig rig;
+    char bytes[FSW_PAGE_SIZE], expected[FSW_PAGE_SIZE];
+    unsigned flags;
+
+    at_once.answer_at_once = 1;
+    open_with_pages_away(&rig, &at_once, 4);
+    assert_int_equal(rig_write_page(&rig, 9, RIG_TEXT, 9), 0);
+    assert_int_equal(read_briefly(&rig, 9, bytes, &flags), 0);
+    assert_int_equal(flags & FSW_IO_WAITED, 0);
+    assert_int_equal(read_briefly(&rig, 1, bytes, &flags), 0);
+    assert_int_equal(flags & FSW_IO_WAITED, FSW_IO_WAITED);
+    rig_fill(expected, RIG_TEXT, 1);
+    assert_memory_equal(bytes, expected, sizeof bytes);
+    rig_close(&rig);
+}
+
+static void who_waited_briefly_in_vain_finds_the_get_on_its_way(void **state)
+{
+    static struct reading reading;
+    struct rig rig;
+    char bytes[FSW_PAGE_SIZE];
+    unsigned flags, one = 1;
+
+    open_with_pages_away(&rig, &switched_off, 4);
+    teststore_hold(rig.store, TESTSTORE_GETS);
+    assert_int_equal(read_briefly(&rig, 1, bytes, &flags), -EAGAIN);
+    assert_int_equal(flags & FSW_IO_WAITED, FSW_IO_WAITED);
+    begin_reading(&reading, &rig, 1, 1);
+    rig_wait(&rig, has_users, &one);
+    teststore_release(rig.store, TESTSTORE_GETS);
+    end_reading(&reading, 0);
+    assert_int_equal(teststore_gets(rig.store), 1);
+    assert_int_equal(rig_stat(&rig, FSW_STAT_FETCH_TIMEOUTS), 0);
+    assert_int_equal(rig_stat(&rig, FSW_STAT_READS), 1);
+    rig_close(&rig);
+}
+
+/* What nobody waits for any more is still being got: its row must not become another's. */
+static void a_get_that_was_left_holds_its_row(void **state)
+{
+    struct rig rig;
+    char bytes[FSW_PAGE_SIZE];
+    unsigned flags;
+
+    open_with_pages_away(&rig, &switched_off, 4);
+    uint32_t row = fsw_entry_row(*rig_entry(&rig, 1));
+    teststore_hold(rig.store, TESTSTORE_GETS);
+    assert_int_equal(read_briefly(&rig, 1, bytes, &flags), -EAGAIN);
+    assert_int_equal(users(&rig), 0);
+    assert_int_equal(fsw_row_pins(&rig.device->image, row), 1);
+    assert_int_equal(fsw_device_discard(rig.device, 0, 64 << 20), 0);
+    assert_int_equal(fsw_row_state(&rig.device->image, row), FSW_ROW_LIVE);
+    teststore_release(rig.store, TESTSTORE_GETS);
+    rig_prove(&rig);
+    rig_wait(&rig, row_is_free, &row);
+    rig_close(&rig);
+}
+
 /* ---- the table has the last word ---- */
 
 static void what_was_prefetched_is_old_when_its_page_was_written(void **state)
@@ -528,6 +607,9 @@ RIG_MAIN(cmocka_unit_test(reads_of_one_page_share_a_get),
          cmocka_unit_test(a_window_of_one_size_is_kept_to),
          cmocka_unit_test(random_reads_switch_it_off_and_reading_on_switches_it_on),
          cmocka_unit_test(who_may_not_wait_takes_what_was_prefetched),
+         cmocka_unit_test(who_may_wait_briefly_gets_what_comes_at_once),
+         cmocka_unit_test(who_waited_briefly_in_vain_finds_the_get_on_its_way),
+         cmocka_unit_test(a_get_that_was_left_holds_its_row),
          cmocka_unit_test(what_was_prefetched_is_old_when_its_page_was_written),
          cmocka_unit_test(a_row_that_is_used_again_shows_nothing_of_the_one_before),
          cmocka_unit_test(damaged_neighbours_are_an_error_and_then_forgotten),
