@@ -2,8 +2,8 @@
 """attach-supervisor: the supervisor with real servers and a client in the kernel's place.
 
 Here the whole of farswap-attach but for netlink runs where there is no nbd, and under sanitizers:
-its servers are killed in every state, replaced by an upgrade, refused, and stopped, while the client
-in the kernel's place writes and verifies pages. No page may be wrong, and nobody may be left.
+its servers are killed in every state, also while their store is away, replaced by an upgrade,
+refused, and stopped, while the client in the kernel's place writes and verifies pages. No page may be wrong, and nobody may be left.
 """
 
 import os
@@ -13,9 +13,11 @@ import signal
 import socket
 import sys
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../system/lib"))
+for folder in ("../system/lib", "../nbd/lib"):
+    sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), folder))
 
 import harness  # noqa: E402
+import raw  # noqa: E402
 import servers  # noqa: E402
 from harness import at_exit, built, expect, run, spawn, wait_for, workdir  # noqa: E402
 
@@ -129,16 +131,18 @@ def fails_at_the_switch():
 
 def test():
     os.environ.setdefault("ASAN_OPTIONS", "detect_leaks=0")
+    donor = servers.Donor()
     at_exit(clean_up)
     manager = Manager()
     process = spawn([built(ATTACH), "--timeout", "2", "--server", built("client/nbd/farswap-nbd"), NAME,
-                     "size=16M", "memory=64M"], log="attach.log",
+                     "size=16M", "memory=64M", f"overflow={donor.uri}"], log="attach.log",
                     env=servers.image_environment() | {"NOTIFY_SOCKET": manager.path})
     ready_when_usable(manager)
     wait_for(at_rest, 60, "the device")
-    for count in range(1, 4):
-        kill("server")
-        restarted(count)
+    with raw.Away(donor):
+        for count in range(1, 4):
+            kill("server")
+            restarted(count)
     kill("spare")
     wait_for(at_rest, 60, "another spare")
     kill("server", signal.SIGSTOP)
