@@ -89,6 +89,14 @@ static void a_store_is_the_images(void **state)
     other.overflow[0] = '\0';
     assert_int_equal(fsw_device_complete_params(&other, &err), 1);
     assert_string_equal(other.overflow, "keep");
+    struct fsw_image image = handover_image("store");
+    for (int encrypted = 1; encrypted >= 0;
+         encrypted--) { /* as the image is, so is what it knows */
+        atomic_store(&image.super->seal, encrypted ? FSW_SEAL_BYTES : 0);
+        assert_int_equal(fsw_device_complete_params(&other, &err), 1);
+        assert_int_equal(other.encrypted, encrypted);
+    }
+    fsw_image_detach(&image);
     handover_take(&rig, &other, &keep.base);
     handover_expect(&rig);
     handover_let_go(&rig);
@@ -98,6 +106,7 @@ static void a_store_is_the_images(void **state)
 static void images_of_others_are_refused(void **state)
 {
     struct fsw_params params = handover_params("layout", HANDOVER_PAGES, MIB(16));
+    struct fsw_error err = {""};
     struct rig rig;
 
     handover_leave(&rig, &params, NULL);
@@ -105,6 +114,8 @@ static void images_of_others_are_refused(void **state)
     struct fsw_image image = handover_image("layout");
     image.super->layout = 1;
     refused(&params, FSW_OPEN_NEW_OR_EXISTING, NULL, -ENOTSUP, "farswap destroy");
+    assert_int_equal(fsw_device_complete_params(&params, &err), -ENOTSUP);
+    assert_non_null(strstr(err.text, "has layout 1"));
     image.super->layout = FSW_IMAGE_LAYOUT;
     image.super->magic[0] ^= 1; /* still ours: its id is */
     refused(&params, FSW_OPEN_NEW_OR_EXISTING, NULL, -EUCLEAN, "damaged");
