@@ -90,6 +90,7 @@ struct fsw_conn {
     struct fsw_wire wire;
     char *in;
     size_t in_at, in_end, window;
+    uint64_t came_at;            /* the bytes that were received last, CLOCK_MONOTONIC ns */
     unsigned luck, sleeps;       /* how often bytes came soon; see receive_soon */
     unsigned round;              /* small requests in the last round */
     unsigned shun, shunned;      /* reads that shall not wait for the store here; see learn_store */

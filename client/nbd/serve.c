@@ -64,6 +64,7 @@ static struct fsw_request *take_request(struct fsw_conn *conn, const struct fsw_
     request->io.flags = io->flags;
     request->io.offset = io->offset;
     request->io.length = io->length;
+    request->io.started = io->started;
     request->io.deadline = io->deadline;
     request->io.peer = io->peer;
     request->io.bytes = block;
@@ -235,6 +236,7 @@ static int handle(struct fsw_conn *conn, const struct fsw_wire_request *asked)
         .bytes = (char *)(uintptr_t)asked->payload,
         .offset = asked->offset,
         .length = asked->length,
+        .started = conn->came_at,
         .peer = &conn->peer,
     };
     if (!fsw_device_is_large(&io) && (io.verb != FSW_READ || io.length <= FSW_WIRE_SMALL_MAX))
@@ -353,6 +355,7 @@ static ssize_t receive(struct fsw_conn *conn, int flags)
     ssize_t n = recvmsg(conn->fd, &message, flags);
     if (n <= 0)
         return n < 0 ? -errno : 0;
+    conn->came_at = fsw_now_ns();
     /* What this brought may have been on its way for long: the next mutation looks at the peer. */
     atomic_store(&conn->peer.looked_at, 0);
     size_t direct = (size_t)n < rest ? (size_t)n : rest;

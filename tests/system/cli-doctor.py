@@ -222,7 +222,8 @@ def test():
     server = servers.Server().start()
     room(server)
     swap(server)
-    locks(server)
+    if not servers.sanitizer():  # which locks nothing
+        locks(server)
     stores()
     crashes()
 

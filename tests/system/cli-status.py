@@ -18,6 +18,7 @@ from harness import PAGE, expect, run, wait_for  # noqa: E402
 SIZE = 64 << 20
 PAGES = 3000
 ANSWER_S = 0.2
+LARGE = 256 << 10
 
 
 def cli(*arguments):
@@ -69,6 +70,34 @@ def of_work(server):
     expect("\033" not in text, "colours where there is no terminal")
 
 
+def of_large_requests():
+    """farswap-nbd keeps requests: none is told to have begun with an earlier one. What the server says is
+    never longer than what the client waited, but for the width of a bucket."""
+    server = servers.Server(size=SIZE).start()
+    handle = server.connect()
+    longest = 0
+    for turn in range(150):
+        before = time.monotonic()
+        if turn % 2 == 0:
+            handle.pwrite(os.urandom(LARGE), turn * LARGE % SIZE)
+        else:
+            handle.pread(LARGE, (turn - 1) * LARGE % SIZE)
+        longest = max(longest, time.monotonic() - before)
+    began = time.monotonic()
+    wait_for(lambda: time.monotonic() > began + 2 * longest, 20, "more time to pass than a request took")
+    for call in (lambda: handle.pread(LARGE, 0), lambda: handle.pwrite(bytes(LARGE), 0)):
+        before = time.monotonic()
+        call()
+        longest = max(longest, time.monotonic() - before)
+    handle.shutdown()
+    latency = look(server)["latency"]
+    for kind in ("read", "write"):
+        expect(latency[kind]["count"] == 76, f"{kind}: {latency[kind]}")
+        expect(latency[kind]["max_ns"] <= 1.25e9 * longest,
+               f"{kind}: {latency[kind]}, and the client waited {longest} s at most")
+    server.destroy()
+
+
 def of_a_store(server, donor):
     wait_for(lambda: look(server)["store"]["connected"], 10, "status to say that the store answers")
     done = cli("doctor", server.parameters["name"])
@@ -114,6 +143,7 @@ def of_the_dead(server):
 
 def test():
     of_nothing()
+    of_large_requests()
     donor = servers.Donor()
     server = servers.Plugin(size=SIZE, memory="4M", overflow=donor.uri).start()
     of_work(server)
