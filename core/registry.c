@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -100,8 +101,27 @@ static int being_served(const char *name, const char *path, int code, struct fsw
                      path);
 }
 
+/* The file may lie in tmpfs, which the kernel swaps out, to the very device that this is about: what is
+ * read when the lock comes free stays in memory from before on. (Else nobody takes over under
+ * pressure: tried.) */
+static void *pin(int fd)
+{
+    void *page = mmap(NULL, RECORD_BYTES, PROT_READ, MAP_SHARED, fd, 0);
+
+    if (page == MAP_FAILED)
+        return NULL;
+    mlock(page, RECORD_BYTES); /* may not be allowed, and fails on an empty file */
+    return page;
+}
+
+static void unpin(void *page)
+{
+    if (page != NULL)
+        munmap(page, RECORD_BYTES);
+}
+
 /* Locks the file that bears the name now: whoever destroys an image unlinks its file while we wait.
- */
+ * Who has waited keeps it in memory for good. */
 static int lock_name(const char *name, int wait, int *ret_fd, struct fsw_error *err)
 {
     char path[PATH_MAX];
@@ -115,8 +135,10 @@ static int lock_name(const char *name, int wait, int *ret_fd, struct fsw_error *
         int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
         if (fd < 0)
             return cannot_open(path, err);
+        void *page = wait ? pin(fd) : NULL;
         if ((wait ? flock(fd, LOCK_EX) : lock_soon(fd)) < 0) {
             int code = errno == EWOULDBLOCK ? -EBUSY : -errno;
+            unpin(page);
             close(fd);
             return being_served(name, path, code, err);
         }
@@ -124,6 +146,7 @@ static int lock_name(const char *name, int wait, int *ret_fd, struct fsw_error *
             *ret_fd = fd;
             return 0;
         }
+        unpin(page);
         close(fd);
     }
 }
