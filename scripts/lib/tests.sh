@@ -16,7 +16,7 @@ build_tests() {
         attended meson configure -Dtests=true "${options[@]}" "$build" >/dev/null
     else
         attended meson setup -Dtests=true "${options[@]}" "$build" "$ROOT" >/dev/null
-    fi && attended ninja --quiet -C "$build" build.ninja &&
+    fi && attended ninja --quiet -C "$build" build.ninja >/dev/null &&
         { [[ -z $suite ]] || needed=$(python3 "$SCRIPTS/lib/needed.py" "$build" "$suite"); } &&
         # shellcheck disable=SC2086 # words
         attended ninja --quiet -C "$build" $needed && return
