@@ -27,16 +27,24 @@ static void drop_done(struct fsw_store_request *request)
     pthread_cond_signal(&overflow->wake);
 }
 
+static void wait_in_line(struct fsw_device *device, uint32_t row)
+{
+    struct fsw_overflow *overflow = &device->overflow;
+    FSW_LOCK_SCOPE(&overflow->lock);
+
+    device->image.rows[row].next = overflow->drops.waiting;
+    overflow->drops.waiting = row;
+    pthread_cond_signal(&overflow->wake);
+}
+
 void fsw_overflow_drop(struct fsw_device *device, uint32_t row)
 {
     struct fsw_overflow *overflow = &device->overflow;
 
     if (!fsw_row_is_whole(&device->image, row)) /* its id may be another's: it is never dropped */
         return;
-    FSW_LOCK_SCOPE(&overflow->lock);
-    device->image.rows[row].next = overflow->drops.waiting;
-    overflow->drops.waiting = row;
-    pthread_cond_signal(&overflow->wake);
+    atomic_fetch_add(&overflow->drops.bytes, atomic_load(&device->image.rows[row].bytes));
+    wait_in_line(device, row);
 }
 
 /* Makes requests of as many rows as there are; returns how many. */
@@ -87,6 +95,7 @@ static void dropped(struct fsw_device *device, uint32_t row)
     const struct fsw_image *image = &device->image;
     uint32_t bytes = atomic_load(&image->rows[row].bytes);
 
+    atomic_fetch_sub(&device->overflow.drops.bytes, bytes);
     if (bytes != 0) { /* 0: was never LIVE */
         fsw_stat_sub(image, FSW_STAT_SEGMENTS, 1);
         fsw_stat_sub(image, FSW_STAT_STORE_BYTES, bytes);
@@ -101,12 +110,16 @@ void fsw_drops_finish(struct fsw_device *device, struct fsw_drop *drop)
 
     while (drop != NULL) {
         struct fsw_drop *next = drop->next;
+        int made_room = drop->request.result == FSW_STORE_OK &&
+                        atomic_load(&device->image.rows[drop->row].bytes) != 0;
         fsw_crash_point("drop: answered");
         if (drop->request.result == FSW_STORE_OK)
             dropped(device, drop->row);
         else
-            fsw_overflow_drop(device, drop->row);
+            wait_in_line(device, drop->row);
         FSW_LOCK_SCOPE(&overflow->lock);
+        if (made_room && atomic_load(&device->clean.full))
+            overflow->pause_until = 0;
         if (drop->request.result != FSW_STORE_OK)
             overflow->drops.not_before = fsw_now_ns() + DROP_PAUSE_NS;
         overflow->drops.out--;

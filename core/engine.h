@@ -55,6 +55,7 @@ enum fsw_hook {
     FSW_HOOK_FETCHED,      /* a write of part of a page has its row pinned, not its entry locked */
     FSW_HOOK_PUBLISH,      /* a mutation whose peer is known is ready to publish, nothing locked */
     FSW_HOOK_LOCKED,       /* the same, entry locked; the look at the peer comes next */
+    FSW_HOOK_CLEANED,      /* live objects of pinned rows are packed, and not yet put */
 };
 
 /* Who is to leave. */
@@ -120,6 +121,7 @@ struct fsw_device {
 
     struct fsw_reclaim reclaim;
     struct fsw_overflow overflow;
+    struct fsw_clean clean;
     struct fsw_repair repair;
     struct fsw_sweep sweep;
     struct fsw_keeper keeper;

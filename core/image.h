@@ -256,6 +256,9 @@ static inline void fsw_stat_set(const struct fsw_image *image, enum fsw_stat sta
 
 uint64_t fsw_stat_get(const struct fsw_image *image, enum fsw_stat stat);
 
+/* Bytes at the store that no entry names, as far as the sums tell while requests run. */
+uint64_t fsw_image_dead_bytes(const struct fsw_image *image);
+
 /* Of the first `count` names of fsw_stat_table (at most FSW_STAT_COUNT), in order. */
 uint32_t fsw_stat_names_checksum(uint32_t count);
 

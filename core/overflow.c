@@ -80,6 +80,7 @@ static int put_one(struct fsw_device *device, struct fsw_put *put)
     }
     fsw_hook(device, FSW_HOOK_PACKED);
     fsw_put_submit(device, put, put_done);
+    device->overflow.last_put = fsw_now_ns();
     return 1;
 }
 
@@ -156,6 +157,7 @@ static void finish_puts(struct fsw_device *device, struct fsw_put *put)
         struct fsw_put *next = put->next;
         enum fsw_store_result result = fsw_put_finish(device, put);
         fsw_overflow_wake_writers(device);
+        fsw_clean_store_is_full(device, result == FSW_STORE_FULL);
         FSW_LOCK_SCOPE(&overflow->lock);
         set_pause(overflow, result);
         if (put->asked)
@@ -201,6 +203,8 @@ static int work(struct fsw_device *device)
     struct fsw_put *put = overflow->idle;
 
     if (put == NULL || fsw_now_ns() < overflow->pause_until || !choose(device))
+        return 0;
+    if (overflow->puts_out >= fsw_clean_puts_allowed(device))
         return 0;
     overflow->idle = put->next;
     overflow->puts_out++;
@@ -319,6 +323,8 @@ int fsw_overflow_init(struct fsw_device *device)
     pthread_mutex_init(&device->space_lock, NULL);
     pthread_cond_init(&device->space, &monotonic);
     pthread_condattr_destroy(&monotonic);
+    if (fsw_clean_init(device) < 0)
+        return -ENOMEM;
     if (device->store == NULL)
         return 0;
     overflow->puts = calloc(FSW_PUTS_IN_FLIGHT, sizeof overflow->puts[0]);
@@ -341,6 +347,8 @@ int fsw_overflow_start(struct fsw_device *device)
     device->pool.frames.pressure = pressure;
     device->pool.frames.opaque = device;
     int r = fsw_repair_start(device);
+    if (r == 0)
+        r = fsw_clean_start(device);
     if (r < 0)
         return r;
     r = pthread_create(&overflow->thread, NULL, overflow_loop, device);
@@ -358,6 +366,7 @@ void fsw_overflow_stop(struct fsw_device *device)
     struct fsw_overflow *overflow = &device->overflow;
 
     fsw_repair_stop(device);
+    fsw_clean_stop(device);
     if (overflow->running) {
         pthread_mutex_lock(&overflow->lock);
         overflow->stop = 1;
@@ -373,6 +382,7 @@ void fsw_overflow_stop(struct fsw_device *device)
 
 void fsw_overflow_deinit(struct fsw_device *device)
 {
+    fsw_clean_deinit(device);
     free(device->overflow.puts);
     free(device->overflow.drops.all);
     device->overflow.puts = NULL;

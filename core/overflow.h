@@ -108,7 +108,8 @@ struct fsw_drops {
     struct fsw_drop *idle, *finished;
     uint32_t waiting; /* rows in state DROPPING, linked through `next` */
     unsigned out;
-    uint64_t not_before; /* after one that failed */
+    _Atomic uint64_t bytes; /* of segments to be dropped */
+    uint64_t not_before;    /* after one that failed */
     struct fsw_drop *all;
 };
 
@@ -142,6 +143,7 @@ struct fsw_overflow {
     _Atomic int wanted; /* free frames fell below the low watermark */
     int running, stop;
     uint64_t pause_until, pause; /* after a failed put */
+    uint64_t last_put;           /* when */
     struct fsw_overflow_idle idle_sweep;
     struct fsw_put *puts;
 };
@@ -160,6 +162,62 @@ int fsw_overflow_wait(struct fsw_device *device, uint64_t deadline);
 void fsw_overflow_idle(struct fsw_device *device, uint32_t number, uint32_t seconds);
 /* The last put was found to be done: who waits for frames may look. From any thread. */
 void fsw_overflow_wake_writers(struct fsw_device *device);
+
+/* ---- clean.c ---- */
+
+#define FSW_CLEAN_SOURCES 8u
+#define FSW_CLEAN_PUTS 4u
+#define FSW_CLEAN_SHARES 64u
+/* Percent of the bytes at the store that are dead: cleaning begins, goes on all the time, overflow waits
+ * for it, and cleaning begins when the store is full. */
+#define FSW_CLEAN_BEGIN 16u
+#define FSW_CLEAN_LIMIT 20u
+#define FSW_CLEAN_STOP 23u
+#define FSW_CLEAN_FULL 2u
+#define FSW_CLEAN_WORTH (1u << 20) /* dead bytes that nobody minds */
+#define FSW_CLEAN_KEPT 32u /* frames of the reserve; what lives in two half-empty segments */
+
+struct fsw_clean_source {
+    uint32_t row; /* pinned */
+    struct fsw_store_request request;
+    char *bytes;
+};
+
+struct fsw_clean_put {
+    struct fsw_put put;
+    const char *objects[FSW_SEGMENT_OBJECTS]; /* what each was copied from */
+};
+
+struct fsw_clean {
+    pthread_t thread;
+    pthread_mutex_t lock; /* stop and busy; the rest is the thread's */
+    pthread_cond_t wake;
+    sem_t answered;
+    int running, stop, busy;
+    _Atomic int full;     /* the store's last answer to a put */
+    _Atomic int helpless; /* laps have moved nothing */
+    uint64_t worth;
+    uint32_t hand;                         /* the next row */
+    uint32_t shares[FSW_CLEAN_SHARES + 1]; /* rows of this lap, by how much of them lives */
+    int threshold;                         /* share up to which this lap takes them; -1: none */
+    uint32_t moved_in_lap;
+    unsigned futile_laps; /* in a row, that moved nothing */
+    unsigned count;
+    struct fsw_clean_source sources[FSW_CLEAN_SOURCES];
+    char *bytes;
+    unsigned filled;            /* puts that have a row */
+    struct fsw_clean_put *puts; /* FSW_CLEAN_PUTS of them */
+};
+
+int fsw_clean_init(struct fsw_device *device);
+int fsw_clean_start(struct fsw_device *device);
+/* Before the store is closed: it waits for the requests that are under way, 5 seconds at most. */
+void fsw_clean_stop(struct fsw_device *device);
+void fsw_clean_deinit(struct fsw_device *device);
+/* How many segments overflow may have on their way, or the dead get more and more. */
+unsigned fsw_clean_puts_allowed(struct fsw_device *device);
+/* The store said that it is full, or that it is not. From the threads that put. */
+void fsw_clean_store_is_full(struct fsw_device *device, int full);
 
 /* ---- repair.c ---- */
 

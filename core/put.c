@@ -132,6 +132,8 @@ static const struct {
 } counted[] = {
     [FSW_PUT_OVERFLOW] = {FSW_STAT_OVERFLOW_SEGMENTS, FSW_STAT_OVERFLOW_BYTES,
                           FSW_STAT_OVERFLOW_PAGES, FSW_STAT_OVERFLOW_RACED},
+    [FSW_PUT_CLEAN] = {FSW_STAT_CLEAN_PUTS, FSW_STAT_CLEAN_BYTES, FSW_STAT_CLEAN_PAGES,
+                       FSW_STAT_CLEAN_RACED},
 };
 
 static void succeeded(struct fsw_device *device, struct fsw_put *put)

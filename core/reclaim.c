@@ -44,6 +44,8 @@ void fsw_reclaim_set_limit(struct fsw_device *device)
     atomic_store(&reclaim->low, low);
     atomic_store(&reclaim->high, high);
     atomic_store(&device->pool.frames.low, atomic_load(&reclaim->low));
+    uint32_t kept = limit / 16 < FSW_CLEAN_KEPT ? limit / 16 : FSW_CLEAN_KEPT;
+    atomic_store(&device->pool.frames.kept, device->store != NULL ? kept : 0);
     atomic_store(&device->tick_every, limit / FSW_TICKS_A_LAP + 1);
 }
 

@@ -50,6 +50,15 @@ void fsw_stat_restart(const struct fsw_image *image, enum fsw_stat stat, uint64_
     fsw_stat_set(image, stat, n);
 }
 
+uint64_t fsw_image_dead_bytes(const struct fsw_image *image)
+{
+    uint64_t bytes = fsw_stat_get(image, FSW_STAT_STORE_BYTES);
+    uint64_t live = fsw_stat_get(image, FSW_STAT_STORE_DATA_SIZE) +
+                    fsw_stat_get(image, FSW_STAT_PAGES_STORE) * atomic_load(&image->super->seal);
+
+    return live < bytes ? bytes - live : 0;
+}
+
 void fsw_image_stats(const struct fsw_image *image, uint64_t values[FSW_STAT_COUNT])
 {
     for (unsigned stat = 0; stat < FSW_STAT_COUNT; stat++)
@@ -57,6 +66,7 @@ void fsw_image_stats(const struct fsw_image *image, uint64_t values[FSW_STAT_COU
     values[FSW_STAT_PAGES_STORED] =
         values[FSW_STAT_PAGES_POOL] + values[FSW_STAT_PAGES_SAME] + values[FSW_STAT_PAGES_STORE];
     values[FSW_STAT_ORIG_DATA_SIZE] = values[FSW_STAT_PAGES_STORED] * FSW_PAGE_SIZE;
+    values[FSW_STAT_STORE_DEAD_BYTES] = fsw_image_dead_bytes(image);
     values[FSW_STAT_MEM_LIMIT] =
         atomic_load_explicit(&image->super->memory_limit, memory_order_relaxed);
     /* What is kept under this name is the part outside the frames. */

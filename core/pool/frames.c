@@ -79,7 +79,8 @@ void fsw_frames_deinit(struct fsw_frames *frames)
 
 uint32_t fsw_frames_free(struct fsw_frames *frames)
 {
-    uint32_t gone = get(frames->used) + get(frames->overhead) + FSW_HEADROOM_FRAMES;
+    uint32_t gone =
+        get(frames->used) + get(frames->overhead) + get(frames->kept) + FSW_HEADROOM_FRAMES;
     uint32_t limit = get(frames->limit);
     return gone < limit ? limit - gone : 0;
 }
@@ -89,6 +90,12 @@ uint32_t fsw_frames_debt(struct fsw_frames *frames)
     uint32_t gone = get(frames->used) + get(frames->overhead) + FSW_HEADROOM_FRAMES;
     uint32_t limit = get(frames->limit);
     return gone > limit ? gone - limit : 0;
+}
+
+/* What the reserve should hold, with what is kept of it. */
+static uint32_t goal(struct fsw_frames *frames)
+{
+    return frames->target + get(frames->kept);
 }
 
 /* The limit leaves room for so many frames (F2). The lock is held. */
@@ -146,6 +153,20 @@ static int give_back(struct fsw_frames *frames, uint32_t frame)
 
 /* ---- waiting for the filler ---- */
 
+static _Thread_local int may_use_kept;
+
+void fsw_frames_use_kept(int yes)
+{
+    may_use_kept = yes;
+}
+
+/* Frames of the reserve that the calling thread may take. */
+static uint32_t takeable(struct fsw_frames *frames)
+{
+    uint32_t ready = get(frames->nready), kept = may_use_kept ? 0 : get(frames->kept);
+    return ready > kept ? ready - kept : 0;
+}
+
 /* Waits for the filler's next sign of life, at most until the deadline. The lock is held. */
 static int await_filler(struct fsw_frames *frames, uint64_t deadline)
 {
@@ -168,7 +189,7 @@ static void await_frames(struct fsw_frames *frames)
     uint64_t brought = frames->brought;
 
     fsw_stat_add(frames->image, FSW_STAT_RESERVE_MISSES, 1);
-    while (get(frames->nready) == 0 && (frames->filling > 0 || may_touch(frames, 1)) &&
+    while (takeable(frames) == 0 && (frames->filling > 0 || may_touch(frames, 1)) &&
            frames->looks < enough && await_filler(frames, deadline) == 0)
         if (frames->brought != brought) { /* there is memory; others were quicker */
             brought = frames->brought;
@@ -212,17 +233,17 @@ uint32_t fsw_frames_take(struct fsw_frames *frames)
     uint32_t frame;
     {
         FSW_LOCK_SCOPE(&frames->lock);
-        if (get(frames->nready) == 0 && frames->running)
+        if (takeable(frames) == 0 && frames->running)
             await_frames(frames);
         uint32_t n = get(frames->nready);
-        if (n > 0) {
+        if (takeable(frames) > 0) {
             frame = frames->ready[n - 1];
             atomic_store_explicit(&frames->nready, n - 1, memory_order_relaxed);
             atomic_fetch_add_explicit(&frames->used, 1, memory_order_relaxed);
         } else {
             frame = frames->running ? 0 : take_untouched(frames);
         }
-        if (n == frames->target / 2)
+        if (n == goal(frames) / 2)
             pthread_cond_signal(&frames->wake);
     }
     if (frames->pressure != NULL && fsw_frames_free(frames) < get(frames->low))
@@ -240,7 +261,7 @@ void fsw_frames_give(struct fsw_frames *frames, uint32_t frame)
         return;
     frames->ready[n] = frame;
     atomic_store_explicit(&frames->nready, n + 1, memory_order_relaxed);
-    if (n == frames->target * 2)
+    if (n == goal(frames) * 2)
         pthread_cond_signal(&frames->wake);
 }
 
@@ -281,7 +302,7 @@ static int fill(struct fsw_frames *frames)
 {
     uint32_t batch[BATCH], n = 0, touched = 0;
 
-    while (n < BATCH && get(frames->nready) + n < frames->target && may_touch(frames, n + 1)) {
+    while (n < BATCH && get(frames->nready) + n < goal(frames) && may_touch(frames, n + 1)) {
         batch[n] = pick_untouched(frames);
         if (batch[n] == 0)
             break;
@@ -317,7 +338,7 @@ static int drain(struct fsw_frames *frames)
     uint32_t batch[BATCH], n = 0, kept = 0;
 
     while (n < BATCH && get(frames->nready) > 0 &&
-           (get(frames->nready) > frames->target + frames->target / 2 || !may_touch(frames, 0)))
+           (get(frames->nready) > goal(frames) + goal(frames) / 2 || !may_touch(frames, 0)))
         batch[n++] = frames->ready[--frames->nready];
     if (n == 0)
         return 0;

@@ -53,6 +53,7 @@ struct fsw_frames {
     _Atomic uint32_t used;     /* taken and not given */
     _Atomic uint32_t overhead; /* frames of the image that are not in the frame area */
     _Atomic uint32_t limit;
+    _Atomic uint32_t kept; /* of the reserve, only for who may use it (fsw_frames_use_kept) */
 
     /* called, without the lock, when free() falls below low: reclaim wakes */
     void (*pressure)(void *opaque);
@@ -97,6 +98,10 @@ void fsw_frames_stop(struct fsw_frames *frames);
 uint32_t fsw_frames_take(struct fsw_frames *frames);
 void fsw_frames_give(struct fsw_frames *frames, uint32_t frame);
 
+/* From now on the calling thread may take the last of the reserve, too, or may not. What is kept there is
+ * for who makes room, when pool and store are both full. */
+void fsw_frames_use_kept(int yes);
+
 /* Waits for the filler to make a whole round: metadata ahead of need included. -ENOSPC: it did not
  * in FSW_FILLER_WAIT_NS, or there is none. */
 int fsw_frames_await_look(struct fsw_frames *frames);
@@ -113,7 +118,7 @@ int fsw_frames_charge(struct fsw_frames *frames, uint32_t count);
 /* Takes a charge back whose frames could not be touched. */
 void fsw_frames_uncharge(struct fsw_frames *frames, uint32_t count);
 
-/* Frames that may still be taken before the limit. */
+/* Frames that may still be taken before the limit, but those that are kept. */
 uint32_t fsw_frames_free(struct fsw_frames *frames);
 
 /* Frames taken beyond the limit: it was lowered. They leave by reclaim. */

@@ -102,7 +102,18 @@
     X(PREFETCH_WASTED, prefetch_wasted, COUNTER, "objects",                                        \
       "of prefetched, those that made room without ever having been read")                         \
     X(SEGMENTS_SWEPT, segments_swept, COUNTER, "segments",                                         \
-      "segments of nobody, or of an earlier device of this name, dropped at the store")
+      "segments of nobody, or of an earlier device of this name, dropped at the store")\
+    X(STORE_DEAD_BYTES, store_dead_bytes, GAUGE, "bytes",                                          \
+      "of store_bytes, those that no page needs any more")                                         \
+    X(CLEAN_SEGMENTS, clean_segments, COUNTER, "segments",                                         \
+      "segments dropped because cleaning moved what lived in them")                                \
+    X(CLEAN_PUTS, clean_puts, COUNTER, "segments", "segments that cleaning put instead")           \
+    X(CLEAN_BYTES, clean_bytes, COUNTER, "bytes", "bytes of these")                                \
+    X(CLEAN_PAGES, clean_pages, COUNTER, "pages", "pages that cleaning moved to another segment")  \
+    X(CLEAN_RACED, clean_raced, COUNTER, "pages",                                                  \
+      "pages rewritten or discarded while cleaning moved them")                                    \
+    X(CLEAN_RETURNED, clean_returned, COUNTER, "pages",                                            \
+      "pages that cleaning brought back into the pool, for the store was full")
 
 enum fsw_stat {
 #define X(NAME, name, kind, unit, meaning) FSW_STAT_##NAME,

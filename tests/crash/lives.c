@@ -109,13 +109,16 @@ static int prove(struct lane *lane, struct fsw_device *device)
 {
     struct rig rig = {.device = device, .high = device->reclaim.high};
 
+    fsw_clean_stop(device); /* what it puts now would not be counted yet */
     atomic_store(&lane->shelf.fail_in_thousand, 0);
     if (model_settle(&lane->model, device, 0, MODEL_PAGES) > 0)
         return -EIO;
     if (work_rest(device) < 0)
         return -ETIMEDOUT;
     rig_prove(&rig); /* ends the process if not */
-    return compare_store(lane, device);
+    int r = compare_store(lane, device);
+    device->clean.stop = 0;
+    return r < 0 ? r : fsw_clean_start(device);
 }
 
 static int go_on(struct lane *lane, uint64_t n)

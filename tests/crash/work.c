@@ -68,9 +68,9 @@ static void waited_in_vain(struct fsw_device *device, const char *what)
         "waited 10 s in vain for %s: %llu pages in the pool, %u puts, %u drops out, row %u to "
         "drop; frames: %u used, %u ready, %u others, limit %u; rows: top %u, ready %u, free %u\n",
         what, (unsigned long long)fsw_stat_get(&device->image, FSW_STAT_PAGES_POOL),
-        overflow->puts_out, overflow->drops.out, overflow->drops.waiting, frames->used, frames->nready,
-        frames->overhead, frames->limit, device->image.super->rows_top, device->rows.ready,
-        device->rows.free);
+        overflow->puts_out, overflow->drops.out, overflow->drops.waiting, frames->used,
+        frames->nready, frames->overhead, frames->limit, device->image.super->rows_top,
+        device->rows.ready, device->rows.free);
 }
 
 static int wait_until(struct fsw_device *device, int evict, int (*done)(struct fsw_device *device),
@@ -117,7 +117,8 @@ static int is_at_rest(struct fsw_device *device)
     FSW_LOCK_SCOPE(&overflow->lock);
 
     return fits_memory(device) && overflow->puts_out == 0 && overflow->drops.out == 0 &&
-           overflow->drops.waiting == 0 && overflow->finished == NULL && overflow->drops.finished == NULL;
+           overflow->drops.waiting == 0 && overflow->finished == NULL &&
+           overflow->drops.finished == NULL;
 }
 
 int work_rest(struct fsw_device *device)
@@ -275,6 +276,14 @@ static int compact(struct worker *worker)
     return wait_until(device, 0, is_compacted, "compaction");
 }
 
+/* A look whether there is something to clean: a segment of which any part is dead. */
+static void look_for_dead(struct fsw_device *device)
+{
+    FSW_LOCK_SCOPE(&device->clean.lock);
+    device->clean.worth = 0;
+    pthread_cond_signal(&device->clean.wake);
+}
+
 static int is_idle_gone(struct fsw_device *device)
 {
     struct fsw_superblock *super = device->image.super;
@@ -347,6 +356,8 @@ static int one_step(struct worker *worker)
         return worker->work->workers == 1 ? work_evict_all(worker->work->device)
                                           : (nudge(worker->work->device, 1), 0);
     case 4:
+        look_for_dead(worker->work->device);
+        return 0;
     case 5:
     case 6:
         return discard_range(worker, offset, length);

@@ -304,20 +304,23 @@ static void stand_still(struct rig *rig)
 {
     struct fsw_overflow *overflow = &rig->device->overflow;
     struct fsw_frames *frames = &rig->device->pool.frames;
+    struct fsw_clean *clean = &rig->device->clean;
     uint64_t deadline = fsw_now_ns() + 10 * FSW_NS_PER_S;
     const struct timespec pause = {.tv_nsec = 500 * 1000};
 
     for (;;) {
+        pthread_mutex_lock(&clean->lock);
         pthread_mutex_lock(&overflow->lock);
         pthread_mutex_lock(&frames->lock);
         uint64_t named = fsw_stat_get(&rig->device->image, FSW_STAT_TABLE_LEAVES) +
                          fsw_stat_get(&rig->device->image, FSW_STAT_POOL_FRAMES);
-        if (overflow->puts_out == 0 && overflow->drops.out == 0 && overflow->drops.waiting == 0 &&
-            overflow->finished == NULL && overflow->drops.finished == NULL &&
-            frames->filling == 0 && frames->used == named)
+        if (!clean->busy && overflow->puts_out == 0 && overflow->drops.out == 0 &&
+            overflow->drops.waiting == 0 && overflow->finished == NULL &&
+            overflow->drops.finished == NULL && frames->filling == 0 && frames->used == named)
             return;
         pthread_mutex_unlock(&frames->lock);
         pthread_mutex_unlock(&overflow->lock);
+        pthread_mutex_unlock(&clean->lock);
         if (fsw_now_ns() > deadline)
             fail_msg("not at rest after 10 s: %u puts, %u drops, row %u to drop, %u frames used, "
                      "%llu named",
@@ -331,6 +334,7 @@ static void let_go(struct rig *rig)
 {
     pthread_mutex_unlock(&rig->device->pool.frames.lock);
     pthread_mutex_unlock(&rig->device->overflow.lock);
+    pthread_mutex_unlock(&rig->device->clean.lock);
 }
 
 struct sums {
