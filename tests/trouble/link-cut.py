@@ -22,9 +22,9 @@ def test():
     donor = donors.Donor(where=(road.FAR, 6390), prefix=way.far)
     host = load.Host(prefix=way.near, size=str(SIZE), memory=str(POOL), overflow=donor.uri,
                      overflow_password="+" + donors.password_file()).start()
-    work = load.Load(host, rng)
+    work = load.Load(host, rng, writer=True)
     work.filled()
-    killer = load.Killer(host, rng, 1, 6)
+    killer = load.Killer(host, rng, 12, 16)  # so that puts are given up, too
     work.goes_on()
     way.cut()
     host.away(CUT_S)

@@ -21,7 +21,7 @@ def test():
     donor = donors.Donor(where=(road.FAR, 6390), prefix=way.far)
     host = load.Host(prefix=way.near, size=str(SIZE), memory=str(POOL), overflow=donor.uri,
                      overflow_password="+" + donors.password_file()).start()
-    work = load.Load(host, rng)
+    work = load.Load(host, rng, writer=True)
     work.filled()
     way.slow("8mbit")
     killer = load.Killer(host, rng)

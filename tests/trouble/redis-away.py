@@ -20,7 +20,7 @@ def test():
     rng = harness.seeded()
     redis = servers.Redis()
     host = load.Host(size=str(SIZE), memory=str(POOL), overflow=redis.uri).start()
-    work = load.Load(host, rng)
+    work = load.Load(host, rng, writer=True)
     work.filled()
     killer = load.Killer(host, rng, 1, 5)
     work.goes_on()

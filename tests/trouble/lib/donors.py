@@ -6,6 +6,7 @@
 
 import itertools
 import os
+import re
 
 import servers
 from harness import at_exit, built, expect, run, spawn, wait_for, workdir
@@ -77,5 +78,7 @@ class Donor:
         if self.process is None:
             return
         self.kill()
+        found = re.search(r"^.*(?:ERROR: \w+Sanitizer|runtime error:).*$", self.log(), re.M)
+        expect(not found, f"the donor's log has: {found and found.group(0)}")
         done = run([built("server/farswapd"), "--destroy", self.name], env=servers.image_environment())
         expect(done.returncode == 0 or "there is no donor" in done.stderr, done.stderr)

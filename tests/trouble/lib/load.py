@@ -237,18 +237,32 @@ class Client:
         self.model.bytes[first:last] = got
 
 
-class Load:
-    """All clients of a device. They begin at once."""
+class Writer(Client):
+    """Once its pages are filled it only writes, a whole page at a time: it never waits for the store, so
+    that something is always on its way there."""
 
-    def __init__(self, host, rng, clients=CLIENTS, rest=REST_S):
+    def one(self):
+        self.write(self.rng.randrange(self.size // PAGE) * PAGE, PAGE)
+
+    def settle(self, offset, data):
+        """A page that was refused is the old one. (While they are filled: see there.)"""
+        if len(data) > PAGE:
+            super().settle(offset, data)
+
+
+class Load:
+    """All clients of a device, and if wanted a Writer. They begin at once."""
+
+    def __init__(self, host, rng, clients=CLIENTS, rest=REST_S, writer=False):
         size = int(host.parameters["size"]) - (1 << 20)  # the rest is the test's
         corpus = content.Corpus(rng)
-        self.boards = [Board() for _ in range(clients)]
+        kinds = [Client] * clients + [Writer] * writer
+        self.boards = [Board() for _ in kinds]
         self.workers = []
-        for number, board in enumerate(self.boards):
-            own = size // clients // PAGE * PAGE
-            client = Client(board, host.uri, corpus, type(rng)(rng.getrandbits(64)), number * own, own,
-                            (number + 1) << 40, rest)
+        own = size // len(kinds) // PAGE * PAGE
+        for number, (kind, board) in enumerate(zip(kinds, self.boards)):
+            client = kind(board, host.uri, corpus, type(rng)(rng.getrandbits(64)), number * own, own,
+                          (number + 1) << 40, rest)
             self.workers.append(harness.Worker(client.run))
 
     def count(self, field):
