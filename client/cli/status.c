@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "client/cli/settings.h"
 #include "client/cli/status.h"
 #include "common/parse.h"
 
@@ -53,6 +54,20 @@ static void print_head(const struct view *view)
     putchar('\n');
     if (survival_is_bad(view->survival))
         printf("  %scrash%s     %s\n", red(), plain(), survival_text(view->survival));
+}
+
+/* Those of reads from a store, and of what leaves for it, only where there is one. */
+static void print_settings(const struct view *view)
+{
+    unsigned count = view->record.overflow[0] != '\0' ? settings_count : 1;
+    char text[SETTING_TEXT];
+
+    printf("  set      ");
+    for (unsigned i = 0; i < count; i++) {
+        settings[i].value(view->image.super, text);
+        printf(" %s=%s", settings[i].key, text);
+    }
+    putchar('\n');
 }
 
 static void print_pages(const struct view *view)
@@ -160,6 +175,7 @@ static void print_people(const struct devices *devices)
         if (i > 0)
             putchar('\n');
         print_head(view);
+        print_settings(view);
         print_pages(view);
         print_store(view);
         print_rates(&devices->rates[i]);

@@ -1,12 +1,13 @@
 /*
  * status_json.c: farswap status --json. An array, one object a device:
  *
- *      name, state, pid, size, swap, priority, store{uri, connected, since, error},
+ *      name, state, pid, size, swap, priority, crash_loses_swap, settings{codec, ...}, store{uri, connected, since, error},
  *      counters{as farswap stats}, rates{counters, a second}, latency{read{count, p50_ns, ...}}
  */
 #include <json-c/json.h>
 #include <stdio.h>
 
+#include "client/cli/settings.h"
 #include "client/cli/status.h"
 
 static void put_text(struct json_object *object, const char *key, const char *text)
@@ -17,6 +18,18 @@ static void put_text(struct json_object *object, const char *key, const char *te
 static void put_number(struct json_object *object, const char *key, uint64_t number)
 {
     json_object_object_add(object, key, json_object_new_uint64(number));
+}
+
+static struct json_object *all_settings(const struct view *view)
+{
+    struct json_object *object = json_object_new_object();
+    char text[SETTING_TEXT];
+
+    for (unsigned i = 0; i < settings_count; i++) {
+        settings[i].value(view->image.super, text);
+        put_text(object, settings[i].key, text);
+    }
+    return object;
 }
 
 static struct json_object *store(const struct view *view)
@@ -75,6 +88,7 @@ static struct json_object *device(const struct view *view, const struct view_rat
                            view->survival == SURVIVAL_UNKNOWN
                                ? NULL
                                : json_object_new_boolean(survival_is_bad(view->survival)));
+    json_object_object_add(object, "settings", all_settings(view));
     json_object_object_add(object, "store", store(view));
     for (unsigned i = 0; i < FSW_STAT_COUNT; i++) {
         const struct fsw_stat_info *info = &fsw_stat_table[i];

@@ -1,0 +1,56 @@
+/*
+ * settings.c: words of the superblock, said as people say them. memory= is not among them: it stands
+ * with what is in use of it.
+ */
+#include "client/cli/settings.h"
+
+#include <stdio.h>
+
+#include "common/parse.h"
+#include "core/codec/codec.h"
+#include "core/prefetch.h"
+
+static void codec(const struct fsw_superblock *super, char *text)
+{
+    uint32_t word = atomic_load(&super->codec);
+    const struct fsw_codec *found = fsw_codec_by_id(word & 0xff);
+    int level = fsw_codec_word_level(word);
+
+    if (found == NULL)
+        snprintf(text, SETTING_TEXT, "?");
+    else if (found->level_min == found->level_max || level == found->level_default)
+        snprintf(text, SETTING_TEXT, "%s", found->name);
+    else
+        snprintf(text, SETTING_TEXT, "%s:%d", found->name, level);
+}
+
+static void prefetch(const struct fsw_superblock *super, char *text)
+{
+    uint32_t word = atomic_load(&super->prefetch);
+
+    if (word == FSW_PREFETCH_AUTO || word == FSW_PREFETCH_OFF)
+        snprintf(text, SETTING_TEXT, "%s", word == FSW_PREFETCH_AUTO ? "auto" : "off");
+    else
+        snprintf(text, SETTING_TEXT, "%u", word);
+}
+
+static void fetch_timeout(const struct fsw_superblock *super, char *text)
+{
+    snprintf(text, SETTING_TEXT, "%u", atomic_load(&super->fetch_timeout) / 1000);
+}
+
+static void watermarks(const struct fsw_superblock *super, char *text)
+{
+    uint32_t word = atomic_load(&super->watermarks);
+
+    if (word == 0)
+        snprintf(text, SETTING_TEXT, "auto");
+    else
+        snprintf(text, SETTING_TEXT, "%u:%u", word >> 8 & 0xff, word & 0xff);
+}
+
+const struct setting settings[] = {{"codec", codec},
+                                   {"watermarks", watermarks},
+                                   {"prefetch", prefetch},
+                                   {"fetch_timeout", fetch_timeout}};
+const unsigned settings_count = sizeof settings / sizeof settings[0];
