@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 """emptied: the only store of a device, a redis-server, comes back empty. What it had is waited for and
 not given up, status says why, local pages come, also from the next server; and when the store comes
-back with its data, every read that waited is answered, and right."""
+back with its data, every read that waited is answered, and right. If it never will, somebody says so
+(overflow-lost=): then those reads fail at once, all others are right, and the device is used again."""
 
 import os
 import sys
@@ -11,6 +12,7 @@ sys.path[:0] = [sys.path[0] + "/../system/lib", sys.path[0] + "/lib"]
 import nbd  # noqa: E402
 
 import content  # noqa: E402
+import donors  # noqa: E402
 import harness  # noqa: E402
 import load  # noqa: E402
 import servers  # noqa: E402
@@ -27,6 +29,7 @@ class Reads:
     def __init__(self, host, model):
         self.handle, self.model = host.connect(), model
         self.waiting = {}
+        self.failing, self.failed = False, 0
         for number in range(READS):
             offset = number * (len(model.bytes) // READS)
             buffer = nbd.Buffer(PAGE)
@@ -36,10 +39,20 @@ class Reads:
         """Takes the answers that are there; how many wait on."""
         while self.handle.poll(0) == 1:
             pass
-        for cookie in [c for c in self.waiting if self.handle.aio_command_completed(c)]:
-            offset, buffer = self.waiting.pop(cookie)
-            self.model.compare(bytes(buffer.to_bytearray()), offset)
+        for cookie in list(self.waiting):
+            if self._completed(cookie):
+                offset, buffer = self.waiting.pop(cookie)
+                self.model.compare(bytes(buffer.to_bytearray()), offset)
         return len(self.waiting)
+
+    def _completed(self, cookie):
+        try:
+            return self.handle.aio_command_completed(cookie)
+        except nbd.Error as error:
+            expect(self.failing and error.errno == "EIO", f"a read failed: {error}")
+            self.waiting.pop(cookie)
+            self.failed += 1
+            return False
 
 
 def still_waits(host, model):
@@ -51,28 +64,55 @@ def still_waits(host, model):
     return reads
 
 
-def test():
-    rng = harness.seeded()
-    redis = servers.Redis()
-    host = load.Host(size=str(SIZE), memory=str(POOL), overflow=redis.uri).start()
-    handle, model = host.connect(), content.Model(SIZE - PAGE)
-    source = content.Source(content.Corpus(rng))
+def filled(rng, overflow):
+    """A device and what it must hold. (The last page is local_goes_on's.)"""
+    host = load.Host(size=str(SIZE), memory=str(POOL), overflow=overflow).start()
+    model, source = content.Model(SIZE - PAGE), content.Source(content.Corpus(rng))
+    write_all(host, model, source)
+    return host, model, source
+
+
+def write_all(host, model, source):
+    handle = host.connect()
     for offset in range(0, SIZE - PAGE, 1 << 20):
         model.write(handle, offset, source.bytes(min(1 << 20, SIZE - PAGE - offset)))
     handle.shutdown()
 
+
+def says_emptied(host):
+    wait_for(lambda: "empt" in (host.look()["store"]["last_error"] or ""), 60,
+             "status to say that the store was emptied")
+
+
+def declared_lost(rng):
+    donor = donors.Donor()
+    host, model, source = filled(rng, donor.uri)
+    donor.again(empty=True)
+    says_emptied(host)
+    reads = still_waits(host, model)
+    reads.failing = True
+    done = host.cli("set", host.parameters["name"], "overflow-lost=1")
+    expect(done.returncode == 0, f"farswap set: {done.stdout}{done.stderr}")
+    wait_for(lambda: reads.collect() == 0, load.PATIENCE_S, "the reads that waited to be answered")
+    expect(reads.failed > READS // 2, f"only {reads.failed} of {READS} reads failed")
+    write_all(host, model, source)
+    model.check_all(host.connect(), 1 << 20)
+    host.check()
+
+
+def comes_back(rng):
+    redis = servers.Redis()
+    host, model, _ = filled(rng, redis.uri)
     redis.shut_down()
     data = os.path.join(workdir(), f"{redis.name}.rdb")
     os.rename(data, data + ".kept")
     redis.start()
     still_waits(host, model)
-    wait_for(lambda: "empt" in (host.look()["store"]["last_error"] or ""), 60,
-             "status to say that the store was emptied")
+    says_emptied(host)
     host.kill()
     host.start()
     reads = still_waits(host, model)
-    wait_for(lambda: "empt" in (host.look()["store"]["last_error"] or ""), 60,
-             "status to say that the store was emptied")
+    says_emptied(host)
 
     redis.process.kill()
     redis.process.wait()
@@ -82,6 +122,12 @@ def test():
     model.check_all(host.connect(), 1 << 20)
     host.expect_nothing_lost()
     host.check()
+
+
+def test():
+    rng = harness.seeded()
+    comes_back(rng)
+    declared_lost(rng)
 
 
 harness.main(test)
