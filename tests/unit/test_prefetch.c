@@ -476,6 +476,7 @@ static void a_get_that_was_left_holds_its_row(void **state)
     unsigned flags;
 
     open_with_pages_away(&rig, &switched_off, 4);
+    rig_prove(&rig); /* the put's pin is gone */
     uint32_t row = fsw_entry_row(*rig_entry(&rig, 1));
     teststore_hold(rig.store, TESTSTORE_GETS);
     assert_int_equal(read_briefly(&rig, 1, bytes, &flags), -EAGAIN);
