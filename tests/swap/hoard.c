@@ -2,7 +2,7 @@
  * hoard: a program that wants more memory than it gets, and looks at every byte that comes back.
  *
  *     hoard --size 400M [--seed N] [--rounds N] [--until FILE] [--same PERCENT] [--report FILE]
- *           [--hold FIFO]
+ *           [--stall MS] [--hold FIFO]
  *
  * It fills anonymous memory with pages of pattern.c, then touches them: at random, then in order,
  * verifying each page before it rewrites some under a new version, and at last verifies all of them
@@ -11,6 +11,9 @@
  *
  * With --until it goes on with such rounds, however many, until there is such a file, and then looks
  * at all pages once more.
+ *
+ * With --stall it says at once, on stdout, of each touch that took that long when it began (in the
+ * uptime) and how long it took: "stall at 12.34 s for 567 ms". That is what a user of the host sees.
  *
  * With --hold it then keeps its memory until a writer of the FIFO has come and gone: time to look
  * at the device's gauges.
@@ -46,6 +49,7 @@ struct hoard {
     uint64_t seed, random;
     const char *until;
     uint64_t wrong;
+    uint64_t stall_ns; /* 0: nothing is said of stalls */
     struct fsw_latency faults;
 };
 
@@ -165,17 +169,26 @@ static int is_over(const struct hoard *hoard, const struct phase *phase, uint32_
            access(hoard->until, F_OK) == 0;
 }
 
+static void step_on(struct hoard *hoard, const struct phase *phase, uint32_t number)
+{
+    uint64_t start = fsw_now_ns();
+
+    if (phase->verify)
+        verify(hoard, number);
+    if (phase->rewrite_one_in && draw(hoard) % phase->rewrite_one_in == 0)
+        rewrite(hoard, number);
+    uint64_t took = fsw_now_ns() - start;
+    if (hoard->stall_ns != 0 && took >= hoard->stall_ns)
+        printf("stall at %.2f s for %.0f ms\n", (double)start / 1e9, (double)took / 1e6);
+}
+
 static void run_phase(struct hoard *hoard, struct phase *phase)
 {
     uint64_t start = fsw_now_ns(), in, out, in_end, out_end, wrong = hoard->wrong;
 
     swap_traffic(&in, &out);
     for (uint32_t step = 0; step < hoard->pages && !is_over(hoard, phase, step); step++) {
-        uint32_t number = phase->pick(hoard, step);
-        if (phase->verify)
-            verify(hoard, number);
-        if (phase->rewrite_one_in && draw(hoard) % phase->rewrite_one_in == 0)
-            rewrite(hoard, number);
+        step_on(hoard, phase, phase->pick(hoard, step));
         if (step % 256 == 0)
             show_progress(hoard, phase, step);
     }
@@ -274,7 +287,7 @@ static void hold(const char *fifo)
 static int usage(FILE *file, int status)
 {
     fputs("usage: hoard --size BYTES [--seed N] [--rounds N] [--until FILE] [--same PERCENT]\n"
-          "             [--report FILE] [--hold FIFO]\n",
+          "             [--report FILE] [--stall MS] [--hold FIFO]\n",
           file);
     return status;
 }
@@ -282,20 +295,16 @@ static int usage(FILE *file, int status)
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"size", required_argument, NULL, 's'},
-        {"seed", required_argument, NULL, 'e'},
-        {"rounds", required_argument, NULL, 'r'},
-        {"until", required_argument, NULL, 'u'},
-        {"same", required_argument, NULL, 'm'},
-        {"report", required_argument, NULL, 'o'},
-        {"hold", required_argument, NULL, 'w'},
-        {"help", no_argument, NULL, 'h'},
-        {NULL, 0, NULL, 0},
+        {"size", required_argument, NULL, 's'},   {"seed", required_argument, NULL, 'e'},
+        {"rounds", required_argument, NULL, 'r'}, {"until", required_argument, NULL, 'u'},
+        {"same", required_argument, NULL, 'm'},   {"report", required_argument, NULL, 'o'},
+        {"stall", required_argument, NULL, 'l'},  {"hold", required_argument, NULL, 'w'},
+        {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0},
     };
     static struct hoard hoard;
     uint64_t size = 0, seed = fsw_now_ns() ^ (uint64_t)getpid() << 40, rounds = 1;
     const char *report_path = NULL, *fifo = NULL;
-    uint64_t same = 0;
+    uint64_t same = 0, stall_ms = 0;
     int option, status, bad = 0;
 
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -311,6 +320,8 @@ int main(int argc, char **argv)
             bad |= fsw_parse_u64(optarg, 0, 100, &same);
         else if (option == 'o')
             report_path = optarg;
+        else if (option == 'l')
+            bad |= fsw_parse_u64(optarg, 1, 3600000, &stall_ms);
         else if (option == 'w')
             fifo = optarg;
         else
@@ -318,6 +329,7 @@ int main(int argc, char **argv)
     }
     if (bad || optind != argc || size < PAGE || size / PAGE > UINT32_MAX)
         return usage(stderr, 2);
+    hoard.stall_ns = stall_ms * FSW_NS_PER_MS;
     fsw_pattern_more_same((unsigned)same);
     if (hoard_init(&hoard, size, seed) < 0) {
         fprintf(stderr, "hoard: no memory for %" PRIu64 " bytes\n", size);

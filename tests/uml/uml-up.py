@@ -1,0 +1,91 @@
+#!/usr/bin/python3
+"""uml-up: from nothing to swap and back by `farswap up` and `farswap down`, through the kernel's nbd.
+
+A program that is larger than the guest's RAM swaps on what `up` has made. A second `up` changes nothing;
+one after the supervisor was killed starts another, and one after a `down` half-way (swapoff by hand)
+goes on from there. `down --keep` keeps the image, and `down` leaves nothing: no swap, no device, no
+process, no memory.
+"""
+
+import os
+import re
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../attach"))
+
+import attached  # noqa: E402
+from attached import built, expect, healthy, main  # noqa: E402
+
+RAM = 272    # MiB: enough, this is not about pressure
+HOARD = 240  # MiB
+
+SCRIPT = f"""
+NAME=swap0
+swapping() {{ grep -q '^/dev/nbd0 ' /proc/swaps; }}
+has_swapped() {{ [ $(sed -n 's/^pswpout //p' /proc/vmstat) -gt 5000 ]; }}
+nothing_runs() {{ ! ps | grep -q '[f]arswap-'; }}
+supervisor() {{ field supervisor; }}
+
+echo 0 > /proc/sys/vm/watermark_boost_factor  # as farswap-attach(1) says
+if farswap up $NAME; then fail "up without a size"; fi
+farswap up $NAME size=256M memory=80M
+swapping || fail "no swap"
+is_attached || fail "not attached"
+[ "$(cat /sys/block/nbd0/queue/scheduler)" = "[none] mq-deadline kyber" ] ||
+    cat /sys/block/nbd0/queue/scheduler
+before=$(server)
+farswap up $NAME
+[ "$(server)" = $before ] || fail "a second up was not nothing"
+if farswap up $NAME --priority 70000; then fail "a priority of 70000"; fi
+
+hoard --size {HOARD}M --seed $SEED --until /tmp/over > /tmp/hoard 2>&1 &
+HOARD=$!
+wait_for 60 has_swapped
+if farswap down $NAME; then fail "down while there is no room for what is swapped"; fi
+swapping || fail "it has taken swap away"
+kill -STOP $HOARD
+pid=$(supervisor)
+kill -9 $pid
+wait_for 10 is_gone $pid
+farswap up $NAME
+wait_for 60 at_rest
+[ "$(supervisor)" != $pid ] || fail "no new supervisor"
+swapping || fail "up has ended swap"
+kill -CONT $HOARD
+kill_server
+wait_for 60 at_rest
+: > /tmp/over
+wait $HOARD || echo "hoard ended with $?"
+cat /tmp/hoard
+
+farswap down --keep $NAME
+! swapping || fail "still swap"
+wait_for 10 nothing_runs
+wait_for 10 is_unattached
+farswap list
+farswap list | grep -q $NAME || fail "the image is gone"
+farswap up $NAME
+swapping || fail "no swap after down --keep"
+swapoff /dev/nbd0
+farswap up $NAME
+swapping || fail "no swap after swapoff"
+farswap down $NAME
+farswap down $NAME
+! swapping || fail "still swap"
+wait_for 10 nothing_runs
+wait_for 10 is_unattached
+! farswap list | grep $NAME || fail "the image is there"
+tail -n +2 /proc/sysvipc/shm | grep . && fail "memory is left"
+echo all done
+"""
+
+
+def test():
+    seed = attached.harness.seeded().getrandbits(31)
+    result = healthy(attached.run(f"SEED={seed}\n" + SCRIPT, memory=f"{RAM}M", seconds=240,
+                                  programs=[built("tests/swap/hoard")]))
+    expect("all done" in result.output, "it did not come to its end")
+    expect(re.search(r"^wrong_pages 0$", result.output, re.M), "a page was wrong")
+
+
+main(test)
