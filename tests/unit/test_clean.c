@@ -62,6 +62,7 @@ static unsigned dead_percent(struct rig *rig)
 
 static int is_clean(struct rig *rig, void *opaque)
 {
+    pthread_cond_signal(&rig->device->clean.wake); /* no pause after what failed */
     return dead_percent(rig) < FSW_CLEAN_BEGIN;
 }
 
