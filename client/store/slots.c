@@ -15,62 +15,16 @@
 #include <unistd.h>
 
 #include "client/store/keys.h"
-#include "common/checksum.h"
 #include "common/cleanup.h"
 #include "common/parse.h"
 
-#define SLOTS_MAGIC "farswap slots 1" /* with its NUL: 16 bytes */
 #define ROOM_LEAST (1u << 20)
 
+/* What a header says. */
 struct header {
-    char magic[16];
     struct fsw_device_id device;
-    uint64_t sentinel; /* 0: none */
-    uint32_t slot_bytes;
-    uint32_t check; /* of all before it */
+    uint64_t sentinel;
 };
-
-struct head {
-    uint64_t id;
-    uint32_t length; /* 0: empty */
-    uint32_t check;
-};
-_Static_assert(sizeof(struct head) == SLOTS_HEAD, "a slot's head");
-
-void *slots_buffer(void)
-{
-    void *buffer = aligned_alloc(SLOTS_BLOCK, SLOTS_BYTES);
-
-    if (buffer != NULL)
-        memset(buffer, 0, SLOTS_BYTES);
-    return buffer;
-}
-
-static uint32_t round_up(uint32_t bytes)
-{
-    return (bytes + SLOTS_BLOCK - 1) / SLOTS_BLOCK * SLOTS_BLOCK;
-}
-
-static uint64_t slot_at(uint32_t row)
-{
-    return (uint64_t)row * SLOTS_BYTES;
-}
-
-static uint32_t header_check(const struct header *header)
-{
-    return fsw_checksum(header, offsetof(struct header, check), 0);
-}
-
-static uint32_t head_check(const struct slots *slots, uint32_t row, const struct head *head)
-{
-    struct {
-        struct fsw_device_id device;
-        uint64_t id;
-        uint32_t row, length;
-    } all = {slots->device, head->id, row, head->length};
-
-    return fsw_checksum(&all, sizeof all, 0);
-}
 
 /* ---- whole reads and writes ---- */
 
@@ -168,16 +122,17 @@ static int check_room(int fd, const char *path, struct fsw_error *err)
 }
 
 /* Why a file that begins like this can't be the device's: 0, or an error. NULL device: any's. */
-static int check_header(const struct header *header, const char *path,
-                        const struct fsw_device_id *device, struct fsw_error *err)
+static int check_header(const void *block, const char *path, const struct fsw_device_id *device,
+                        struct header *header, struct fsw_error *err)
 {
+    enum slot_header what = slot_header_read(block, &header->device, &header->sentinel);
     char id[FSW_DEVICE_ID_TEXT];
 
-    if (memcmp(header->magic, SLOTS_MAGIC, sizeof header->magic) != 0)
+    if (what == SLOT_HEADER_FOREIGN || what == SLOT_HEADER_BLANK)
         return fsw_error(err, -EINVAL,
                          "file:%s is there, and not farswap's: name a file that does not exist yet",
                          path);
-    if (header->check != header_check(header) || header->slot_bytes != SLOTS_BYTES)
+    if (what == SLOT_HEADER_DAMAGED)
         return fsw_error(err, -EUCLEAN, "file:%s: its header is damaged: delete it", path);
     if (device == NULL || memcmp(&header->device, device, sizeof *device) == 0)
         return 0;
@@ -203,23 +158,17 @@ static int read_header(const struct slots *slots, struct header *header, const c
         r = read_all(slots, buffer, SLOTS_BLOCK, 0);
     if (r < 0)
         return fsw_error(err, r, "file:%s: %s", path, strerror(-r));
-    memcpy(header, buffer, sizeof *header);
-    return check_header(header, path, device, err);
+    return check_header(buffer, path, device, header, err);
 }
 
 static int write_header(const struct slots *slots)
 {
     FSW_CLEANUP_FREE void *buffer = slots_buffer();
-    struct header header = {.magic = SLOTS_MAGIC,
-                            .device = slots->device,
-                            .sentinel = slots->sentinel,
-                            .slot_bytes = SLOTS_BYTES};
     int r;
 
     if (buffer == NULL)
         return -ENOMEM;
-    header.check = header_check(&header);
-    memcpy(buffer, &header, sizeof header);
+    slot_header_write(buffer, &slots->device, slots->sentinel);
     r = write_all(slots, buffer, SLOTS_BLOCK, 0);
     if (r == 0 && fdatasync(slots->fd) < 0)
         r = -errno;
@@ -269,14 +218,6 @@ static void try_direct(struct slots *slots)
         slots->direct = 1;
 }
 
-static int is_gone(const struct fsw_device_id *device, const struct fsw_store_identity *identity)
-{
-    for (unsigned i = 0; i < identity->gone_count; i++)
-        if (memcmp(device, &identity->gone[i], sizeof *device) == 0)
-            return 1;
-    return 0;
-}
-
 /* The header as it has to be from now on. */
 static int settle_header(struct slots *slots, const char *path,
                          const struct fsw_store_identity *identity, int *ret_emptied,
@@ -285,7 +226,7 @@ static int settle_header(struct slots *slots, const char *path,
     struct header header = {.sentinel = 0};
     int r = read_header(slots, &header, path, &slots->device, err);
 
-    if (r == -EEXIST && is_gone(&header.device, identity))
+    if (r == -EEXIST && slot_device_is_gone(&header.device, identity))
         r = ftruncate(slots->fd, 0) < 0
                 ? fsw_error(err, -errno, "file:%s: %s", path, strerror(errno))
                 : -ENOENT;
@@ -397,8 +338,7 @@ int slots_shows_sentinel(const struct slots *slots, void *buffer)
 
     if (slots->sentinel == 0 || read_all(slots, buffer, SLOTS_BLOCK, 0) < 0)
         return 0;
-    memcpy(&header, buffer, sizeof header);
-    return check_header(&header, "", &slots->device, NULL) == 0 &&
+    return check_header(buffer, "", &slots->device, &header, NULL) == 0 &&
            header.sentinel == slots->sentinel;
 }
 
@@ -406,26 +346,11 @@ int slots_shows_sentinel(const struct slots *slots, void *buffer)
 
 int slots_put(const struct slots *slots, uint32_t row, uint64_t id, uint32_t length, void *buffer)
 {
-    uint32_t used = SLOTS_HEAD + length, all = round_up(used);
-    struct head head = {.id = id, .length = length};
+    uint32_t used = SLOTS_HEAD + length, all = slot_round_up(used);
 
-    head.check = head_check(slots, row, &head);
-    memcpy(buffer, &head, sizeof head);
+    slot_head_write(buffer, &slots->device, row, id, length);
     memset((char *)buffer + used, 0, all - used);
     return write_all(slots, buffer, all, slot_at(row));
-}
-
-/* The length of the segment; -ENOENT: it is another's, or nobody's; -EUCLEAN: damaged. */
-static int64_t check_head(const struct slots *slots, uint32_t row, uint64_t id, const void *buffer)
-{
-    struct head head;
-
-    memcpy(&head, buffer, sizeof head);
-    if (head.id == 0 && head.length == 0 && head.check == 0)
-        return -ENOENT; /* a hole */
-    if (head.length == 0 || head.check != head_check(slots, row, &head))
-        return -EUCLEAN;
-    return head.id == id ? (int64_t)head.length : -ENOENT;
 }
 
 /* Reads blocks; a slot that is known to hold more was cut with its file. */
@@ -441,14 +366,14 @@ static int64_t read_blocks(const struct slots *slots, uint32_t row, int known, u
 int slots_get(const struct slots *slots, uint32_t row, uint64_t id, uint32_t *length_known,
               uint32_t offset, uint32_t length, void *buffer, const void **ret_at)
 {
-    uint32_t begin = SLOTS_HEAD + offset, to = round_up(begin + length);
+    uint32_t begin = SLOTS_HEAD + offset, to = slot_round_up(begin + length);
     uint32_t from = begin / SLOTS_BLOCK * SLOTS_BLOCK;
     int64_t r = *length_known;
 
     if (r == 0 && from > SLOTS_BLOCK) {
         r = read_blocks(slots, row, 0, 0, SLOTS_BLOCK, buffer);
         if (r >= 0)
-            r = check_head(slots, row, id, buffer);
+            r = slot_head_check(buffer, &slots->device, row, id);
     } else if (r == 0) {
         from = 0;
     }
@@ -459,7 +384,7 @@ int slots_get(const struct slots *slots, uint32_t row, uint64_t id, uint32_t *le
     *length_known = (uint32_t)r;
     r = read_blocks(slots, row, r > 0, from, to, buffer);
     if (r >= 0 && *length_known == 0)
-        r = check_head(slots, row, id, buffer);
+        r = slot_head_check(buffer, &slots->device, row, id);
     if (r < 0)
         return (int)r;
     if (*length_known == 0)
@@ -471,12 +396,10 @@ int slots_get(const struct slots *slots, uint32_t row, uint64_t id, uint32_t *le
 /* 1 if the slot holds another segment, whole. */
 static int is_anothers(const struct slots *slots, uint32_t row, uint64_t id, void *buffer)
 {
-    struct head head;
+    uint64_t there;
 
-    if (read_all(slots, buffer, SLOTS_BLOCK, slot_at(row)) < 0)
-        return 0;
-    memcpy(&head, buffer, sizeof head);
-    return head.id != id && check_head(slots, row, head.id, buffer) > 0;
+    return read_all(slots, buffer, SLOTS_BLOCK, slot_at(row)) == 0 &&
+           slot_head_read(buffer, &slots->device, row, &there) > 0 && there != id;
 }
 
 /* A file system that has no holes at least loses the head. */
@@ -512,7 +435,7 @@ static int walk(const struct slots *slots, int (*each)(uint32_t row, uint64_t id
 {
     FSW_CLEANUP_FREE void *buffer = slots_buffer();
     struct stat stat;
-    struct head head;
+    uint64_t id;
     int r = buffer == NULL ? -ENOMEM : fstat(slots->fd, &stat) < 0 ? -errno : 0;
 
     for (uint32_t row = 1; r == 0; row++) {
@@ -520,9 +443,8 @@ static int walk(const struct slots *slots, int (*each)(uint32_t row, uint64_t id
         if (row == 0)
             return 0;
         r = read_all(slots, buffer, SLOTS_BLOCK, slot_at(row));
-        memcpy(&head, buffer, sizeof head);
-        if (r == 0 && check_head(slots, row, head.id, buffer) > 0)
-            r = each(row, head.id, opaque);
+        if (r == 0 && slot_head_read(buffer, &slots->device, row, &id) > 0)
+            r = each(row, id, opaque);
     }
     return r;
 }

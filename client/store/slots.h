@@ -1,16 +1,6 @@
 /*
- * slots.h: a file of slots, as it lies on a disk. Blocking calls; no threads, no requests.
+ * slots.h: a file of slots (slot.h), as it lies on a disk. Blocking calls; no threads, no requests.
  *
- *     0          64 KiB       128 KiB
- *     ┌─────────┬────────────┬────────────┬──
- *     │ header  │ slot 1     │ slot 2     │ …        slot = row; there is no row 0
- *     └─────────┴────────────┴────────────┴──
- *     header   magic, device id, sentinel, check
- *     slot     segment id, length, check (16 bytes), then the segment's bytes; a hole if empty
- *
- *   S1  A slot whose check fits (it covers device, row, id and length) holds that segment whole: it
- *       is written by one call at a time, and its writer is answered only after that.
- *   S2  The header belongs to one device. A file of another, or of another program, is refused.
  *   S3  One process at a time writes: it holds the file's flock, which a killed one keeps until its
  *       last write has ended.
  *
@@ -23,12 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "farswap/store.h"
-
-#define SLOTS_BLOCK 4096u
-#define SLOTS_HEAD 16u /* of a slot, before its segment */
-#define SLOTS_BYTES 65536u
-_Static_assert(SLOTS_HEAD + FSW_SEGMENT_BYTES <= SLOTS_BYTES, "a segment fits its slot");
+#include "client/store/slot.h"
 
 struct slots {
     int fd; /* -1: not open */
@@ -36,9 +21,6 @@ struct slots {
     struct fsw_device_id device;
     _Atomic uint64_t sentinel; /* 0: shows none */
 };
-
-/* A buffer for the calls below: SLOTS_BYTES, aligned, touched. NULL: no memory. free() frees it. */
-void *slots_buffer(void);
 
 /* Whether a device could have its slots at path: regular file or none, in a folder that is there,
  * ours to write, on a disk, with room. Changes nothing. One line in err. */
