@@ -24,7 +24,8 @@ const struct fsw_param_info fsw_param_table[] = {
      "the most memory that the image may take (table, pool and reserve); N% of MemTotal", 0},
     {"codec", "CODEC", "lz4", "lz4, lz4:ACCELERATION, zstd, zstd:LEVEL (-7 to 19) or raw", 0},
     {"overflow", "URI", NULL,
-     "where the least recently used pages go: resp://HOST[:PORT], resp+unix:///PATH or file:PATH; "
+     "where the least recently used pages go: resp://HOST[:PORT], resp+unix:///PATH, file:PATH "
+     "or nbd://HOST[:PORT][/EXPORT]; "
      "given twice, two copies",
      0},
     {"overflow-password", "+FILE", NULL, "file whose first line is the store's password", 0},

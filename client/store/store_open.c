@@ -13,6 +13,7 @@
 #include "client/store/crypt.h"
 #include "client/store/file.h"
 #include "client/store/mirror.h"
+#include "client/store/nbd.h"
 #include "client/store/resp.h"
 #include "common/cleanup.h"
 
@@ -39,6 +40,20 @@ static int open_resp(const struct fsw_address *address, const char *password,
     return r == 0 ? 0 : fsw_error(err, r, "no memory for the store's buffers");
 }
 
+static int open_nbd(const char *uri, const char *rest, struct fsw_store **ret_store, int *ret_local,
+                    struct fsw_error *err)
+{
+    struct nbd_export export;
+    int r = after(uri, "nbd://") != NULL ? nbd_export_parse_tcp(&export, rest, err)
+                                         : nbd_export_parse_unix(&export, rest, err);
+
+    if (r < 0)
+        return r;
+    *ret_local = (int)export.address.local;
+    r = nbd_store_new(&export, ret_store);
+    return r == 0 ? 0 : fsw_error(err, r, "no memory for the store's buffers");
+}
+
 /* The store itself; *ret_local: what goes there stays on this host. */
 static int open_plain(const char *uri, const struct fsw_store_options *options,
                       struct fsw_store **ret_store, int *ret_local, struct fsw_error *err)
@@ -51,6 +66,8 @@ static int open_plain(const char *uri, const struct fsw_store_options *options,
         *ret_local = slots_is_local(rest);
         return file_store_new(rest, ret_store, err);
     }
+    if ((rest = after(uri, "nbd://")) != NULL || (rest = after(uri, "nbd+unix://")) != NULL)
+        return open_nbd(uri, rest, ret_store, ret_local, err);
     if ((rest = after(uri, "resp://")) != NULL)
         r = fsw_address_parse_tcp(&address, rest, options->later, err);
     else if ((rest = after(uri, "resp+unix://")) != NULL)
@@ -58,7 +75,8 @@ static int open_plain(const char *uri, const struct fsw_store_options *options,
     else
         return fsw_error(err, -EINVAL,
                          "overflow=%s is no store: allowed are resp://HOST[:PORT], "
-                         "resp+unix:///PATH and file:PATH, each also behind crypt+",
+                         "resp+unix:///PATH, file:PATH, nbd://HOST[:PORT][/EXPORT] and "
+                         "nbd+unix:///[EXPORT]?socket=PATH, each also behind crypt+",
                          uri);
     if (r < 0)
         return r;

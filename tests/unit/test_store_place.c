@@ -37,11 +37,14 @@ void place_choose(struct place *place, int argc, char **argv)
         return;
     server_choose(&place->servers[0], argc, argv);
     place->servers[1] = place->servers[0];
+    place->is_file = place->is_nbd = place->servers[0].kind == SERVER_NBDKIT;
 }
 
 void place_start(struct place *place)
 {
-    if (place->is_file)
+    if (place->is_nbd)
+        server_start(&place->servers[0]);
+    else if (place->is_file)
         server_directory(&place->servers[0]);
     for (unsigned copy = 0; !place->is_file && copy < place->copies; copy++)
         server_start(&place->servers[copy]);
@@ -59,7 +62,23 @@ void place_path(const struct place *place, unsigned copy, const struct fsw_devic
     char id[FSW_DEVICE_ID_TEXT];
 
     fsw_device_id_text(device, id);
-    snprintf(path, 128, "%s/%s.%u", place->servers[0].dir, id, copy);
+    snprintf(path, 128, "%s/%s%s.%u", place->servers[0].dir, place->is_nbd ? "exports/" : "", id,
+             copy);
+}
+
+/* Sparse, and as large as rows of tests are high. */
+static void export_uri(struct place *place, const char *path, char uri[160])
+{
+    const char *name = strrchr(path, '/') + 1;
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+    assert_true(fd >= 0);
+    assert_int_equal(ftruncate(fd, (off_t)SLOTS_BYTES * 65600), 0);
+    close(fd);
+    if (place->servers[0].over_unix)
+        snprintf(uri, 160, "nbd+unix:///%s?socket=%s", name, place->servers[0].socket);
+    else
+        snprintf(uri, 160, "nbd://127.0.0.1:%d/%s", place->servers[0].port, name);
 }
 
 void place_uri(struct place *place, unsigned copy, const struct fsw_device_id *device,
@@ -68,7 +87,9 @@ void place_uri(struct place *place, unsigned copy, const struct fsw_device_id *d
     char path[128];
 
     place_path(place, copy, device, path);
-    if (place->is_file)
+    if (place->is_nbd)
+        export_uri(place, path, uri);
+    else if (place->is_file)
         snprintf(uri, 160, "file:%s", path);
     else
         snprintf(uri, 160, "%s", server_uri(&place->servers[copy]));

@@ -1,9 +1,10 @@
 /*
  * test_store_place.h: where a store's segments go in a test: any of the real ones, by words.
  *
- *     [crypt] [mirror] redis BINARY [unix] | farswapd BINARY [unix] | file
+ *     [crypt] [mirror] redis BINARY [unix] | farswapd BINARY [unix] | file | nbdkit BINARY [unix]
  *
- * A mirror is of two that are alike: two servers, two files.
+ * A mirror is of two that are alike: two servers, two files, two exports of one nbdkit, which are files,
+ * too.
  *
  * And segments as the engine packs them, which every store takes: objects of PLACE_OBJECT bytes with
  * their seal, where the store wants one; the last one is shorter, or a little longer.
@@ -16,7 +17,8 @@
 #define PLACE_OBJECT 400u
 
 struct place {
-    int encrypts, is_file;
+    int encrypts, is_file; /* is_file: in files of slots, also if an nbdkit serves them */
+    int is_nbd;
     unsigned copies;          /* 2: a mirror */
     struct server servers[2]; /* of a file: only the first one's directory */
 };

@@ -17,6 +17,8 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 /* after the headers it needs */
@@ -31,10 +33,12 @@ void server_choose(struct server *server, int argc, char **argv)
 {
     memset(server, 0, sizeof *server);
     if (argc < 3) {
-        fprintf(stderr, "usage: %s redis|farswapd BINARY [unix]\n", argv[0]);
+        fprintf(stderr, "usage: %s redis|farswapd|nbdkit BINARY [unix]\n", argv[0]);
         exit(2);
     }
-    server->kind = strcmp(argv[1], "redis") == 0 ? SERVER_REDIS : SERVER_FARSWAPD;
+    server->kind = strcmp(argv[1], "redis") == 0      ? SERVER_REDIS
+                   : strcmp(argv[1], "farswapd") == 0 ? SERVER_FARSWAPD
+                                                      : SERVER_NBDKIT;
     server->binary = argv[2];
     server->over_unix = argc > 3 && strcmp(argv[3], "unix") == 0;
 }
@@ -115,6 +119,25 @@ static void exec_farswapd(struct server *server)
     execv(server->binary, (char **)argv);
 }
 
+/* Every file in its directory is an export. One thread a connection: 1.32 aborts when a client drops
+ * with several requests in flight. */
+static void exec_nbdkit(struct server *server)
+{
+    char port[16], dir[80];
+
+    snprintf(dir, sizeof dir, "dir=%s/exports", server->dir);
+    snprintf(port, sizeof port, "%d", server->port);
+    if (server->memory != NULL)
+        execl(server->binary, server->binary, "-f", "-t", "1", "-U", server->socket, "memory",
+              server->memory, NULL);
+    else if (server->over_unix)
+        execl(server->binary, server->binary, "-f", "-t", "1", "-U", server->socket, "file", dir,
+              NULL);
+    else
+        execl(server->binary, server->binary, "-f", "-t", "1", "-i", "127.0.0.1", "-p", port,
+              "file", dir, NULL);
+}
+
 static void run_server(struct server *server, pid_t parent)
 {
     char path[128];
@@ -129,14 +152,35 @@ static void run_server(struct server *server, pid_t parent)
     dup2(log, 2);
     if (server->kind == SERVER_REDIS)
         exec_redis(server);
+    else if (server->kind == SERVER_NBDKIT)
+        exec_nbdkit(server);
     else
         exec_farswapd(server);
     _exit(127);
 }
 
+/* It listens. */
+static int accepts(struct server *server)
+{
+    struct sockaddr_un path = {.sun_family = AF_UNIX};
+    struct sockaddr_in any = {.sin_family = AF_INET,
+                              .sin_port = htons((uint16_t)server->port),
+                              .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int over_unix = server->over_unix || server->memory != NULL;
+    int fd = socket(over_unix ? AF_UNIX : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    snprintf(path.sun_path, sizeof path.sun_path, "%s", server->socket);
+    int r = over_unix ? connect(fd, (struct sockaddr *)&path, sizeof path)
+                      : connect(fd, (struct sockaddr *)&any, sizeof any);
+    close(fd);
+    return r == 0;
+}
+
 /* PONG, or an error that says a server is there. */
 static int answers(struct server *server)
 {
+    if (server->kind == SERVER_NBDKIT)
+        return accepts(server);
     redisContext *context = redisConnectUnix(server->socket);
     redisReply *reply = NULL;
     int r;
@@ -217,6 +261,11 @@ void server_start(struct server *server)
     server_directory(server);
     snprintf(server->socket, sizeof server->socket, "%s/socket", server->dir);
     server->port = free_port();
+    if (server->kind == SERVER_NBDKIT) {
+        char exports[80];
+        snprintf(exports, sizeof exports, "%s/exports", server->dir);
+        assert_int_equal(mkdir(exports, 0700), 0);
+    }
     server_restart(server);
 }
 

@@ -17,7 +17,7 @@
 /* Of a device that a test makes. */
 #define SENTINEL 0x5e47191eull
 
-enum server_kind { SERVER_REDIS, SERVER_FARSWAPD };
+enum server_kind { SERVER_REDIS, SERVER_FARSWAPD, SERVER_NBDKIT };
 
 struct server {
     enum server_kind kind;

@@ -1,0 +1,604 @@
+/*
+ * nbd_conn.c: one connection to an NBD server, and the flights on it.
+ *
+ * libnbd calls back within nbd_aio_notify_*(), on our thread, and once for each command, also when the
+ * connection dies. A callback only counts; what a flight's end means is looked at afterwards, when
+ * libnbd is not on the stack.
+ */
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "client/store/nbd.h"
+#include "common/clock.h"
+
+#define PATIENCE_NS (3 * FSW_NS_PER_S) /* from connect to the header */
+#define PAUSE_FIRST_NS (50 * FSW_NS_PER_MS)
+#define PAUSE_MOST_NS (2 * FSW_NS_PER_S)
+#define SILENCE_NS (10 * FSW_NS_PER_S)
+#define QUARANTINE_NS (2 * FSW_NS_PER_S)
+#define GET_TRIES 10 /* of a read that the server can't do, as a file's */
+
+/* ---- commands ---- */
+
+static int on_answer(void *opaque, int *error)
+{
+    struct nbd_flight *flight = opaque;
+
+    if (*error != 0)
+        flight->error = *error;
+    flight->store->heard = fsw_now_ns();
+    flight->ended = --flight->parts == 0;
+    return 1; /* libnbd forgets it */
+}
+
+static void begin(struct nbd_flight *flight, enum nbd_step step)
+{
+    flight->step = step;
+    flight->parts = 0;
+    flight->error = 0;
+    flight->ended = 0;
+    if (flight->store->heard == 0)
+        flight->store->heard = fsw_now_ns();
+}
+
+/* A command was issued, or libnbd would not. */
+static void issued(struct nbd_flight *flight, int64_t cookie)
+{
+    if (cookie >= 0)
+        return;
+    flight->error = nbd_get_errno() ? nbd_get_errno() : EIO;
+    flight->ended = --flight->parts == 0;
+}
+
+#define CALLBACK(flight)                                                                           \
+    (nbd_completion_callback)                                                                      \
+    {                                                                                              \
+        .callback = on_answer, .user_data = (flight)                                               \
+    }
+
+static void read_at(struct nbd_flight *flight, uint32_t from, uint32_t to)
+{
+    flight->parts++;
+    issued(flight, nbd_aio_pread(flight->store->handle, flight->buffer + from, to - from,
+                                 slot_at(flight->task.row) + from, CALLBACK(flight), 0));
+}
+
+static void write_at(struct nbd_flight *flight, uint32_t length)
+{
+    flight->parts++;
+    issued(flight, nbd_aio_pwrite(flight->store->handle, flight->buffer, length,
+                                  slot_at(flight->task.row), CALLBACK(flight), 0));
+}
+
+/* ---- flights ---- */
+
+static struct nbd_flight *idle_flight(struct nbd_store *store, unsigned writes)
+{
+    for (unsigned i = 0; i < NBD_FLIGHTS; i++)
+        if (!store->flights[i].busy && store->flights[i].writes == writes)
+            return &store->flights[i];
+    return NULL;
+}
+
+static void release(struct nbd_flight *flight)
+{
+    flight->busy = 0;
+    flight->request = NULL;
+}
+
+static void finish(struct nbd_flight *flight, enum fsw_store_result result)
+{
+    struct fsw_store_request *request = flight->request;
+
+    release(flight);
+    if (request != NULL)
+        nbd_store_finish(flight->store, request, result);
+}
+
+static void rest(struct nbd_flight *flight)
+{
+    struct fsw_store_request *request = flight->request;
+
+    release(flight);
+    if (request != NULL)
+        nbd_store_rest(flight->store, request);
+}
+
+static int fits(const struct nbd_store *store, uint32_t row)
+{
+    return slot_at(row) + SLOTS_BYTES <= store->size;
+}
+
+static void start_get(struct nbd_flight *flight)
+{
+    uint32_t begin_at = SLOTS_HEAD + flight->task.offset;
+    uint32_t from = begin_at / SLOTS_BLOCK * SLOTS_BLOCK;
+    uint32_t to = slot_round_up(begin_at + flight->task.length);
+
+    flight->known = known_length(&flight->store->known, flight->task.row, flight->task.id);
+    if (flight->known == 0 && from <= SLOTS_BLOCK)
+        from = 0;
+    begin(flight, NBD_READING);
+    flight->parts++; /* ours, so that it does not end between two */
+    if (flight->known == 0 && from > 0)
+        read_at(flight, 0, SLOTS_BLOCK);
+    read_at(flight, from, to);
+    flight->ended = --flight->parts == 0;
+}
+
+static void start_put(struct nbd_flight *flight)
+{
+    const struct fsw_store_request *task = &flight->task;
+    uint32_t used = SLOTS_HEAD + task->length, all = slot_round_up(used);
+
+    known_clear(&flight->store->known, task->row);
+    memcpy(flight->buffer + SLOTS_HEAD, task->bytes, task->length);
+    slot_head_write(flight->buffer, &flight->store->identity.device, task->row, task->id,
+                    task->length);
+    memset(flight->buffer + used, 0, all - used);
+    begin(flight, NBD_WRITING);
+    write_at(flight, all);
+}
+
+/* Zeroes over the head, for a trim need not leave zeroes. A server that can't trim gets the whole slot. */
+static void empty_slot(struct nbd_flight *flight)
+{
+    struct nbd_store *store = flight->store;
+
+    known_clear(&store->known, flight->task.row);
+    begin(flight, NBD_WRITING);
+    if (!store->can_trim && store->can_zero) {
+        flight->parts++;
+        issued(flight, nbd_aio_zero(store->handle, SLOTS_BYTES, slot_at(flight->task.row),
+                                    CALLBACK(flight), 0));
+        return;
+    }
+    memset(flight->buffer, 0, SLOTS_BLOCK);
+    write_at(flight, SLOTS_BLOCK);
+}
+
+static void trim_slot(struct nbd_flight *flight)
+{
+    begin(flight, NBD_TRIMMING);
+    flight->parts++;
+    issued(flight, nbd_aio_trim(flight->store->handle, SLOTS_BYTES, slot_at(flight->task.row),
+                                CALLBACK(flight), 0));
+}
+
+static void start_drop(struct nbd_flight *flight)
+{
+    if (known_length(&flight->store->known, flight->task.row, flight->task.id) != 0) {
+        empty_slot(flight);
+        return;
+    }
+    begin(flight, NBD_READING);
+    read_at(flight, 0, SLOTS_BLOCK);
+}
+
+static void start(struct nbd_store *store, struct nbd_flight *flight,
+                  struct fsw_store_request *request)
+{
+    static void (*const starts[])(struct nbd_flight *) = {
+        [FSW_STORE_PUT] = start_put, [FSW_STORE_GET] = start_get, [FSW_STORE_DROP] = start_drop};
+
+    flight->request = request;
+    flight->task = *request;
+    flight->busy = 1;
+    if (request->row == 0 || (request->verb == FSW_STORE_DROP && !fits(store, request->row)))
+        finish(flight, FSW_STORE_OK);
+    else if (!fits(store, request->row))
+        finish(flight, request->verb == FSW_STORE_PUT ? FSW_STORE_FULL : FSW_STORE_GONE);
+    else
+        starts[request->verb](flight);
+}
+
+/* ---- rows that may not be written now ---- */
+
+static int is_held(const struct nbd_store *store, uint32_t row, uint64_t now)
+{
+    for (unsigned i = 0; i < NBD_FLIGHTS; i++)
+        if (store->flights[i].busy && store->flights[i].writes && store->flights[i].task.row == row)
+            return 1;
+    for (unsigned i = 0; i < NBD_HELD; i++)
+        if (store->held[i].row == row && (store->held[i].until == 0 || now < store->held[i].until))
+            return 1;
+    return now < store->hold_all;
+}
+
+/* The first that is over makes room; without, every row is held. */
+static void hold(struct nbd_store *store, uint32_t row)
+{
+    uint64_t now = fsw_now_ns();
+
+    for (unsigned i = 0; i < NBD_HELD; i++) {
+        struct nbd_held *held = &store->held[i];
+        if (held->row == 0 || (held->until != 0 && held->until <= now)) {
+            *held = (struct nbd_held){.row = row};
+            return;
+        }
+    }
+    store->hold_all = UINT64_MAX;
+}
+
+static void begin_quarantine(struct nbd_store *store)
+{
+    uint64_t until = fsw_now_ns() + QUARANTINE_NS;
+
+    for (unsigned i = 0; i < NBD_HELD; i++)
+        if (store->held[i].row != 0 && store->held[i].until == 0)
+            store->held[i].until = until;
+    if (store->hold_all == UINT64_MAX)
+        store->hold_all = until;
+}
+
+void nbd_conn_pump(struct nbd_store *store)
+{
+    uint64_t now = fsw_now_ns();
+    struct fsw_store_request *request;
+    struct nbd_flight *flight;
+
+    if (store->state != NBD_UP)
+        return;
+    while (fsw_requests_first(&store->gets) != NULL && (flight = idle_flight(store, 0)) != NULL)
+        start(store, flight, fsw_requests_pop(&store->gets));
+    FSW_FOR_EACH_REQUEST(put, &store->puts)
+    {
+        request = put;
+        if (is_held(store, request->row, now))
+            continue;
+        if ((flight = idle_flight(store, 1)) == NULL)
+            break;
+        fsw_requests_remove(request);
+        start(store, flight, request);
+    }
+}
+
+/* ---- the header ---- */
+
+int nbd_conn_plant(struct nbd_store *store)
+{
+    struct nbd_flight *flight = idle_flight(store, 1);
+
+    if (flight == NULL)
+        return -EAGAIN;
+    flight->busy = 1;
+    flight->task = (struct fsw_store_request){.row = 0};
+    slot_header_write(flight->buffer, &store->identity.device, store->sentinel);
+    begin(flight, NBD_PLANTING);
+    write_at(flight, SLOTS_BLOCK);
+    return 0;
+}
+
+static void become_up(struct nbd_store *store)
+{
+    begin_quarantine(store);
+    store->state = NBD_UP;
+    store->report.reconnects += store->ever;
+    store->ever = 1;
+    store->pause = PAUSE_FIRST_NS;
+    report_connected(&store->report, 1);
+}
+
+/* What the export shows, and what it has to show. */
+static void on_header(struct nbd_flight *flight)
+{
+    struct nbd_store *store = flight->store;
+    struct fsw_error err = {""};
+    uint64_t shown;
+    int r = nbd_header_check(store, flight->buffer, &shown, &err);
+
+    release(flight);
+    if (r < 0) {
+        nbd_conn_down(store, err.text);
+        return;
+    }
+    int emptied = shown != store->identity.sentinel && store->identity.planted;
+    report_emptied(&store->report, store->export.address.text, emptied);
+    store->sentinel = emptied ? 0 : store->identity.sentinel;
+    if (shown == store->identity.sentinel || (emptied && shown != 0))
+        become_up(store);
+    else if (nbd_conn_plant(store) < 0)
+        nbd_conn_down(store, "no flight for its header");
+}
+
+/* 1 if the export can hold slots. */
+static int look_at_export(struct nbd_store *store)
+{
+    int64_t size = nbd_get_size(store->handle);
+    int64_t least = nbd_get_block_size(store->handle, LIBNBD_SIZE_MINIMUM);
+
+    store->size = size > 0 ? (uint64_t)size : 0;
+    store->can_trim = nbd_can_trim(store->handle) == 1;
+    store->can_zero = nbd_can_zero(store->handle) == 1;
+    return nbd_is_read_only(store->handle) == 0 && least <= SLOTS_BLOCK &&
+           store->size >= 2 * SLOTS_BYTES;
+}
+
+static void on_ready(struct nbd_store *store)
+{
+    struct nbd_flight *flight = idle_flight(store, 0);
+
+    if (flight == NULL || !look_at_export(store)) {
+        nbd_conn_down(store, "the export is read-only, too small, or wants larger blocks");
+        return;
+    }
+    store->state = NBD_GREETING;
+    flight->busy = 1;
+    flight->task = (struct fsw_store_request){.row = 0};
+    begin(flight, NBD_HEADER);
+    read_at(flight, 0, SLOTS_BLOCK);
+}
+
+/* ---- ends of flights ---- */
+
+static enum fsw_store_result put_failure(int error)
+{
+    return error == ENOSPC || error == EFBIG || error == EDQUOT ? FSW_STORE_FULL
+                                                                : FSW_STORE_REFUSED;
+}
+
+static void get_missed(struct nbd_flight *flight)
+{
+    struct nbd_store *store = flight->store;
+
+    known_clear(&store->known, flight->task.row);
+    if (store->sentinel == 0) {
+        rest(flight);
+        return;
+    }
+    flight->task.row = 0;
+    begin(flight, NBD_CHECKING);
+    read_at(flight, 0, SLOTS_BLOCK);
+}
+
+static void get_checked(struct nbd_flight *flight)
+{
+    struct nbd_store *store = flight->store;
+    uint64_t shown;
+
+    if (nbd_header_check(store, flight->buffer, &shown, NULL) == 0 && shown == store->sentinel) {
+        finish(flight, FSW_STORE_GONE);
+        return;
+    }
+    report_emptied(&store->report, store->export.address.text, 1);
+    store->sentinel = 0;
+    rest(flight);
+}
+
+static void get_ended(struct nbd_flight *flight)
+{
+    struct nbd_store *store = flight->store;
+    struct fsw_store_request *task = &flight->task;
+    int64_t length = flight->known;
+
+    if (length == 0)
+        length = slot_head_check(flight->buffer, &store->identity.device, task->row, task->id);
+    if (length == -ENOENT) {
+        get_missed(flight);
+        return;
+    }
+    if (length < task->offset + task->length) { /* damaged, too */
+        finish(flight, FSW_STORE_CORRUPT);
+        return;
+    }
+    known_set(&store->known, task->row, task->id, (uint32_t)length);
+    store->report.bytes_in += task->length;
+    if (flight->request != NULL)
+        memcpy(task->bytes, flight->buffer + SLOTS_HEAD + task->offset, task->length);
+    finish(flight, FSW_STORE_OK);
+}
+
+static void put_ended(struct nbd_flight *flight)
+{
+    struct nbd_store *store = flight->store;
+
+    known_set(&store->known, flight->task.row, flight->task.id, flight->task.length);
+    store->report.bytes_out += SLOTS_HEAD + flight->task.length;
+    finish(flight, FSW_STORE_OK);
+}
+
+static void drop_read(struct nbd_flight *flight)
+{
+    uint64_t there;
+
+    if (slot_head_read(flight->buffer, &flight->store->identity.device, flight->task.row, &there) >
+            0 &&
+        there != flight->task.id)
+        finish(flight, FSW_STORE_OK); /* another's: ours is not there */
+    else
+        empty_slot(flight);
+}
+
+static void failed(struct nbd_flight *flight)
+{
+    struct nbd_store *store = flight->store;
+
+    report_say(&store->report, store->export.address.text, strerror(flight->error));
+    if (flight->step == NBD_HEADER || flight->step == NBD_PLANTING) {
+        release(flight);
+        nbd_conn_down(store, strerror(flight->error));
+    } else if (flight->step == NBD_TRIMMING) {
+        finish(flight, FSW_STORE_OK); /* its head is gone: that is what matters */
+    } else if (flight->task.verb == FSW_STORE_PUT) {
+        finish(flight, put_failure(flight->error));
+    } else if (flight->task.verb == FSW_STORE_GET && flight->request != NULL &&
+               ++flight->request->scratch[1] >= GET_TRIES) {
+        finish(flight, FSW_STORE_CORRUPT);
+    } else {
+        rest(flight);
+    }
+}
+
+static void ended(struct nbd_flight *flight)
+{
+    enum fsw_store_verb verb = flight->task.verb;
+
+    flight->ended = 0;
+    if (flight->error != 0) {
+        failed(flight);
+        return;
+    }
+    switch (flight->step) {
+    case NBD_READING:
+        (verb == FSW_STORE_GET ? get_ended : drop_read)(flight);
+        break;
+    case NBD_CHECKING:
+        get_checked(flight);
+        break;
+    case NBD_WRITING:
+        if (verb == FSW_STORE_PUT)
+            put_ended(flight);
+        else if (flight->store->can_trim)
+            trim_slot(flight);
+        else
+            finish(flight, FSW_STORE_OK);
+        break;
+    case NBD_TRIMMING:
+        finish(flight, FSW_STORE_OK);
+        break;
+    case NBD_HEADER:
+        on_header(flight);
+        break;
+    case NBD_PLANTING:
+        release(flight);
+        if (flight->store->state != NBD_UP)
+            become_up(flight->store);
+        break;
+    }
+}
+
+/* ---- the connection ---- */
+
+static int aim(struct nbd_store *store)
+{
+    const struct fsw_address *address = &store->export.address;
+    const union fsw_sockaddr *place = &address->places[store->place % address->count];
+    socklen_t size = place->any.sa_family == AF_UNIX   ? sizeof place->path
+                     : place->any.sa_family == AF_INET ? sizeof(struct sockaddr_in)
+                                                       : sizeof(struct sockaddr_in6);
+
+    if (nbd_set_export_name(store->handle, store->export.name) < 0)
+        return -1;
+    if (place->any.sa_family == AF_UNIX)
+        return nbd_aio_connect_unix(store->handle, place->path.sun_path);
+    return nbd_aio_connect(store->handle, &place->any, size);
+}
+
+void nbd_conn_try(struct nbd_store *store)
+{
+    store->handle = nbd_create();
+    store->state = NBD_CONNECTING;
+    store->patience_ends = fsw_now_ns() + PATIENCE_NS;
+    if (store->handle == NULL || aim(store) < 0)
+        nbd_conn_down(store, nbd_get_error());
+}
+
+/* Nothing that is still under way is delivered after a close. */
+static void set_linger(struct nbd_store *store)
+{
+    int fd = nbd_aio_get_fd(store->handle), ms = SILENCE_NS / FSW_NS_PER_MS;
+    struct linger none = {.l_onoff = 1};
+
+    if (fd < 0)
+        return;
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof ms);
+}
+
+/* All that was under way, in any order: the engine asks for none before another. */
+static void take_back(struct nbd_store *store)
+{
+    for (unsigned i = 0; i < NBD_FLIGHTS; i++) {
+        struct nbd_flight *flight = &store->flights[i];
+        struct fsw_store_request *request = flight->request;
+
+        if (flight->busy && flight->writes && flight->task.row != 0)
+            hold(store, flight->task.row);
+        release(flight);
+        flight->ended = 0;
+        if (request == NULL)
+            continue;
+        store->report.retries++;
+        fsw_requests_push_front(request->verb == FSW_STORE_GET ? &store->gets : &store->puts,
+                                request);
+    }
+}
+
+void nbd_conn_down(struct nbd_store *store, const char *why)
+{
+    report_say(&store->report, store->export.address.text, why);
+    report_connected(&store->report, 0);
+    if (store->handle != NULL) {
+        set_linger(store);
+        nbd_close(store->handle); /* callbacks of what is under way come here, or never */
+    }
+    store->handle = NULL;
+    store->state = NBD_RESTING;
+    store->heard = 0;
+    store->place++;
+    take_back(store);
+    store->pause = store->pause == 0 ? PAUSE_FIRST_NS : store->pause * 2;
+    if (store->pause > PAUSE_MOST_NS)
+        store->pause = PAUSE_MOST_NS;
+    store->next_try = fsw_now_ns() + store->pause;
+}
+
+static void wait(struct nbd_store *store, int ms)
+{
+    unsigned direction = store->handle == NULL ? 0 : nbd_aio_get_direction(store->handle);
+    struct pollfd fds[2] = {{.fd = store->wake, .events = POLLIN}, {.fd = -1}};
+    uint64_t count;
+
+    if (store->handle != NULL)
+        fds[1] = (struct pollfd){.fd = nbd_aio_get_fd(store->handle),
+                                 .events = (direction & LIBNBD_AIO_DIRECTION_READ ? POLLIN : 0) |
+                                           (direction & LIBNBD_AIO_DIRECTION_WRITE ? POLLOUT : 0)};
+    poll(fds, 2, ms);
+    if (fds[0].revents && read(store->wake, &count, sizeof count) < 0)
+        return;
+    if (store->handle == NULL)
+        return;
+    if (fds[1].revents & (POLLIN | POLLHUP | POLLERR) && direction & LIBNBD_AIO_DIRECTION_READ)
+        nbd_aio_notify_read(store->handle);
+    else if (fds[1].revents & (POLLOUT | POLLHUP | POLLERR) &&
+             direction & LIBNBD_AIO_DIRECTION_WRITE)
+        nbd_aio_notify_write(store->handle);
+}
+
+static int has_flights(const struct nbd_store *store)
+{
+    for (unsigned i = 0; i < NBD_FLIGHTS; i++)
+        if (store->flights[i].busy)
+            return 1;
+    return 0;
+}
+
+void nbd_conn_turn(struct nbd_store *store, int ms)
+{
+    uint64_t now;
+
+    wait(store, ms);
+    now = fsw_now_ns();
+    if (store->handle == NULL)
+        return;
+    if (nbd_aio_is_dead(store->handle) || nbd_aio_is_closed(store->handle)) {
+        nbd_conn_down(store, "the connection is lost");
+        return;
+    }
+    if (store->state == NBD_CONNECTING && nbd_aio_is_ready(store->handle))
+        on_ready(store);
+    for (unsigned i = 0; i < NBD_FLIGHTS && store->handle != NULL; i++)
+        if (store->flights[i].busy && store->flights[i].ended)
+            ended(&store->flights[i]);
+    if (!has_flights(store))
+        store->heard = 0;
+    if (store->handle != NULL && store->state != NBD_UP && now > store->patience_ends)
+        nbd_conn_down(store, "no answer within 3 s");
+    else if (store->heard != 0 && now > store->heard + SILENCE_NS)
+        nbd_conn_down(store, "no answer for too long");
+}

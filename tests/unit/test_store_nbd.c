@@ -1,0 +1,272 @@
+/*
+ * test_store_nbd.c: what is an NBD export's own: its server killed and started again, its size, whose it
+ * is, and how it is named.
+ *     test_store_nbd NBDKIT
+ */
+#include "test_store_server.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "client/store/nbd.h"
+#include "common/clock.h"
+
+static const char *nbdkit;
+
+struct fixture {
+    struct server server;
+    struct fsw_device_id device;
+    struct fsw_store *store;
+    char uri[160];
+};
+
+/* One export, of so many slots. */
+static struct fixture *fixture(const char *memory, unsigned slots)
+{
+    struct fixture *f = calloc(1, sizeof *f);
+    char path[128];
+
+    f->server =
+        (struct server){.kind = SERVER_NBDKIT, .binary = nbdkit, .over_unix = 1, .memory = memory};
+    f->device = device_random();
+    server_start(&f->server);
+    snprintf(path, sizeof path, "%s/exports/x", f->server.dir);
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    assert_int_equal(ftruncate(fd, (off_t)SLOTS_BYTES * (slots + 1)), 0);
+    close(fd);
+    snprintf(f->uri, sizeof f->uri, "nbd+unix:///x?socket=%s", f->server.socket);
+    return f;
+}
+
+static int setup(void **state)
+{
+    struct fixture *f = *state = fixture(NULL, 1000);
+
+    f->store = store_open(f->uri, NULL);
+    store_start(f->store, &f->device);
+    return 0;
+}
+
+static int setup_memory(void **state)
+{
+    struct fixture *f = *state = fixture("1G", 1000);
+
+    f->store = store_open(f->uri, NULL);
+    store_start(f->store, &f->device);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+
+    if (f->store != NULL)
+        f->store->ops->close(f->store);
+    server_stop(&f->server);
+    free(f);
+    return 0;
+}
+
+static int put(struct fsw_store *store, uint64_t id)
+{
+    char bytes[5000];
+
+    fill_segment(bytes, sizeof bytes, id);
+    return (int)do_put(store, id, bytes, sizeof bytes);
+}
+
+/* -1: OK, and not what was put. */
+static int get(struct fsw_store *store, uint64_t id, unsigned deadline_ms)
+{
+    char bytes[5000], back[5000];
+    int r = (int)do_get(store, id, back, 0, sizeof back, deadline_ms);
+
+    fill_segment(bytes, sizeof bytes, id);
+    return r == FSW_STORE_OK && memcmp(bytes, back, sizeof back) != 0 ? -1 : r;
+}
+
+struct load {
+    struct fsw_store *store;
+    atomic_uint stop, wrong, done;
+};
+
+static void *work(void *opaque)
+{
+    struct load *load = opaque;
+
+    for (uint64_t id = 0; !load->stop; id = (id + 1) % 500) {
+        int r = get(load->store, id, 0);
+        load->wrong += r != FSW_STORE_OK;
+        load->done++;
+    }
+    return NULL;
+}
+
+static void killed_and_started_again_it_loses_nothing(void **state)
+{
+    struct fixture *f = *state;
+    struct fsw_store_health health;
+    pthread_t threads[4];
+    struct load load = {.store = f->store};
+
+    for (uint64_t id = 0; id < 500; id++)
+        assert_int_equal(put(f->store, id), FSW_STORE_OK);
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, work, &load), 0);
+    for (unsigned i = 0; i < 3; i++) {
+        unsigned done = load.done;
+        uint64_t end = fsw_now_ns() + PATIENCE_NS;
+        server_kill(&f->server);
+        server_restart(&f->server);
+        while (load.done < done + 100 && fsw_now_ns() < end)
+            usleep(2000);
+        assert_true(load.done >= done + 100);
+    }
+    load.stop = 1;
+    for (unsigned i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
+    assert_int_equal(load.wrong, 0);
+    f->store->ops->health(f->store, &health);
+    assert_true(health.reconnects >= 3);
+    assert_int_equal(health.emptied, 0);
+    assert_int_equal(put(f->store, 600), FSW_STORE_OK);
+}
+
+static void a_put_while_it_is_away_is_unreachable_and_lands_later(void **state)
+{
+    struct fixture *f = *state;
+    char bytes[5000];
+
+    assert_int_equal(put(f->store, 1), FSW_STORE_OK);
+    server_kill(&f->server);
+    struct call call;
+    fill_segment(bytes, sizeof bytes, 2);
+    call_prepare(&call, FSW_STORE_PUT, 2, bytes, 0, sizeof bytes, 300);
+    call_submit(f->store, &call);
+    assert_int_equal(call_wait(&call), FSW_STORE_UNREACHABLE);
+    call_prepare(&call, FSW_STORE_PUT, 3, bytes, 0, sizeof bytes, 0);
+    call_submit(f->store, &call);
+    server_restart(&f->server);
+    assert_int_equal(call_wait(&call), FSW_STORE_OK);
+    assert_int_equal(get(f->store, 1, 5000), FSW_STORE_OK);
+    assert_int_equal(get(f->store, 2, 5000), FSW_STORE_GONE);
+}
+
+/* One in memory that is started again is empty: nobody says that anything is gone. */
+static void emptied_it_is_unreachable(void **state)
+{
+    struct fixture *f = *state;
+    struct fsw_store_health health;
+
+    assert_int_equal(put(f->store, 1), FSW_STORE_OK);
+    f->store->ops->close(f->store);
+    server_kill(&f->server);
+    server_restart(&f->server);
+    f->store = store_open(f->uri, NULL);
+    assert_int_equal(store_start_as(f->store, &f->device, 1, NULL), 0);
+    assert_int_equal(get(f->store, 1, 500), FSW_STORE_UNREACHABLE);
+    f->store->ops->health(f->store, &health);
+    assert_int_equal(health.emptied, 1);
+    f->store->ops->lost(f->store, 1);
+    assert_int_equal(get(f->store, 1, 5000), FSW_STORE_GONE);
+}
+
+static void past_its_end_it_is_full(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(put(f->store, 999), FSW_STORE_OK); /* row 1000 */
+    assert_int_equal(put(f->store, 1000), FSW_STORE_FULL);
+    assert_int_equal(do_drop(f->store, 1000), FSW_STORE_OK);
+    assert_int_equal(get(f->store, 999, 5000), FSW_STORE_OK);
+}
+
+static void write_at_begin(struct fixture *f, const char *text)
+{
+    char path[128];
+
+    snprintf(path, sizeof path, "%s/exports/x", f->server.dir);
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    assert_int_equal(pwrite(fd, text, strlen(text), 0), strlen(text));
+    close(fd);
+}
+
+static void somebody_elses_is_refused(void **state)
+{
+    struct fixture *f = *state;
+    struct fsw_device_id other = device_random();
+    struct fsw_error err = {""};
+
+    assert_int_equal(put(f->store, 1), FSW_STORE_OK);
+    f->store->ops->close(f->store);
+    f->store = store_open(f->uri, NULL);
+    assert_int_equal(store_start_as(f->store, &other, 0, &err), -EEXIST);
+    assert_non_null(strstr(err.text, "another device"));
+    f->store->ops->close(f->store);
+    /* but a device of the same name that is gone has nothing any more */
+    struct fsw_store_identity identity = {
+        .device = other, .sentinel = SENTINEL, .gone = {f->device}, .gone_count = 1};
+    f->store = store_open(f->uri, NULL);
+    assert_int_equal(f->store->ops->start(f->store, &identity, &err), 0);
+    assert_int_equal(get(f->store, 1, 5000), FSW_STORE_CORRUPT); /* a head that is not ours */
+    assert_int_equal(put(f->store, 1), FSW_STORE_OK);
+    assert_int_equal(get(f->store, 1, 5000), FSW_STORE_OK);
+    f->store->ops->close(f->store);
+    write_at_begin(f, "a file system, perhaps");
+    f->store = store_open(f->uri, NULL);
+    assert_int_equal(f->store->ops->probe(f->store, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "somebody's"));
+}
+
+static void names_are_read_as_they_are_written(void **state)
+{
+    struct nbd_export export;
+    struct fsw_error err = {""};
+    static const char *const wrong[] = {
+        "", "/x", "127.0.0.1:0/x", "127.0.0.1:99999", "[::1", "127.0.0.1/a%20b"};
+    static const char *const wrong_unix[] = {"", "x?socket=/y", "/x", "/x?socket=y"};
+
+    assert_int_equal(nbd_export_parse_tcp(&export, "127.0.0.1", &err), 0);
+    assert_string_equal(export.address.text, "127.0.0.1:10809");
+    assert_string_equal(export.name, "");
+    assert_int_equal(nbd_export_parse_tcp(&export, "[::1]:5/a/b", &err), 0);
+    assert_string_equal(export.address.text, "[::1]:5");
+    assert_string_equal(export.name, "a/b");
+    assert_int_equal(nbd_export_parse_tcp(&export, "[::1]/", &err), 0);
+    assert_string_equal(export.address.text, "[::1]:10809");
+    assert_int_equal(nbd_export_parse_unix(&export, "/disk?socket=/run/s", &err), 0);
+    assert_string_equal(export.address.text, "/run/s");
+    assert_string_equal(export.name, "disk");
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        assert_true(nbd_export_parse_tcp(&export, wrong[i], &err) < 0);
+    for (size_t i = 0; i < sizeof wrong_unix / sizeof *wrong_unix; i++)
+        assert_true(nbd_export_parse_unix(&export, wrong_unix[i], &err) < 0);
+}
+
+int main(int argc, char **argv)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(killed_and_started_again_it_loses_nothing),
+        TEST(a_put_while_it_is_away_is_unreachable_and_lands_later),
+        cmocka_unit_test_setup_teardown(emptied_it_is_unreachable, setup_memory, teardown),
+        TEST(past_its_end_it_is_full),
+        TEST(somebody_elses_is_refused),
+        cmocka_unit_test(names_are_read_as_they_are_written),
+    };
+
+    if (argc < 2)
+        return 2;
+    nbdkit = argv[1];
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
