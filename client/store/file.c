@@ -89,8 +89,10 @@ static void finish_all(struct file_store *store, struct fsw_requests *late)
 }
 
 /* Only gets end: a put may be under way to the disk. */
-static void interrupt_gets(struct file_store *store, struct fsw_requests *late)
+static void send_back_gets(struct file_store *store)
 {
+    struct fsw_requests *late = &store->sent_back;
+
     fsw_requests_splice(late, &store->gets);
     FSW_FOR_EACH_REQUEST(request, &store->resting)
     {
@@ -154,10 +156,9 @@ static void mind_once(struct file_store *store, uint64_t *open_after)
     give_up_list(&store->puts, now, &late);
     give_up_list(&store->resting, now, &late);
     give_up_working(store, now, 0, &late);
-    if (store->interrupted)
-        interrupt_gets(store, &late);
+    fsw_requests_splice(&late, &store->sent_back);
     unsigned replants = store->replants;
-    store->interrupted = store->replants = 0;
+    store->replants = 0;
     pthread_mutex_unlock(&store->lock);
     finish_all(store, &late);
     if (replants)
@@ -181,7 +182,8 @@ static void *mind(void *opaque)
     fsw_touch_stack();
     while (!store->stopping) {
         mind_once(store, &open_after);
-        store->minding = !store->open || store->replants || has_requests(store);
+        store->minding = !store->open || store->replants ||
+                         fsw_requests_first(&store->sent_back) != NULL || has_requests(store);
         if (store->stopping)
             break;
         struct timespec until = fsw_timespec(fsw_now_ns() + SWEEP_NS);
@@ -230,7 +232,7 @@ static void store_lost(struct fsw_store *base, uint32_t copies)
     struct file_store *store = of_base(base);
     FSW_LOCK_SCOPE(&store->lock);
 
-    store->interrupted = 1;
+    send_back_gets(store);
     store->replants |= copies & 1;
     pthread_cond_signal(&store->minder_wake);
 }
@@ -314,6 +316,7 @@ static void finish_rest(struct file_store *store)
         fsw_requests_splice(&late, &store->gets);
         fsw_requests_splice(&late, &store->puts);
         fsw_requests_splice(&late, &store->resting);
+        fsw_requests_splice(&late, &store->sent_back);
         give_up_working(store, 0, 1, &late);
         left = fsw_requests_first(&late) != NULL;
         pthread_mutex_unlock(&store->lock);
@@ -445,6 +448,7 @@ int file_store_new(const char *path, struct fsw_store **ret_store, struct fsw_er
     fsw_requests_init(&store->gets);
     fsw_requests_init(&store->puts);
     fsw_requests_init(&store->resting);
+    fsw_requests_init(&store->sent_back);
     store->path = strdup(path);
     if (store->path == NULL || init_workers(store) < 0 || known_init(&store->known) < 0) {
         store_free(store);

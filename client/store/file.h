@@ -58,8 +58,9 @@ struct file_store {
     pthread_cond_t gets_wake, puts_wake, minder_wake;
     struct fsw_requests gets, puts, resting;
     unsigned open, stopping, started;
-    unsigned interrupted, replants; /* lost() was called: of no copy, of this one */
-    unsigned minding;               /* the minder looks every FILE_SWEEP_MS by itself */
+    unsigned replants;             /* lost() was called */
+    struct fsw_requests sent_back; /* by it: gets that are to end */
+    unsigned minding;              /* the minder looks every FILE_SWEEP_MS by itself */
     struct file_worker workers[FILE_WORKERS];
     unsigned threads; /* workers that run */
     pthread_t minder;

@@ -130,25 +130,34 @@ static void replant(struct nbd_store *store)
         nbd_conn_down(store, "it is new from now on");
 }
 
+static void add_all(struct nbd_store *store, struct fsw_requests *requests)
+{
+    struct fsw_store_request *request;
+
+    while ((request = fsw_requests_pop(requests)) != NULL)
+        fsw_requests_push_back(list_of(store, request), request);
+}
+
 /* Takes what others left. 0: the store is to stop. */
 static int take_inbox(struct nbd_store *store)
 {
-    struct fsw_store_request *request;
-    struct fsw_requests taken;
+    struct fsw_requests taken, before;
 
     fsw_requests_init(&taken);
+    fsw_requests_init(&before);
     pthread_mutex_lock(&store->inbox_lock);
     fsw_requests_splice(&taken, &store->inbox);
+    fsw_requests_splice(&before, &store->before);
     unsigned stopping = store->stopping, interrupted = store->interrupted;
     unsigned replants = store->replants;
     store->interrupted = store->replants = 0;
     pthread_mutex_unlock(&store->inbox_lock);
-    while ((request = fsw_requests_pop(&taken)) != NULL)
-        fsw_requests_push_back(list_of(store, request), request);
+    add_all(store, &before);
     if (replants)
         replant(store);
     if (interrupted)
         give_up(store, ALL, 1);
+    add_all(store, &taken);
     return !stopping;
 }
 
@@ -203,6 +212,7 @@ static void store_lost(struct fsw_store *base, uint32_t copies)
     struct nbd_store *store = of_base(base);
 
     pthread_mutex_lock(&store->inbox_lock);
+    fsw_requests_splice(&store->before, &store->inbox);
     store->interrupted = 1;
     store->replants |= copies & 1;
     pthread_mutex_unlock(&store->inbox_lock);
@@ -274,6 +284,7 @@ static void store_close(struct fsw_store *base)
         wake(store);
         pthread_join(store->thread, NULL);
     }
+    fsw_requests_splice(&store->inbox, &store->before);
     while ((request = fsw_requests_pop(&store->inbox)) !=
            NULL) /* that done() submitted meanwhile */
         nbd_store_finish(store, request, FSW_STORE_UNREACHABLE);
@@ -315,6 +326,7 @@ int nbd_store_new(const struct nbd_export *export, struct fsw_store **ret_store)
     pthread_mutex_init(&store->inbox_lock, NULL);
     report_init(&store->report);
     fsw_requests_init(&store->inbox);
+    fsw_requests_init(&store->before);
     fsw_requests_init(&store->gets);
     fsw_requests_init(&store->puts);
     fsw_requests_init(&store->resting);

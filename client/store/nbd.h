@@ -80,7 +80,7 @@ struct nbd_store {
     struct fsw_store_identity identity;
 
     pthread_mutex_t inbox_lock;
-    struct fsw_requests inbox;
+    struct fsw_requests inbox, before; /* lost() was called: since, and before */
     unsigned stopping, interrupted, replants;
 
     unsigned started;

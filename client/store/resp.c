@@ -40,7 +40,7 @@ void resp_store_lane_changed(struct resp_store *store)
 
 /* What others left for the thread, by value. */
 struct left {
-    struct fsw_requests requests;
+    struct fsw_requests requests, before;
     unsigned stopping, interrupted, replants;
 };
 
@@ -48,7 +48,9 @@ static void take_inbox(struct resp_store *store, struct left *left)
 {
     FSW_LOCK_SCOPE(&store->inbox_lock);
     fsw_requests_init(&left->requests);
+    fsw_requests_init(&left->before);
     fsw_requests_splice(&left->requests, &store->inbox);
+    fsw_requests_splice(&left->before, &store->before);
     left->stopping = store->stopping;
     left->interrupted = store->interrupted;
     left->replants = store->replants;
@@ -142,21 +144,28 @@ static void on_sweep(uv_timer_t *timer)
         uv_timer_stop(timer);
 }
 
+static void add_all(struct resp_store *store, struct fsw_requests *requests)
+{
+    struct fsw_store_request *request;
+
+    if (fsw_requests_first(requests) != NULL && !uv_is_active((uv_handle_t *)&store->sweep))
+        uv_timer_start(&store->sweep, on_sweep, SWEEP_MS, SWEEP_MS);
+    while ((request = fsw_requests_pop(requests)) != NULL)
+        resp_lane_add(request->verb == FSW_STORE_GET ? &store->gets : &store->puts, request);
+}
+
 static void on_wake(uv_async_t *wake)
 {
     struct resp_store *store = wake->data;
-    struct fsw_store_request *request;
     struct left left;
 
     take_inbox(store, &left);
-    if (fsw_requests_first(&left.requests) != NULL && !uv_is_active((uv_handle_t *)&store->sweep))
-        uv_timer_start(&store->sweep, on_sweep, SWEEP_MS, SWEEP_MS);
-    while ((request = fsw_requests_pop(&left.requests)) != NULL)
-        resp_lane_add(request->verb == FSW_STORE_GET ? &store->gets : &store->puts, request);
+    add_all(store, &left.before);
     if (left.replants)
         replant(store);
     if (left.interrupted)
         resp_lane_give_up(&store->gets);
+    add_all(store, &left.requests);
     resp_lane_pump(&store->gets);
     resp_lane_pump(&store->puts);
     if (left.stopping)
@@ -262,6 +271,7 @@ static void store_lost(struct fsw_store *base, uint32_t copies)
     struct resp_store *store = of_base(base);
 
     pthread_mutex_lock(&store->inbox_lock);
+    fsw_requests_splice(&store->before, &store->inbox);
     store->interrupted = 1;
     store->replants |= copies & 1;
     pthread_mutex_unlock(&store->inbox_lock);
@@ -296,6 +306,7 @@ static void finish_stragglers(struct resp_store *store)
 {
     struct fsw_store_request *request;
 
+    fsw_requests_splice(&store->inbox, &store->before);
     while ((request = fsw_requests_pop(&store->inbox)) != NULL)
         resp_store_finish(store, request, FSW_STORE_UNREACHABLE);
 }
@@ -340,6 +351,7 @@ int resp_store_new(const struct fsw_address *address, const char *password,
     pthread_mutex_init(&store->inbox_lock, NULL);
     report_init(&store->report);
     fsw_requests_init(&store->inbox);
+    fsw_requests_init(&store->before);
     if (password != NULL)
         store->password = strdup(password);
     if ((password != NULL && store->password == NULL) ||

@@ -29,7 +29,7 @@
 struct resp_store {
     struct fsw_store base;
     struct fsw_address address; /* as it was given, for good */
-    char *password; /* NULL: none */
+    char *password;             /* NULL: none */
     struct fsw_device_id device;
 
     /* the sentinel: what the device left at the store, to know it again by */
@@ -37,7 +37,7 @@ struct resp_store {
     unsigned sentinel_left; /* 1: a store has acknowledged it, to this process or an earlier one */
 
     pthread_mutex_t inbox_lock;
-    struct fsw_requests inbox;
+    struct fsw_requests inbox, before; /* lost() was called: since, and before */
     unsigned stopping;
     unsigned interrupted, replants; /* lost() was called: of no copy, of this one */
 

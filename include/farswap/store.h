@@ -163,7 +163,7 @@ struct fsw_store_ops {
     /* Somebody who knows says that these copies have lost for good all that was put there: they are
      * new ones from now on. The sentinel is left there again as soon as they answer, and `emptied`
      * ends. Every GET in flight, at any copy, ends with FSW_STORE_UNREACHABLE soon, for its caller to
-     * think again; of copies 0 that is all. Never blocks. From any thread, after start(). */
+     * think again, and none that is submitted later; of copies 0 that is all. Never blocks. From any thread, after start(). */
     void (*lost)(struct fsw_store *store, uint32_t copies);
 
     /* Every segment that the store has of a device: its id, and its row where the store knows that,

@@ -35,7 +35,7 @@ static const struct {
     {"resp://10.0.0.2:6390", 1, 0, ""},
     {"resp://[2001:db8::1]", 1, 0, ""},
     {"file:/var/tmp/overflow", 0, 0, ""},
-    {"redis://127.0.0.1", 0, -EINVAL, "resp://HOST[:PORT], resp+unix:///PATH and file:PATH"},
+    {"redis://127.0.0.1", 0, -EINVAL, "resp://HOST[:PORT], resp+unix:///PATH, file:PATH, nbd://HOST"},
     {"crypt+resp://127.0.0.1", 1, -EINVAL, "overflow-plaintext=yes"},
     {"crypt+", 0, -EINVAL, "allowed are"},
     {"crypt+crypt+resp://127.0.0.1", 0, -EINVAL, "allowed are"},
