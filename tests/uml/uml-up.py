@@ -17,7 +17,7 @@ import attached  # noqa: E402
 from attached import built, expect, healthy, main  # noqa: E402
 
 RAM = 272    # MiB: enough, this is not about pressure
-HOARD = 240  # MiB
+HOARD = 320  # MiB, four fifths of it same-filled
 
 SCRIPT = f"""
 NAME=swap0
@@ -38,7 +38,7 @@ farswap up $NAME
 [ "$(server)" = $before ] || fail "a second up was not nothing"
 if farswap up $NAME --priority 70000; then fail "a priority of 70000"; fi
 
-hoard --size {HOARD}M --seed $SEED --until /tmp/over > /tmp/hoard 2>&1 &
+hoard --size {HOARD}M --same 80 --seed $SEED --until /tmp/over > /tmp/hoard 2>&1 &
 HOARD=$!
 wait_for 60 has_swapped
 if farswap down $NAME; then fail "down while there is no room for what is swapped"; fi
