@@ -4,8 +4,9 @@
 nbdkit serves a file (so that no page is lost with it), locked with --swap and out of the OOM killer's
 sight, to nbd-client, told to stay (-persist) and to wait (-timeout). A program larger than what is
 left swaps on it; the server is killed, and at once started again. The test passes when that fails:
-all was well until the kill, then the kernel reports I/O errors on the swap, and the program does not
-end well; nor does the guest, mostly. Should stock parts ever survive it, this test says so.
+the kernel reports I/O errors on the swap, and the program does not end well; nor does the guest,
+mostly. Where the machine is busy that may come before the kill: nbdkit waits for the memory that only
+it could free. Should stock parts ever survive all this, the test says so.
 """
 
 import glob
@@ -36,7 +37,10 @@ swapon -d /dev/nbd0
 hoard --size {HOARD}M --rounds 3 --seed $SEED > /tmp/hoard 2>&1 &
 HOARD=$!
 until is_swapping; do usleep 50000; done
-dmesg | grep 'I/O error' && exit 1
+if dmesg | grep 'I/O error'; then
+    echo it has failed before the kill
+    exit
+fi
 echo the server is killed
 kill -9 $SERVER
 rm -f /run/nbd.sock
@@ -64,12 +68,12 @@ def test():
     seed = harness.seeded().getrandbits(31)
     result = guest.run(f"SEED={seed}\n" + SCRIPT, seconds=SECONDS)
     print(result.output[-4000:])
-    expect("the server is killed" in result.output, "the guest never came to the kill")
     errors = re.findall(r"^.*(?:I/O error|Read-error|Write-error).*$",
                         result.output + result.dmesg, re.M)
     expect(errors, "no I/O error: stock parts have survived the kill of their server")
     expect("hoard ended with 0" not in result.output, "the program has survived: is this test true?")
-    print(f"stock parts: {len(errors)} lines of I/O errors, first: {errors[0].strip()}")
+    when = "after" if "the server is killed" in result.output else "before"
+    print(f"stock parts, {when} the kill: {len(errors)} lines of I/O errors, first: {errors[0].strip()}")
 
 
 harness.main(test)
