@@ -10,7 +10,8 @@
  * takes about as long as the pool takes to be written anew, and lasts FSW_TICKS_A_LAP ticks or so.
  * Ages are compared modulo 256, which is right while none is more than 127 old: fsw_reclaim_clamp()
  * walks the table, a part at each tick, and moves older ones up to 127. While nobody writes the clock
- * ticks once a minute, and when somebody asks. A page's age in seconds is told by when the clock came to each of its values.
+ * ticks once a minute, and when somebody asks. A page's age in seconds is told by when the clock came
+ * to each of its values.
  *
  * When somebody asks for idle pages to leave, the whole table is walked, once.
  */
@@ -93,17 +94,18 @@ void fsw_reclaim_follow_clock(struct fsw_device *device)
     struct fsw_reclaim *reclaim = &device->reclaim;
     uint8_t clock = atomic_load_explicit(&device->clock, memory_order_relaxed);
     uint64_t now = fsw_now_ns();
+    uint64_t then = now - 1; /* what was used since the last look may have been used after a tick */
 
     follow_uses(device, now);
     for (unsigned i = 0; i < 256 && atomic_load(&reclaim->ticked_at[255]) == 0; i++) {
-        atomic_store(&reclaim->ticked_at[i],
-                     now); /* of an image that was there before: not known */
+        /* of an image that was there before: not known */
+        atomic_store(&reclaim->ticked_at[i], then);
         reclaim->timed = clock;
     }
     while (reclaim->timed != clock) {
         uint64_t before = atomic_load(&reclaim->ticked_at[reclaim->timed++]);
         if (atomic_load(&reclaim->ticked_at[reclaim->timed]) <= before) /* 256 ticks ago */
-            atomic_store(&reclaim->ticked_at[reclaim->timed], now);
+            atomic_store(&reclaim->ticked_at[reclaim->timed], then);
     }
     if (now - atomic_load(&reclaim->ticked_at[clock]) >= SLOWEST_TICK_NS)
         tick_at(device, now);
