@@ -18,9 +18,9 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../
 import attached  # noqa: E402
 from attached import built, expect, healthy, main  # noqa: E402
 
-RAM = 176       # MiB: kernel and shell take 30 of it, supervisor, server and spare 60
-HOARD = 440     # MiB, of which a fifth takes room in the device: same-filled pages are four fifths
-MEMORY = 48     # MiB: the device's
+RAM = 256       # MiB: kernel and shell take 30 of it, supervisor and three servers, in an upgrade, 90
+HOARD = 576     # MiB, of which a fifth takes room in the device: same-filled pages are four fifths
+MEMORY = 64     # MiB: the device's
 KILLS = 10      # half of them while it swaps out, half while it swaps in as well
 TIMEOUT = 3     # s: farswap-attach's default
 BUSY = 2        # kills whose pause may be longer, since the machine has other things to do
