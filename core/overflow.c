@@ -187,13 +187,16 @@ static int choose(struct fsw_device *device)
     struct fsw_overflow *overflow = &device->overflow;
     const struct fsw_overflow_idle *idle = &overflow->idle_sweep;
 
-    device->reclaim.leaving = FSW_LEAVE_IDLE;
-    if (idle->number != 0 && idle->result == 0 && !fsw_reclaim_idle_is_over(device))
+    if (idle->number != 0 && idle->result == 0 && !fsw_reclaim_idle_is_over(device)) {
+        device->reclaim.leaving = FSW_LEAVE_IDLE;
         return 1;
-    device->reclaim.leaving = FSW_LEAVE_OLDEST;
+    }
     if (atomic_load(&overflow->wanted) && !below_high(device))
         atomic_store(&overflow->wanted, 0);
-    return atomic_load(&overflow->wanted);
+    if (!atomic_load(&overflow->wanted))
+        return 0;
+    device->reclaim.leaving = FSW_LEAVE_OLDEST;
+    return 1;
 }
 
 /* Packs and puts one segment if there is reason to. The lock is held, and let go while packing. */

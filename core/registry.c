@@ -101,13 +101,17 @@ static int being_served(const char *name, const char *path, int code, struct fsw
                      path);
 }
 
-/* The file may lie in tmpfs, which the kernel swaps out, to the very device that this is about: what is
- * read when the lock comes free stays in memory from before on. (Else nobody takes over under
- * pressure: tried.) */
-static void *pin(int fd)
+/* The file may lie in tmpfs, which the kernel swaps out, to the very device that this is about: what
+ * is read when the lock comes free stays in memory from before on. (Else nobody takes over under
+ * pressure: tried.) Opened on its own: a mapping of the locked descriptor would keep the lock. */
+static void *pin(const char *path)
 {
-    void *page = mmap(NULL, RECORD_BYTES, PROT_READ, MAP_SHARED, fd, 0);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 
+    if (fd < 0)
+        return NULL;
+    void *page = mmap(NULL, RECORD_BYTES, PROT_READ, MAP_SHARED, fd, 0);
+    close(fd);
     if (page == MAP_FAILED)
         return NULL;
     mlock(page, RECORD_BYTES); /* may not be allowed, and fails on an empty file */
@@ -135,7 +139,7 @@ static int lock_name(const char *name, int wait, int *ret_fd, struct fsw_error *
         int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
         if (fd < 0)
             return cannot_open(path, err);
-        void *page = wait ? pin(fd) : NULL;
+        void *page = wait ? pin(path) : NULL;
         if ((wait ? flock(fd, LOCK_EX) : lock_soon(fd)) < 0) {
             int code = errno == EWOULDBLOCK ? -EBUSY : -errno;
             unpin(page);

@@ -14,6 +14,7 @@
 /* ---- a store that outlives its servers, and answers at once ---- */
 
 struct keep keep;
+static pthread_mutex_t keep_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static enum fsw_store_result keep_one(struct fsw_store_request *request)
 {
@@ -50,7 +51,9 @@ static enum fsw_store_result keep_one(struct fsw_store_request *request)
 static void keep_submit(struct fsw_store *base, struct fsw_store_request *const *requests, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
+        pthread_mutex_lock(&keep_lock);
         requests[i]->result = keep_one(requests[i]);
+        pthread_mutex_unlock(&keep_lock);
         requests[i]->done(requests[i]);
     }
 }
@@ -64,6 +67,14 @@ static int keep_start(struct fsw_store *base, const struct fsw_store_identity *i
     return 0;
 }
 
+static int keep_has(uint64_t id)
+{
+    pthread_mutex_lock(&keep_lock);
+    int has = keep.bytes[id] != NULL;
+    pthread_mutex_unlock(&keep_lock);
+    return has;
+}
+
 static int keep_list(struct fsw_store *base, const struct fsw_device_id *device,
                      int (*each)(uint32_t row, uint64_t id, void *opaque), void *opaque,
                      struct fsw_error *err)
@@ -71,7 +82,7 @@ static int keep_list(struct fsw_store *base, const struct fsw_device_id *device,
     int r = 0;
 
     for (uint64_t id = 0; r == 0 && id < KEEP_IDS; id++)
-        if (keep.bytes[id] != NULL)
+        if (keep_has(id))
             r = each(0, id, opaque);
     return r;
 }
