@@ -22,7 +22,7 @@ fail() {
 
 mkfifo "$dir/ready"
 exec 3<>"$dir/ready" # for both, so that neither end waits for the other
-"$FARSWAPD" --listen 127.0.0.1:0 --unix "$dir/s" --memory 64M >"$dir/ready" &
+"$FARSWAPD" --listen 127.0.0.1:0 --unix "$dir/s" --memory 256M >"$dir/ready" &
 pid=$!
 IFS= read -r -t 30 ready <&3 || fail 'not ready'
 port=${ready%% unix:*}
