@@ -11,6 +11,7 @@
 #include "common/clock.h"
 
 #define START_S 60
+#define GONE_S 10
 #define LOOK_US 20000
 
 struct state {
@@ -125,6 +126,17 @@ static int up(const char *device, const struct config *config, char block[HOST_B
     return 0;
 }
 
+/* Servers end a moment after their supervisor. Whoever serves it longer is somebody else's. */
+static void wait_gone(const char *device)
+{
+    uint64_t deadline = fsw_now_ns() + GONE_S * FSW_NS_PER_S;
+    struct fsw_record record;
+
+    while (fsw_registry_read(device, -1, &record, NULL) == 0 && record.served &&
+           fsw_now_ns() < deadline)
+        usleep(LOOK_US);
+}
+
 static int down(const char *device, struct fsw_error *err)
 {
     char output[PROGRAM_OUTPUT], log[PATH_MAX];
@@ -138,6 +150,7 @@ static int down(const char *device, struct fsw_error *err)
         const char *last = strrchr(output, '\n');
         return r < 0 ? r : fsw_error(err, -EBUSY, "%s", last != NULL ? last + 1 : output);
     }
+    wait_gone(device);
     host_run_path(device, "log", log);
     unlink(log);
     return 1;

@@ -22,7 +22,6 @@
 #ifndef FSW_STORE_NBD_H
 #define FSW_STORE_NBD_H
 
-#include <libnbd.h>
 #include <pthread.h>
 
 #include "client/store/address.h"

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "client/store/nbd.h"
+#include "client/store/nbd_lib.h"
 #include "common/clock.h"
 
 #define PATIENCE_NS (3 * FSW_NS_PER_S) /* from connect to the header */
@@ -51,7 +52,7 @@ static void issued(struct nbd_flight *flight, int64_t cookie)
 {
     if (cookie >= 0)
         return;
-    flight->error = nbd_get_errno() ? nbd_get_errno() : EIO;
+    flight->error = libnbd.get_errno() ? libnbd.get_errno() : EIO;
     flight->ended = --flight->parts == 0;
 }
 
@@ -64,14 +65,14 @@ static void issued(struct nbd_flight *flight, int64_t cookie)
 static void read_at(struct nbd_flight *flight, uint32_t from, uint32_t to)
 {
     flight->parts++;
-    issued(flight, nbd_aio_pread(flight->store->handle, flight->buffer + from, to - from,
+    issued(flight, libnbd.aio_pread(flight->store->handle, flight->buffer + from, to - from,
                                  slot_at(flight->task.row) + from, CALLBACK(flight), 0));
 }
 
 static void write_at(struct nbd_flight *flight, uint32_t length)
 {
     flight->parts++;
-    issued(flight, nbd_aio_pwrite(flight->store->handle, flight->buffer, length,
+    issued(flight, libnbd.aio_pwrite(flight->store->handle, flight->buffer, length,
                                   slot_at(flight->task.row), CALLBACK(flight), 0));
 }
 
@@ -154,7 +155,7 @@ static void empty_slot(struct nbd_flight *flight)
     begin(flight, NBD_WRITING);
     if (!store->can_trim && store->can_zero) {
         flight->parts++;
-        issued(flight, nbd_aio_zero(store->handle, SLOTS_BYTES, slot_at(flight->task.row),
+        issued(flight, libnbd.aio_zero(store->handle, SLOTS_BYTES, slot_at(flight->task.row),
                                     CALLBACK(flight), 0));
         return;
     }
@@ -166,7 +167,7 @@ static void trim_slot(struct nbd_flight *flight)
 {
     begin(flight, NBD_TRIMMING);
     flight->parts++;
-    issued(flight, nbd_aio_trim(flight->store->handle, SLOTS_BYTES, slot_at(flight->task.row),
+    issued(flight, libnbd.aio_trim(flight->store->handle, SLOTS_BYTES, slot_at(flight->task.row),
                                 CALLBACK(flight), 0));
 }
 
@@ -309,13 +310,13 @@ static void on_header(struct nbd_flight *flight)
 /* 1 if the export can hold slots. */
 static int look_at_export(struct nbd_store *store)
 {
-    int64_t size = nbd_get_size(store->handle);
-    int64_t least = nbd_get_block_size(store->handle, LIBNBD_SIZE_MINIMUM);
+    int64_t size = libnbd.get_size(store->handle);
+    int64_t least = libnbd.get_block_size(store->handle, LIBNBD_SIZE_MINIMUM);
 
     store->size = size > 0 ? (uint64_t)size : 0;
-    store->can_trim = nbd_can_trim(store->handle) == 1;
-    store->can_zero = nbd_can_zero(store->handle) == 1;
-    return nbd_is_read_only(store->handle) == 0 && least <= SLOTS_BLOCK &&
+    store->can_trim = libnbd.can_trim(store->handle) == 1;
+    store->can_zero = libnbd.can_zero(store->handle) == 1;
+    return libnbd.is_read_only(store->handle) == 0 && least <= SLOTS_BLOCK &&
            store->size >= 2 * SLOTS_BYTES;
 }
 
@@ -482,26 +483,26 @@ static int aim(struct nbd_store *store)
                      : place->any.sa_family == AF_INET ? sizeof(struct sockaddr_in)
                                                        : sizeof(struct sockaddr_in6);
 
-    if (nbd_set_export_name(store->handle, store->export.name) < 0)
+    if (libnbd.set_export_name(store->handle, store->export.name) < 0)
         return -1;
     if (place->any.sa_family == AF_UNIX)
-        return nbd_aio_connect_unix(store->handle, place->path.sun_path);
-    return nbd_aio_connect(store->handle, &place->any, size);
+        return libnbd.aio_connect_unix(store->handle, place->path.sun_path);
+    return libnbd.aio_connect(store->handle, &place->any, size);
 }
 
 void nbd_conn_try(struct nbd_store *store)
 {
-    store->handle = nbd_create();
+    store->handle = libnbd.create();
     store->state = NBD_CONNECTING;
     store->patience_ends = fsw_now_ns() + PATIENCE_NS;
     if (store->handle == NULL || aim(store) < 0)
-        nbd_conn_down(store, nbd_get_error());
+        nbd_conn_down(store, libnbd.get_error());
 }
 
 /* Nothing that is still under way is delivered after a close. */
 static void set_linger(struct nbd_store *store)
 {
-    int fd = nbd_aio_get_fd(store->handle), ms = SILENCE_NS / FSW_NS_PER_MS;
+    int fd = libnbd.aio_get_fd(store->handle), ms = SILENCE_NS / FSW_NS_PER_MS;
     struct linger none = {.l_onoff = 1};
 
     if (fd < 0)
@@ -535,7 +536,7 @@ void nbd_conn_down(struct nbd_store *store, const char *why)
     report_connected(&store->report, 0);
     if (store->handle != NULL) {
         set_linger(store);
-        nbd_close(store->handle); /* callbacks of what is under way come here, or never */
+        libnbd.close(store->handle); /* callbacks of what is under way come here, or never */
     }
     store->handle = NULL;
     store->state = NBD_RESTING;
@@ -550,12 +551,12 @@ void nbd_conn_down(struct nbd_store *store, const char *why)
 
 static void wait(struct nbd_store *store, int ms)
 {
-    unsigned direction = store->handle == NULL ? 0 : nbd_aio_get_direction(store->handle);
+    unsigned direction = store->handle == NULL ? 0 : libnbd.aio_get_direction(store->handle);
     struct pollfd fds[2] = {{.fd = store->wake, .events = POLLIN}, {.fd = -1}};
     uint64_t count;
 
     if (store->handle != NULL)
-        fds[1] = (struct pollfd){.fd = nbd_aio_get_fd(store->handle),
+        fds[1] = (struct pollfd){.fd = libnbd.aio_get_fd(store->handle),
                                  .events = (direction & LIBNBD_AIO_DIRECTION_READ ? POLLIN : 0) |
                                            (direction & LIBNBD_AIO_DIRECTION_WRITE ? POLLOUT : 0)};
     poll(fds, 2, ms);
@@ -564,10 +565,10 @@ static void wait(struct nbd_store *store, int ms)
     if (store->handle == NULL)
         return;
     if (fds[1].revents & (POLLIN | POLLHUP | POLLERR) && direction & LIBNBD_AIO_DIRECTION_READ)
-        nbd_aio_notify_read(store->handle);
+        libnbd.aio_notify_read(store->handle);
     else if (fds[1].revents & (POLLOUT | POLLHUP | POLLERR) &&
              direction & LIBNBD_AIO_DIRECTION_WRITE)
-        nbd_aio_notify_write(store->handle);
+        libnbd.aio_notify_write(store->handle);
 }
 
 static int has_flights(const struct nbd_store *store)
@@ -586,11 +587,11 @@ void nbd_conn_turn(struct nbd_store *store, int ms)
     now = fsw_now_ns();
     if (store->handle == NULL)
         return;
-    if (nbd_aio_is_dead(store->handle) || nbd_aio_is_closed(store->handle)) {
+    if (libnbd.aio_is_dead(store->handle) || libnbd.aio_is_closed(store->handle)) {
         nbd_conn_down(store, "the connection is lost");
         return;
     }
-    if (store->state == NBD_CONNECTING && nbd_aio_is_ready(store->handle))
+    if (store->state == NBD_CONNECTING && libnbd.aio_is_ready(store->handle))
         on_ready(store);
     for (unsigned i = 0; i < NBD_FLIGHTS && store->handle != NULL; i++)
         if (store->flights[i].busy && store->flights[i].ended)

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "client/store/nbd.h"
+#include "client/store/nbd_lib.h"
 #include "common/cleanup.h"
 #include "common/clock.h"
 
@@ -38,39 +39,39 @@ static int wait_for(struct sync *sync, int (*done)(struct nbd_handle *handle, vo
     uint64_t end = fsw_now_ns() + PATIENCE_S * FSW_NS_PER_S;
 
     while (!done(sync->handle, opaque)) {
-        if (nbd_aio_is_dead(sync->handle) || nbd_aio_is_closed(sync->handle))
-            return unreachable(sync, nbd_get_error() ? nbd_get_error() : "it hung up");
+        if (libnbd.aio_is_dead(sync->handle) || libnbd.aio_is_closed(sync->handle))
+            return unreachable(sync, libnbd.get_error() ? libnbd.get_error() : "it hung up");
         if (fsw_now_ns() > end)
             return unreachable(sync, "no answer within 3 s");
-        if (nbd_poll(sync->handle, 200) < 0)
-            return unreachable(sync, nbd_get_error());
+        if (libnbd.poll(sync->handle, 200) < 0)
+            return unreachable(sync, libnbd.get_error());
     }
     return 0;
 }
 
 static int is_ready(struct nbd_handle *handle, void *opaque)
 {
-    return nbd_aio_is_ready(handle);
+    return libnbd.aio_is_ready(handle);
 }
 
 static int connect_place(struct sync *sync, const union fsw_sockaddr *place)
 {
     int r;
 
-    sync->handle = nbd_create();
+    sync->handle = libnbd.create();
     if (sync->handle == NULL)
         return fsw_error(sync->err, -ENOMEM, "no memory for a connection");
-    nbd_set_export_name(sync->handle, sync->store->export.name);
-    nbd_add_meta_context(sync->handle, LIBNBD_CONTEXT_BASE_ALLOCATION);
+    libnbd.set_export_name(sync->handle, sync->store->export.name);
+    libnbd.add_meta_context(sync->handle, LIBNBD_CONTEXT_BASE_ALLOCATION);
     if (place->any.sa_family == AF_UNIX)
-        r = nbd_aio_connect_unix(sync->handle, place->path.sun_path);
+        r = libnbd.aio_connect_unix(sync->handle, place->path.sun_path);
     else
-        r = nbd_aio_connect(sync->handle, &place->any,
+        r = libnbd.aio_connect(sync->handle, &place->any,
                             place->any.sa_family == AF_INET ? sizeof(struct sockaddr_in)
                                                             : sizeof(struct sockaddr_in6));
-    r = r < 0 ? unreachable(sync, nbd_get_error()) : wait_for(sync, is_ready, NULL);
+    r = r < 0 ? unreachable(sync, libnbd.get_error()) : wait_for(sync, is_ready, NULL);
     if (r < 0) {
-        nbd_close(sync->handle);
+        libnbd.close(sync->handle);
         sync->handle = NULL;
     }
     return r;
@@ -96,26 +97,26 @@ static int finish(struct sync *sync, int64_t cookie)
 
     if (cookie < 0)
         return fsw_error(sync->err, -EIO, "nbd:%s: %s", sync->store->export.address.text,
-                         nbd_get_error());
+                         libnbd.get_error());
     /* libnbd tells once that a command failed, and forgets it: so its error is asked for here. */
     uint64_t end = fsw_now_ns() + PATIENCE_S * FSW_NS_PER_S;
     for (;;) {
-        int r = nbd_aio_command_completed(sync->handle, number);
+        int r = libnbd.aio_command_completed(sync->handle, number);
         if (r == 1)
             return 0;
         if (r < 0)
-            return fsw_error(sync->err, nbd_get_errno() ? -nbd_get_errno() : -EIO, "nbd:%s: %s",
-                             sync->store->export.address.text, nbd_get_error());
-        if (fsw_now_ns() > end || nbd_aio_is_dead(sync->handle))
+            return fsw_error(sync->err, libnbd.get_errno() ? -libnbd.get_errno() : -EIO, "nbd:%s: %s",
+                             sync->store->export.address.text, libnbd.get_error());
+        if (fsw_now_ns() > end || libnbd.aio_is_dead(sync->handle))
             return unreachable(sync, "no answer within 3 s");
-        nbd_poll(sync->handle, 200);
+        libnbd.poll(sync->handle, 200);
     }
 }
 
 static int read_block(struct sync *sync, void *buffer, uint64_t at)
 {
     return finish(sync,
-                  nbd_aio_pread(sync->handle, buffer, SLOTS_BLOCK, at, NBD_NULL_COMPLETION, 0));
+                  libnbd.aio_pread(sync->handle, buffer, SLOTS_BLOCK, at, NBD_NULL_COMPLETION, 0));
 }
 
 /* ---- probe ---- */
@@ -123,11 +124,11 @@ static int read_block(struct sync *sync, void *buffer, uint64_t at)
 static int check_export(struct sync *sync)
 {
     const char *where = sync->store->export.address.text;
-    int64_t size = nbd_get_size(sync->handle);
+    int64_t size = libnbd.get_size(sync->handle);
 
-    if (nbd_is_read_only(sync->handle) != 0)
+    if (libnbd.is_read_only(sync->handle) != 0)
         return fsw_error(sync->err, -EROFS, "nbd:%s is read-only", where);
-    if (nbd_get_block_size(sync->handle, LIBNBD_SIZE_MINIMUM) > SLOTS_BLOCK)
+    if (libnbd.get_block_size(sync->handle, LIBNBD_SIZE_MINIMUM) > SLOTS_BLOCK)
         return fsw_error(sync->err, -EINVAL, "nbd:%s wants blocks of more than %u bytes", where,
                          SLOTS_BLOCK);
     if (size < (int64_t)(1 << 20))
@@ -158,7 +159,7 @@ int nbd_sync_probe(struct fsw_store *base, struct fsw_error *err)
     r = check_export(&sync);
     if (r == 0)
         r = check_header(&sync);
-    nbd_close(sync.handle);
+    libnbd.close(sync.handle);
     return r;
 }
 
@@ -174,7 +175,7 @@ int nbd_sync_header(struct nbd_store *store, struct fsw_error *err)
     r = read_block(&sync, block, 0);
     if (r == 0)
         r = nbd_header_check(store, block, &sentinel, err);
-    nbd_close(sync.handle);
+    libnbd.close(sync.handle);
     return r;
 }
 
@@ -206,8 +207,8 @@ static uint32_t skip_holes(struct sync *sync, uint32_t row, uint64_t size)
         uint64_t left = size - slot_at(row), ask = left < STATUS_BYTES ? left : STATUS_BYTES;
         struct extent extent = {0};
 
-        if (nbd_can_meta_context(sync->handle, LIBNBD_CONTEXT_BASE_ALLOCATION) != 1 ||
-            finish(sync, nbd_aio_block_status(
+        if (libnbd.can_meta_context(sync->handle, LIBNBD_CONTEXT_BASE_ALLOCATION) != 1 ||
+            finish(sync, libnbd.aio_block_status(
                              sync->handle, ask, slot_at(row),
                              (nbd_extent_callback){.callback = on_extent, .user_data = &extent},
                              NBD_NULL_COMPLETION, 0)) < 0 ||
@@ -228,7 +229,7 @@ static int list_window(struct sync *sync, const struct fsw_device_id *device, ch
     int r = 0;
 
     for (uint32_t i = 0; i < count; i++)
-        cookies[i] = nbd_aio_pread(sync->handle, blocks + i * SLOTS_BLOCK, SLOTS_BLOCK,
+        cookies[i] = libnbd.aio_pread(sync->handle, blocks + i * SLOTS_BLOCK, SLOTS_BLOCK,
                                    slot_at(row + i), NBD_NULL_COMPLETION, 0);
     for (uint32_t i = 0; i < count && r == 0; i++)
         r = finish(sync, cookies[i]);
@@ -242,7 +243,7 @@ static int list_slots(struct sync *sync, const struct fsw_device_id *device,
                       int (*each)(uint32_t row, uint64_t id, void *opaque), void *opaque)
 {
     FSW_CLEANUP_FREE char *blocks = malloc(WINDOW * SLOTS_BLOCK);
-    int64_t bytes = nbd_get_size(sync->handle);
+    int64_t bytes = libnbd.get_size(sync->handle);
     uint64_t size = bytes > 0 ? (uint64_t)bytes : 0, rows = size / SLOTS_BYTES;
     int r = blocks == NULL ? -ENOMEM : 0;
 
@@ -279,7 +280,7 @@ int nbd_sync_list(struct fsw_store *base, const struct fsw_device_id *device,
     r = is_of(&sync, device);
     if (r == 1)
         r = list_slots(&sync, device, each, opaque);
-    nbd_close(sync.handle);
+    libnbd.close(sync.handle);
     return r;
 }
 
@@ -295,11 +296,11 @@ static int forget_slot(uint32_t row, uint64_t id, void *opaque)
 {
     struct forgetting *forgetting = opaque;
     struct sync *sync = forgetting->sync;
-    int r = finish(sync, nbd_aio_pwrite(sync->handle, forgetting->zeroes, SLOTS_BLOCK, slot_at(row),
+    int r = finish(sync, libnbd.aio_pwrite(sync->handle, forgetting->zeroes, SLOTS_BLOCK, slot_at(row),
                                         NBD_NULL_COMPLETION, 0));
 
-    if (r == 0 && nbd_can_trim(sync->handle) == 1)
-        finish(sync, nbd_aio_trim(sync->handle, SLOTS_BYTES, slot_at(row), NBD_NULL_COMPLETION, 0));
+    if (r == 0 && libnbd.can_trim(sync->handle) == 1)
+        finish(sync, libnbd.aio_trim(sync->handle, SLOTS_BYTES, slot_at(row), NBD_NULL_COMPLETION, 0));
     forgetting->count += r == 0;
     return r;
 }
@@ -313,7 +314,7 @@ static int forget_header(struct sync *sync, const struct fsw_device_id *device, 
     if (store->started && memcmp(device, &store->identity.device, sizeof *device) == 0)
         slot_header_write(block, device, 0);
     return finish(sync,
-                  nbd_aio_pwrite(sync->handle, block, SLOTS_BLOCK, 0, NBD_NULL_COMPLETION, 0));
+                  libnbd.aio_pwrite(sync->handle, block, SLOTS_BLOCK, 0, NBD_NULL_COMPLETION, 0));
 }
 
 int nbd_sync_forget(struct fsw_store *base, const struct fsw_device_id *device, uint64_t *ret_count,
@@ -333,6 +334,6 @@ int nbd_sync_forget(struct fsw_store *base, const struct fsw_device_id *device, 
     if (mine == 1 && r == 0)
         r = forget_header(&sync, device, zeroes);
     *ret_count = forgetting.count;
-    nbd_close(sync.handle);
+    libnbd.close(sync.handle);
     return r;
 }

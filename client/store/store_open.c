@@ -14,6 +14,7 @@
 #include "client/store/file.h"
 #include "client/store/mirror.h"
 #include "client/store/nbd.h"
+#include "client/store/nbd_lib.h"
 #include "client/store/resp.h"
 #include "common/cleanup.h"
 
@@ -50,6 +51,9 @@ static int open_nbd(const char *uri, const char *rest, struct fsw_store **ret_st
     if (r < 0)
         return r;
     *ret_local = (int)export.address.local;
+    r = nbd_lib_load(err);
+    if (r < 0)
+        return r;
     r = nbd_store_new(&export, ret_store);
     return r == 0 ? 0 : fsw_error(err, r, "no memory for the store's buffers");
 }

@@ -485,8 +485,8 @@ static void a_get_that_was_left_holds_its_row(void **state)
     assert_int_equal(fsw_device_discard(rig.device, 0, 64 << 20), 0);
     assert_int_equal(fsw_row_state(&rig.device->image, row), FSW_ROW_LIVE);
     teststore_release(rig.store, TESTSTORE_GETS);
-    rig_prove(&rig);
     rig_wait(&rig, row_is_free, &row);
+    rig_prove(&rig);
     rig_close(&rig);
 }
 
