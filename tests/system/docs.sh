@@ -215,8 +215,10 @@ check_words() { # TEXT LINE
         farswapd:--*) grep -qx -e "${word#--}" "$WORK/farswapd-options" ;;
         farswap:--help | farswap:--version) ;;
         farswap:--*) grep -qx -e "$word" "$WORK/command-options" ;;
+        nbdkit:[a-z]*=* | farswap:[a-z]*=* | farswap-*:[a-z]*=*)
+            [[ $word == overflow-lost=* ]] || facts param | grep -q "^${word%%=*} "
+            ;;
         farswap:[a-z]*) [[ $word != "${words[1]}" ]] || grep -qx -e "$word" "$WORK/commands" ;;
-        nbdkit:[a-z]*=*) facts param | grep -q "^${word%%=*} " ;;
         *) ;;
         esac || problem "$1: $2: $word does not exist"
     done
