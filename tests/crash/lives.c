@@ -11,13 +11,16 @@
 #include <sys/prctl.h>
 #include <sys/shm.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "../unit/rig.h"
+#include "common/clock.h"
 #include "core/check.h"
 #include "core/registry.h"
 #include "work.h"
 
+#define COMPARE_NS (10 * FSW_NS_PER_S)
 #define STAGE_SECONDS (RIG_SLOW ? 120 : 20) /* then a stage hangs */
 
 static const char *const stage_names[] = {"begin", "recover", "go on", "end"};
@@ -91,17 +94,25 @@ static int recover(struct lane *lane, uint64_t n)
     return open_device(lane, FSW_OPEN_NEW_OR_EXISTING, &device);
 }
 
-/* At rest, the store has one segment a LIVE row, and those that landed after they were dropped. */
+/* At rest, the store has one segment a LIVE row, and those that landed after they were dropped. Pages
+ * may begin to leave between the two counts: then these meet a moment later. */
 static int compare_store(struct lane *lane, struct fsw_device *device)
 {
-    unsigned known = shelf_known(&lane->shelf);
-    uint64_t segments = fsw_stat_get(&device->image, FSW_STAT_SEGMENTS);
+    uint64_t deadline = fsw_now_ns() + COMPARE_NS;
+    const struct timespec pause = {.tv_nsec = 1000 * 1000};
 
-    if (known == segments)
-        return 0;
-    fprintf(stderr, "%u segments at the store, %llu LIVE rows\n", known,
-            (unsigned long long)segments);
-    return -EUCLEAN;
+    for (;;) {
+        unsigned known = shelf_known(&lane->shelf);
+        uint64_t segments = fsw_stat_get(&device->image, FSW_STAT_SEGMENTS);
+        if (known == segments)
+            return 0;
+        if (fsw_now_ns() > deadline) {
+            fprintf(stderr, "%u segments at the store, %llu LIVE rows\n", known,
+                    (unsigned long long)segments);
+            return -EUCLEAN;
+        }
+        nanosleep(&pause, NULL);
+    }
 }
 
 /* Everything is there, and everything adds up. */

@@ -24,7 +24,7 @@
 
 #include "farswap/store.h"
 
-#define SHELF_SEGMENTS 4096u /* ids of one run */
+#define SHELF_SEGMENTS 16384u /* ids of one run */
 #define SHELF_ROWS 2048u
 #define SHELF_PLACES 512u /* segments that can be stored at once */
 
