@@ -149,7 +149,7 @@ def writeback():
     door.store("writeback", "type=idle")
     expect(door.counters()["pages_pool"] == 0, "idle for 0 s is every page")
     model.check_all(disk, 4 << 20)
-    model.write(disk, 0, source.bytes(PAGE))
+    model.write(disk, 0, os.urandom(PAGE))
     donor.process.kill()
     donor.process.wait()
     fails(errno.EIO, door.store, "writeback", "idle")
