@@ -287,6 +287,7 @@ int fsw_page_write(struct fsw_device *device, const struct fsw_how *how, uint64_
     fsw_entry *entry = NULL;
     int r;
 
+    fsw_table_prefetch(&device->image, number); /* it comes while the page is compressed */
     while ((r = place(device, number, page, &value)) < 0)
         if ((r = wait_for_space(device, how, &deadline)) < 0)
             return r;

@@ -29,6 +29,14 @@ fsw_entry *fsw_table_find(const struct fsw_image *image, uint64_t page)
     return frame != 0 ? entry_in(image, frame, page) : NULL;
 }
 
+void fsw_table_prefetch(const struct fsw_image *image, uint64_t page)
+{
+    const fsw_entry *entry = fsw_table_find(image, page);
+
+    if (entry != NULL)
+        __builtin_prefetch(entry, 1);
+}
+
 int fsw_table_is_damaged(const struct fsw_image *image, uint64_t page)
 {
     uint64_t leaf = page / FSW_LEAF_ENTRIES;

@@ -39,6 +39,9 @@ struct fsw_table {
 
 void fsw_table_init(struct fsw_table *table, struct fsw_image *image, struct fsw_frames *frames);
 
+/* The page's entry is on its way into the cache, ready to be written. */
+void fsw_table_prefetch(const struct fsw_image *image, uint64_t page);
+
 /* NULL where there is no leaf, or none that can be trusted: who would take that for an empty page
  * asks fsw_table_is_damaged. */
 fsw_entry *fsw_table_find(const struct fsw_image *image, uint64_t page);

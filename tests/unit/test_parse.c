@@ -3,6 +3,10 @@
 
 #include <errno.h>
 #include <string.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <immintrin.h>
+#endif
 
 #include "common/checksum.h"
 #include "common/parse.h"
@@ -94,6 +98,39 @@ static void an_error_is_one_line_and_its_code(void **state)
     assert_int_equal(strlen(err.text), sizeof err.text - 1);
 }
 
+#if defined(__x86_64__)
+/* XINUSE: which parts of the registers the processor would have to save (XGETBV 1). */
+__attribute__((target("xsave"))) static uint64_t registers_in_use(void)
+{
+    return _xgetbv(1);
+}
+
+#define UPPER_HALVES (1u << 2 | 1u << 6) /* of YMM0 to 15, of ZMM0 to 15 */
+
+static int can_tell(void)
+{
+    unsigned a, b, c, d;
+
+    return __get_cpuid_count(1, 0, &a, &b, &c, &d) && (c & bit_OSXSAVE) &&
+           __get_cpuid_count(13, 1, &a, &b, &c, &d) && (a & 1u << 2);
+}
+
+static void a_checksum_leaves_no_upper_half_in_use(void **state)
+{
+    char page[FSW_PAGE_SIZE] = {1};
+
+    if (!can_tell())
+        skip(); /* this CPU has no XGETBV 1 */
+    fsw_checksum(page, sizeof page, 1);
+    assert_int_equal(registers_in_use() & UPPER_HALVES, 0);
+}
+#else
+static void a_checksum_leaves_no_upper_half_in_use(void **state)
+{
+    skip(); /* a matter of x86 */
+}
+#endif
+
 static void a_checksum_depends_on_each_bit_and_the_seed(void **state)
 {
     char page[FSW_PAGE_SIZE] = {0};
@@ -112,4 +149,5 @@ RIG_MAIN(cmocka_unit_test(sizes_with_and_without_unit),
          cmocka_unit_test(what_is_no_size_is_refused_and_leaves_the_value),
          cmocka_unit_test(numbers_within_bounds), cmocka_unit_test(yes_and_no),
          cmocka_unit_test(sizes_for_people), cmocka_unit_test(an_error_is_one_line_and_its_code),
-         cmocka_unit_test(a_checksum_depends_on_each_bit_and_the_seed))
+         cmocka_unit_test(a_checksum_depends_on_each_bit_and_the_seed),
+         cmocka_unit_test(a_checksum_leaves_no_upper_half_in_use))
