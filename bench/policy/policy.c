@@ -5,7 +5,8 @@
  *
  *      policy [--pages N] [--accesses N] [--part N] [--seed N] [TRACE ...]
  *
- * A trace of one's own is a file of lines "r PAGE" or "w PAGE". The others are made here:
+ * A trace of one's own is a file of lines "r PAGE" or "w PAGE", as bench/record makes them of real
+ * programs; its set is the pages that it names. The others are made here:
  *
  *      zipf    Zipf's law with exponent 0.99, pages in random order
  *      scan    zipf, and every now and then a run over an eighth of the set
@@ -52,9 +53,9 @@ static void *must_have(void *memory)
 
 struct trace {
     const char *name;
-    uint32_t *pages; /* top bit: a write, as recorded; else read and written again */
-    uint64_t count;
-    int recorded; /* reads are only reads */
+    uint32_t *pages;     /* top bit: a write, as recorded; else read and written again */
+    uint64_t count, set; /* set: how many pages there are */
+    int recorded;        /* reads are only reads */
 };
 
 #define WRITE (1u << 31)
@@ -116,6 +117,7 @@ static void make_trace(struct trace *trace)
     uint64_t state = options.seed;
 
     trace->count = options.accesses;
+    trace->set = options.pages;
     trace->recorded = strcmp(trace->name, "disk") == 0;
     trace->pages = must_have(malloc(trace->count * sizeof trace->pages[0]));
     for (uint64_t i = 0; i < trace->count; i++)
@@ -138,7 +140,9 @@ static void read_trace(struct trace *trace)
         if (trace->count % 65536 == 0)
             trace->pages =
                 must_have(realloc(trace->pages, (trace->count + 65536) * sizeof trace->pages[0]));
-        trace->pages[trace->count++] = page % (uint32_t)options.pages | (verb == 'w' ? WRITE : 0);
+        page &= ~WRITE;
+        trace->set = page < trace->set ? trace->set : page + 1;
+        trace->pages[trace->count++] = page | (verb == 'w' ? WRITE : 0);
     }
     fclose(file);
 }
@@ -209,7 +213,7 @@ static const struct fsw_store_ops kept_ops = {.scheme = "kept",
 
 /* ---- the engine ---- */
 
-static struct fsw_device *open_device(struct kept *kept)
+static struct fsw_device *open_device(struct kept *kept, uint64_t pages)
 {
     struct fsw_params params;
     struct fsw_error err = {""};
@@ -217,7 +221,7 @@ static struct fsw_device *open_device(struct kept *kept)
 
     fsw_params_init(&params);
     snprintf(params.name, sizeof params.name, "policy%d", getpid());
-    params.size = options.pages * FSW_PAGE_SIZE;
+    params.size = pages * FSW_PAGE_SIZE;
     /* Pages below take half a page each. */
     params.memory = fsw_image_base_bytes(params.size) + fsw_image_table_bytes(params.size) +
                     params.size / 2 / options.part;
@@ -255,11 +259,11 @@ static int is_here(struct fsw_device *device, uint32_t page)
 static double replay(const struct trace *trace, uint64_t *ret_pages)
 {
     struct kept kept = {.bytes = NULL};
-    struct fsw_device *device = open_device(&kept);
+    struct fsw_device *device = open_device(&kept, trace->set);
     char bytes[FSW_PAGE_SIZE];
     uint64_t hits = 0, asked = 0, pool = 0, looks = 0;
 
-    for (uint32_t page = 0; page < options.pages; page++)
+    for (uint32_t page = 0; page < trace->set; page++)
         write_page(device, page, 0);
     for (uint64_t i = 0; i < trace->count; i++) {
         uint32_t page = trace->pages[i] & ~WRITE;
@@ -344,7 +348,7 @@ static int use(struct cache *cache, enum policy policy, uint32_t page, int comes
 /* The same accesses, pages counted from 1. */
 static double simulate(const struct trace *trace, enum policy policy, uint64_t room)
 {
-    size_t n = options.pages + 1;
+    size_t n = trace->set + 1;
     struct cache cache = {.next = must_have(calloc(n, 4)),
                           .prev = must_have(calloc(n, 4)),
                           .slots = must_have(calloc(n, 4)),
@@ -353,7 +357,7 @@ static double simulate(const struct trace *trace, enum policy policy, uint64_t r
                           .random = options.seed};
     uint64_t hits = 0, asked = 0;
 
-    for (uint32_t page = 1; page <= options.pages; page++)
+    for (uint32_t page = 1; page <= trace->set; page++)
         use(&cache, policy, page, 1);
     for (uint64_t i = 0; i < trace->count; i++) {
         int written = (trace->pages[i] & WRITE) != 0;
@@ -377,9 +381,11 @@ static void measure(struct trace *trace)
     uint64_t pages;
     double ours = replay(trace, &pages), lru = simulate(trace, LRU, pages);
 
-    printf("%-10s %8llu %8.4f %8.4f %8.4f %8.4f %8.3f\n", trace->name, (unsigned long long)pages,
-           ours, lru, simulate(trace, FIFO, pages), simulate(trace, RANDOM, pages),
-           lru > 0 ? ours / lru : 0);
+    const char *name = strrchr(trace->name, '/');
+
+    printf("%-14s %8llu %8.4f %8.4f %8.4f %8.4f %8.3f\n", name != NULL ? name + 1 : trace->name,
+           (unsigned long long)pages, ours, lru, simulate(trace, FIFO, pages),
+           simulate(trace, RANDOM, pages), lru > 0 ? ours / lru : 0);
     fflush(stdout);
     free(trace->pages);
 }
@@ -419,7 +425,7 @@ int main(int argc, char **argv)
                 *known[i].value = strtoull(argv[at + 1], NULL, 0);
     uint64_t state = options.seed;
     make_zipf(&state);
-    printf("%-10s %8s %8s %8s %8s %8s %8s\n", "trace", "pool", "farswap", "LRU", "FIFO", "random",
+    printf("%-14s %8s %8s %8s %8s %8s %8s\n", "trace", "pool", "farswap", "LRU", "FIFO", "random",
            "of LRU");
     for (int i = at; i < argc; i++)
         measure_named(argv[i]);
