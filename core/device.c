@@ -123,6 +123,12 @@ void fsw_device_do(struct fsw_device *device, struct fsw_io *io)
     ended(device, io, r);
 }
 
+void fsw_device_expect(struct fsw_device *device, const struct fsw_io *io)
+{
+    if (io->verb <= FSW_WRITE && io->offset < device->size)
+        fsw_page_expect(device, io->verb, io->offset / FSW_PAGE_SIZE);
+}
+
 /* ---- the verbs as calls ---- */
 
 static int do_verb(struct fsw_device *device, enum fsw_verb verb, void *bytes, uint64_t offset,

@@ -79,8 +79,9 @@ struct fsw_reclaim {
     uint32_t watermarks;        /* the word that they were made of: the keeper's */
     uint64_t clamp_leaf;        /* where the clamping sweep is */
     uint8_t clamped_to;
-    _Atomic uint64_t ticked_at[256]; /* when the clock came to each of its values, or was seen there */
-    uint8_t timed;                   /* up to this one */
+    _Atomic uint64_t
+        ticked_at[256]; /* when the clock came to each of its values, or was seen there */
+    uint8_t timed;      /* up to this one */
 };
 
 struct fsw_keeper {
@@ -164,6 +165,10 @@ int fsw_page_read(struct fsw_device *device, uint64_t number, void *page);
 /* Local pages only: 0, -EIO, or 1 with *ret_entry and *ret_value if the page is in the store. */
 int fsw_page_read_local(struct fsw_device *device, uint64_t number, void *page,
                         fsw_entry **ret_entry, uint64_t *ret_value);
+
+/* A hint: the page will be read or written soon. If it is in the pool, what that takes comes into the
+ * cache: its object, or what knows its slot. Nothing is locked: by then it may be elsewhere. */
+void fsw_page_expect(struct fsw_device *device, enum fsw_verb verb, uint64_t number);
 
 /* Mutations: -EAGAIN (it would have to wait, and may not), -ECANCELED (who asked is gone; the page
  * stays as it was). */

@@ -145,6 +145,19 @@ int fsw_page_read_local(struct fsw_device *device, uint64_t number, void *page,
     return fill_word(device, value, page);
 }
 
+void fsw_page_expect(struct fsw_device *device, enum fsw_verb verb, uint64_t number)
+{
+    fsw_entry *entry = fsw_table_find(&device->image, number);
+    uint64_t value = entry != NULL ? fsw_entry_load(entry) : 0;
+
+    if (fsw_entry_state(value) != FSW_POOL)
+        return;
+    if (verb == FSW_READ)
+        fsw_pool_prefetch(&device->pool, fsw_entry_location(value), fsw_entry_units(value));
+    else
+        fsw_pool_prefetch_slot(&device->pool, fsw_entry_location(value));
+}
+
 int fsw_page_read(struct fsw_device *device, uint64_t number, void *page)
 {
     struct fsw_fetch fetch = {.number = number, .page = page};

@@ -79,6 +79,8 @@ static int read_range(struct fsw_device *device, struct fsw_io *io)
         struct fsw_fetch *fetch = &fetches[waiting];
         char *bytes = (char *)io->bytes + done;
         done += part.length;
+        if (done < io->length) /* what it misses in the cache comes meanwhile */
+            fsw_page_expect(device, FSW_READ, part.number + 1);
         if (part.length < FSW_PAGE_SIZE) {
             r = read_part(device, io, &part, bytes);
             continue;
@@ -107,6 +109,8 @@ static int write_range(struct fsw_device *device, const struct fsw_io *io,
     for (uint64_t done = 0; done < io->length && r == 0;) {
         struct fsw_part part = part_at(io->offset + done, io->length - done);
         const char *bytes = (const char *)io->bytes + done;
+        if (done + part.length < io->length)
+            fsw_page_expect(device, FSW_WRITE, part.number + 1);
         r = part.length == FSW_PAGE_SIZE ? fsw_page_write(device, how, part.number, bytes)
                                          : fsw_page_write_part(device, how, &part, bytes);
         done += part.length;

@@ -60,6 +60,16 @@ void fsw_pool_prefetch(const struct fsw_pool *pool, uint64_t location, unsigned 
         prefetch_lines(rest, bytes - here);
 }
 
+void fsw_pool_prefetch_slot(const struct fsw_pool *pool, uint64_t location)
+{
+    uint64_t id = location >> FSW_ZSPAGE_UNIT_BITS;
+
+    if (id >= atomic_load_explicit(&pool->image->super->zspages_top, relaxed))
+        return;
+    prefetch_lines((const char *)&pool->zspages[id], sizeof pool->zspages[id]);
+    __builtin_prefetch(&pool->image->zspages[id]);
+}
+
 /* An object's bytes where they lie: up to two pieces. */
 struct place {
     char *first, *rest;

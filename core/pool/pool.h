@@ -134,6 +134,8 @@ void fsw_pool_stuck(struct fsw_pool *pool, unsigned class_number, uint32_t zspag
 
 /* Asks for a slot's cache lines, to be written soon. */
 void fsw_pool_prefetch(const struct fsw_pool *pool, uint64_t location, unsigned units);
+/* For those of what knows the slot, which is to be freed soon. Any location may be asked for. */
+void fsw_pool_prefetch_slot(const struct fsw_pool *pool, uint64_t location);
 
 /* The objects of the zspage that the hand has not seen for longest, which becomes the newest:
  * fills `objects` (FSW_SLOTS_MAX) and returns how many. *ret_stamp: the age clock when it passed

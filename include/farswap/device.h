@@ -150,6 +150,10 @@ struct fsw_io {
 /* One request, as by its verb, on this thread and, if it is large, on idle ones of the device's. */
 void fsw_device_do(struct fsw_device *device, struct fsw_io *io);
 
+/* A hint, for one who has several at hand: this request is the next. What its first page is made of
+ * comes into the CPU's cache, while the one before it is done. Uses verb and offset. */
+void fsw_device_expect(struct fsw_device *device, const struct fsw_io *io);
+
 /* Many requests at once, in any order, on this thread and on idle ones of the device's. Requests
  * that overlap may take effect in either order. Returns when all are done. */
 void fsw_device_batch(struct fsw_device *device, struct fsw_io *ios, unsigned count);

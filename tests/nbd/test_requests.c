@@ -482,7 +482,39 @@ static void no_write_of_a_fenced_client_comes_after_a_newer_one(void **state)
     rig_close(&rig);
 }
 
-RIG_MAIN(cmocka_unit_test(who_may_not_wait_for_the_store_does_not),
+/* ---- hints ---- */
+
+static uint64_t stats_before[FSW_STAT_COUNT], stats_after[FSW_STAT_COUNT];
+
+static void a_hint_has_no_effect_that_could_be_seen(void **state)
+{
+    struct rig rig;
+
+    rig_open(&rig, &(struct rig_options){.size = MIB(64), .memory = MIB(32), .with_store = 1});
+    assert_int_equal(rig_write_page(&rig, 3, RIG_TEXT, 3), 0);
+    rig_evict_all(&rig);
+    rig_evict(&rig, 0);
+    assert_int_equal(rig_write_page(&rig, 4, RIG_TEXT, 4), 0);
+    assert_int_equal(rig_write_page(&rig, 5, RIG_SAME32, 5), 0);
+    fsw_device_stats(rig.device, stats_before);
+    for (enum fsw_verb verb = FSW_READ; verb <= FSW_FLUSH; verb++)
+        for (uint64_t offset = 0; offset < MIB(65); offset += PAGE / 2) {
+            struct fsw_io io = {.verb = verb, .offset = offset};
+            fsw_device_expect(rig.device, &io);
+        }
+    fsw_device_expect(rig.device, &(struct fsw_io){.offset = UINT64_MAX});
+    fsw_device_stats(rig.device, stats_after);
+    assert_int_equal(stats_before[FSW_STAT_TABLE_LEAVES], 1);
+    assert_int_equal(stats_after[FSW_STAT_TABLE_LEAVES], 1);
+    assert_memory_equal(stats_before, stats_after, sizeof stats_before);
+    assert_int_equal(teststore_gets(rig.store), 0);
+    for (uint64_t page = 3; page <= 5; page++)
+        rig_expect_page(&rig, page, page == 5 ? RIG_SAME32 : RIG_TEXT, page);
+    rig_close(&rig);
+}
+
+RIG_MAIN(cmocka_unit_test(a_hint_has_no_effect_that_could_be_seen),
+         cmocka_unit_test(who_may_not_wait_for_the_store_does_not),
          cmocka_unit_test(who_may_not_wait_for_space_does_not),
          cmocka_unit_test(begun_requests_end_once_and_are_right),
          cmocka_unit_test(a_begun_request_that_is_wrong_ends_as_well),
