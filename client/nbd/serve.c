@@ -282,6 +282,17 @@ static void filled_some(struct fsw_conn *conn)
     do_large(conn, request);
 }
 
+/* The request after the one that is done now, if it was read as well. */
+static void expect_next(struct fsw_conn *conn, const char *bytes, size_t length)
+{
+    struct fsw_wire_request next;
+
+    if (!fsw_wire_peek(bytes, length, &next) || next.type > FSW_WIRE_WRITE)
+        return;
+    struct fsw_io io = {.verb = verbs[next.type], .offset = next.offset};
+    fsw_device_expect(conn->nbd->device, &io);
+}
+
 /* Takes requests from what was read. 1: more bytes are needed; 0: one has to wait until others have
  * ended; -EPROTO. */
 static int digest(struct fsw_conn *conn)
@@ -291,7 +302,6 @@ static int digest(struct fsw_conn *conn)
 
     conn->round = 0;
     while (!conn->leaving && conn->filling == NULL) {
-        struct fsw_wire before = conn->wire;
         const char *bytes = conn->in + conn->in_at;
         size_t length = conn->in_end - conn->in_at;
         int r, found = fsw_wire_next(&conn->wire, bytes, length, &used, &asked);
@@ -302,12 +312,11 @@ static int digest(struct fsw_conn *conn)
             return 1;
         }
         more = 0;
+        expect_next(conn, bytes + used, length - used);
         r = found == FSW_WIRE_LARGE ? fill(conn, &asked, bytes + used, length - used, &more)
                                     : handle(conn, &asked);
-        if (r == -EBUSY) {
-            conn->wire = before;
+        if (r == -EBUSY) /* it is found again later */
             return 0;
-        }
         conn->in_at += used + more;
         conn->round += found == FSW_WIRE_REQUEST;
         if (conn->filling != NULL)
@@ -357,7 +366,7 @@ static ssize_t receive(struct fsw_conn *conn, int flags)
         return n < 0 ? -errno : 0;
     conn->came_at = fsw_now_ns();
     /* What this brought may have been on its way for long: the next mutation looks at the peer. */
-    atomic_store(&conn->peer.looked_at, 0);
+    atomic_store_explicit(&conn->peer.looked_at, 0, memory_order_release);
     size_t direct = (size_t)n < rest ? (size_t)n : rest;
     conn->filled += direct;
     conn->in_end += (size_t)n - direct;

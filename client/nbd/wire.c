@@ -108,6 +108,15 @@ int fsw_wire_next(struct fsw_wire *wire, const char *bytes, size_t length, size_
     return FSW_WIRE_REQUEST;
 }
 
+int fsw_wire_peek(const char *bytes, size_t length, struct fsw_wire_request *ret_request)
+{
+    if (length < FSW_WIRE_REQUEST_BYTES || fsw_get32(bytes) != REQUEST_MAGIC)
+        return 0;
+    ret_request->type = fsw_get16(bytes + 6);
+    ret_request->offset = fsw_get64(bytes + 16);
+    return 1;
+}
+
 void fsw_wire_reply(char *bytes, uint64_t cookie, uint32_t error)
 {
     fsw_put32(bytes, REPLY_MAGIC);

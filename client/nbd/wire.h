@@ -67,10 +67,15 @@ enum fsw_wire_found {
     FSW_WIRE_LARGE,   /* a write; the `length` bytes after `used` are its payload */
 };
 
-/* The next request in the bytes. *ret_used: how many of them are done with (also for MORE).
+/* The next request in the bytes. *ret_used: how many of them are done with (also for MORE). One that
+ * is found without an error has not changed `wire`: it is found again in the same bytes.
  * -EPROTO: this is no request, and nothing after it can be trusted. */
 int fsw_wire_next(struct fsw_wire *wire, const char *bytes, size_t length, size_t *ret_used,
                   struct fsw_wire_request *ret_request);
+
+/* 1: the bytes begin with a request, which seems to be of that type and offset. Nothing is checked: a
+ * hint of what comes next. */
+int fsw_wire_peek(const char *bytes, size_t length, struct fsw_wire_request *ret_request);
 
 /* A simple reply, FSW_WIRE_REPLY_BYTES of them. */
 void fsw_wire_reply(char *bytes, uint64_t cookie, uint32_t error);

@@ -136,6 +136,46 @@ static void the_payload_of_a_refused_write_is_skipped(void **state)
     free(bytes);
 }
 
+static void what_is_found_without_an_error_is_found_again(void **state)
+{
+    static char bytes[FSW_WIRE_REQUEST_BYTES + 100];
+    struct fsw_wire wire = {.size = SIZE};
+    const struct {
+        uint16_t type;
+        uint32_t length;
+        int found;
+    } cases[] = {
+        {FSW_WIRE_READ, 4096, FSW_WIRE_REQUEST},
+        {FSW_WIRE_WRITE, 100, FSW_WIRE_REQUEST},
+        {FSW_WIRE_WRITE, FSW_WIRE_SMALL_MAX + 1, FSW_WIRE_LARGE},
+    };
+
+    for (unsigned i = 0; i < 2 * sizeof cases / sizeof cases[0]; i++) {
+        struct fsw_wire_request request;
+        size_t used;
+        put_request(bytes, 0, cases[i / 2].type, i / 2, 8192, cases[i / 2].length);
+        assert_int_equal(fsw_wire_next(&wire, bytes, sizeof bytes, &used, &request),
+                         cases[i / 2].found);
+        assert_int_equal(request.cookie, i / 2);
+        assert_int_equal(request.error, 0);
+        assert_true(wire.size == SIZE && wire.skip == 0 && !wire.refused);
+    }
+}
+
+static void what_comes_next_is_seen_when_its_header_is_there(void **state)
+{
+    char bytes[FSW_WIRE_REQUEST_BYTES];
+    struct fsw_wire_request next;
+
+    put_request(bytes, 0, FSW_WIRE_WRITE, 1, 12345, 4096);
+    assert_int_equal(fsw_wire_peek(bytes, sizeof bytes - 1, &next), 0);
+    assert_int_equal(fsw_wire_peek(bytes, sizeof bytes, &next), 1);
+    assert_int_equal(next.type, FSW_WIRE_WRITE);
+    assert_int_equal(next.offset, 12345);
+    bytes[0]++;
+    assert_int_equal(fsw_wire_peek(bytes, sizeof bytes, &next), 0);
+}
+
 static void a_large_write_is_found_by_its_header(void **state)
 {
     char bytes[FSW_WIRE_REQUEST_BYTES];
@@ -387,6 +427,8 @@ int main(void)
         cmocka_unit_test(what_cannot_be_done_is_refused_with_a_reason),
         cmocka_unit_test(the_payload_of_a_refused_write_is_skipped),
         cmocka_unit_test(a_large_write_is_found_by_its_header),
+        cmocka_unit_test(what_is_found_without_an_error_is_found_again),
+        cmocka_unit_test(what_comes_next_is_seen_when_its_header_is_there),
         cmocka_unit_test(results_become_numbers_that_nbd_knows),
         cmocka_unit_test(go_tells_size_and_blocks_and_begins),
         cmocka_unit_test(other_names_and_crooked_lengths_are_refused),
