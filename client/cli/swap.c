@@ -15,6 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "client/cli/cgroup.h"
 #include "client/cli/program.h"
 #include "common/parse.h"
 
@@ -84,16 +85,49 @@ static uint64_t missing(const struct host_swap *swap, uint64_t *ret_available)
     return swap->used > room ? swap->used - room : 0;
 }
 
+static int refuse_cgroup(const struct cgroup_short *lacks, const char *why, struct fsw_error *err)
+{
+    char a[FSW_SIZE_TEXT], b[FSW_SIZE_TEXT], c[FSW_SIZE_TEXT], others[64] = "";
+
+    if (lacks->others > 0)
+        snprintf(others, sizeof others, ", and of %u others", lacks->others);
+    return fsw_error(err, -ENOMEM,
+                     "%s: %s would come back to a memory cgroup that has room for %s, and the "
+                     "kernel would kill its processes. Everything stays up: raise %.300s by %s%s, "
+                     "then do it again",
+                     why, fsw_format_size(lacks->swapped, a), fsw_format_size(lacks->room, b),
+                     lacks->limit, fsw_format_size(lacks->lack, c), others);
+}
+
 static int refuse(const struct host_swap *swap, int code, const char *why, struct fsw_error *err)
 {
     char a[FSW_SIZE_TEXT], b[FSW_SIZE_TEXT], c[FSW_SIZE_TEXT];
     uint64_t available, lack = missing(swap, &available);
+    struct cgroup_short lacks;
 
+    if (lack == 0 && cgroup_find_short(swap->used, host_swap_elsewhere(swap->path), &lacks))
+        return refuse_cgroup(&lacks, why, err);
+    fsw_format_size(swap->used, a);
+    fsw_format_size(available, b);
+    if (lack == 0)
+        return fsw_error(err, code,
+                         "%s: %s are swapped out, %s of RAM are available, enough by now. "
+                         "Everything stays up: do it again",
+                         why, a, b);
     return fsw_error(err, code,
                      "%s: %s are swapped out, %s of RAM are available, %s more are needed. "
                      "Everything stays up: free RAM (or add other swap), then do it again",
-                     why, fsw_format_size(swap->used, a), fsw_format_size(available, b),
-                     fsw_format_size(lack, c));
+                     why, a, b, fsw_format_size(lack, c));
+}
+
+/* 1: to begin would end in a refusal, or in processes that are killed. */
+static int is_hopeless(const struct host_swap *swap)
+{
+    uint64_t available;
+    struct cgroup_short lacks;
+
+    return missing(swap, &available) > 0 ||
+           cgroup_find_short(swap->used, host_swap_elsewhere(swap->path), &lacks);
 }
 
 static void show(const char *device)
@@ -137,9 +171,8 @@ static pid_t begin(const char *device)
 int swap_off(const struct host_swap *swap, int force, struct fsw_error *err)
 {
     struct host_swap now = *swap;
-    uint64_t available;
 
-    if (!force && missing(swap, &available) > 0)
+    if (!force && is_hopeless(swap))
         return refuse(swap, -ENOMEM, "swapoff can't end", err);
     /* Ctrl-C ends the child alone: the kernel then leaves swap on, and we say so. */
     void (*interrupt)(int) = signal(SIGINT, SIG_IGN), (*term)(int) = signal(SIGTERM, SIG_IGN);

@@ -165,13 +165,14 @@ class Squeeze:
         root = v1 if self.old else "/sys/fs/cgroup"
         if not os.access(root, os.W_OK):
             raise harness.Skip("no memory cgroup here")
+        self.limit_file = "memory.limit_in_bytes" if self.old else "memory.max"
         self.path = os.path.join(root, f"fsw-up-{os.getpid()}-{next(_serial)}")
         os.mkdir(self.path)
         at_exit(self._remove)
         self.limit(limit)
 
     def limit(self, limit):
-        with open(f"{self.path}/{'memory.limit_in_bytes' if self.old else 'memory.max'}", "w") as file:
+        with open(f"{self.path}/{self.limit_file}", "w") as file:
             file.write(str(limit))
 
     def enter(self):
