@@ -156,7 +156,7 @@ const struct cli_command cli_down = {
         "enough RAM for swapoff, it says how much is missing, and everything stays up. May be "
         "repeated.\n\n"
         "  --keep   the image stays, for the next `farswap up`\n"
-        "  --force  try swapoff although RAM is missing: this can take the host down\n",
+        "  --force  begin although RAM is missing: what fits comes back, then it stops\n",
     .examples = "  farswap down swap0\n"
                 "  farswap down --keep swap0 && farswap up swap0\n",
     .run = run,

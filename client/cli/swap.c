@@ -1,8 +1,9 @@
 /*
  * swap.c: swapon and swapoff, by their system calls: an errno says more than a program's exit code.
  *
- * The kernel makes whoever calls swapoff the first to be killed when memory runs out. So a child
- * does it, and we live to tell.
+ * The kernel makes whoever calls swapoff the first to be killed when memory runs out, but not the last
+ * (Linux 6.1 went on to deadlock a guest). So a child does it, and we watch: what is not going to fit is
+ * stopped while there is RAM left. Swap is then on again, and nobody was killed.
  */
 #include "client/cli/swap.h"
 
@@ -11,6 +12,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/swap.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -19,8 +21,13 @@
 #include "client/cli/program.h"
 #include "common/parse.h"
 
-#define LOOK_US 20000
-#define SHOW_LOOKS 10 /* a line on the terminal, once in so many looks */
+#define LOOK_US 5000
+#define SHOW_LOOKS 40 /* a line on the terminal, once in so many looks */
+
+/* RAM that swapoff leaves: this part of all, and no more than that. A host brings back a GB/s at most,
+ * a hundredth of which is what may come between two looks. */
+#define SPARE_PART 32
+#define SPARE_MOST (512ull << 20)
 
 #ifndef SWAP_FLAG_DISCARD
 #define SWAP_FLAG_DISCARD 0x10000
@@ -130,6 +137,20 @@ static int is_hopeless(const struct host_swap *swap)
            cgroup_find_short(swap->used, host_swap_elsewhere(swap->path), &lacks);
 }
 
+/* What is still to come will not fit, and there is hardly any RAM left: whoever went on would meet
+ * the kernel's OOM killer, which takes others, too. */
+static int runs_short(const char *device)
+{
+    struct host_swap now;
+    uint64_t available, total = 0;
+
+    if (!host_swap_on(device, &now) || missing(&now, &available) == 0)
+        return 0;
+    host_field("/proc/meminfo", "MemTotal", &total);
+    uint64_t spare = total / SPARE_PART;
+    return available < (spare < SPARE_MOST ? spare : SPARE_MOST);
+}
+
 static void show(const char *device)
 {
     char left[FSW_SIZE_TEXT];
@@ -141,12 +162,18 @@ static void show(const char *device)
     fflush(stdout);
 }
 
-static int wait_for(pid_t child, const char *device)
+/* ret_stopped: RAM ran short, and the child was ended. */
+static int wait_for(pid_t child, const char *device, int *ret_stopped)
 {
     int status, terminal = isatty(STDOUT_FILENO);
 
+    *ret_stopped = 0;
     for (unsigned looks = 1; waitpid(child, &status, WNOHANG) == 0; looks++) {
         usleep(LOOK_US);
+        if (!*ret_stopped && runs_short(device)) {
+            *ret_stopped = 1;
+            kill(child, SIGKILL);
+        }
         if (terminal && looks % SHOW_LOOKS == 1)
             show(device);
     }
@@ -168,22 +195,37 @@ static pid_t begin(const char *device)
     return child;
 }
 
+/* Ctrl-C ends the child alone: the kernel then leaves swap on, and we say so. */
+static int run_child(const char *device, int *ret_status, int *ret_stopped)
+{
+    void (*interrupt)(int) = signal(SIGINT, SIG_IGN), (*term)(int) = signal(SIGTERM, SIG_IGN);
+    pid_t child = begin(device);
+    int r = child < 0 ? -errno : 0;
+
+    if (r == 0)
+        *ret_status = wait_for(child, device, ret_stopped);
+    signal(SIGINT, interrupt);
+    signal(SIGTERM, term);
+    return r;
+}
+
 int swap_off(const struct host_swap *swap, int force, struct fsw_error *err)
 {
     struct host_swap now = *swap;
+    int status = 0, stopped = 0;
 
-    if (!force && is_hopeless(swap))
+    if (runs_short(swap->path) || (!force && is_hopeless(swap)))
         return refuse(swap, -ENOMEM, "swapoff can't end", err);
-    /* Ctrl-C ends the child alone: the kernel then leaves swap on, and we say so. */
-    void (*interrupt)(int) = signal(SIGINT, SIG_IGN), (*term)(int) = signal(SIGTERM, SIG_IGN);
-    pid_t child = begin(swap->path);
-    int status = child < 0 ? 0 : wait_for(child, swap->path);
-    signal(SIGINT, interrupt);
-    signal(SIGTERM, term);
-    if (child < 0)
-        return fsw_error(err, -errno, "fork: %s", strerror(errno));
+    /* We watch it when RAM is short, and must not wait for RAM then. */
+    mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT);
+    int r = run_child(swap->path, &status, &stopped);
+    munlockall();
+    if (r < 0)
+        return fsw_error(err, r, "fork: %s", strerror(-r));
     if (!host_swap_on(swap->path, &now))
         return 0;
+    if (stopped)
+        return refuse(&now, -ENOMEM, "swapoff was stopped before RAM ran out", err);
     if (WIFSIGNALED(status))
         return refuse(&now, -EINTR, "swapoff was interrupted", err);
     int error = WEXITSTATUS(status);

@@ -14,8 +14,8 @@ int swap_make(const char *device, int stored, struct fsw_error *err);
 int swap_on(const char *device, int priority, struct fsw_error *err);
 
 /* Moves every page back to RAM, or to other swap, and shows on a terminal how far it is. Unless
- * forced, does not begin what can't end: -ENOMEM with how much RAM is missing. Other errors, too,
- * leave it on. */
+ * forced, does not begin what can't end; what turns out to be so is stopped before RAM runs out:
+ * -ENOMEM with how much is missing. Other errors, too, leave it on. */
 int swap_off(const struct host_swap *swap, int force, struct fsw_error *err);
 
 #endif

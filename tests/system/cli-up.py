@@ -22,7 +22,8 @@ import runner  # noqa: E402  (tests/swap/lib: one test at a time swaps)
 
 PREPARED_S = 2
 HOARD = 160 << 20
-SMALL_HOARD = 80 << 20
+SMALL_HOARD = 96 << 20
+HOARDS = 3
 RANDOM_ROUNDS = 5
 SMALL = ("size=64M", "memory=80M")
 KILLED = 137
@@ -69,13 +70,26 @@ def hoard(until, size=HOARD):
     return squeeze, process
 
 
-def without_memory(device):
-    """As `down` sees a host that has no RAM left: it must refuse before it begins."""
-    path = os.path.join(workdir(), "meminfo")
+def meminfo(path, available):
+    """A file like the kernel's, but for what is available."""
     with open("/proc/meminfo") as real, open(path, "w") as file:
         for line in real:
-            file.write("MemAvailable: 0 kB\n" if line.startswith("MemAvailable:") else line)
-    return updown.cli("down", device.name, prefix=worlds.prefix(f"mount --bind {path} /proc/meminfo"))
+            file.write(f"MemAvailable: {available} kB\n" if line.startswith("MemAvailable:") else line)
+    return path
+
+
+def world_with(path):
+    return worlds.prefix(f"mount --bind {path} /proc/meminfo")
+
+
+def without_memory(device, *options):
+    """As `down` sees a host that has no RAM left: it must refuse before it begins."""
+    path = meminfo(os.path.join(workdir(), "meminfo"), 0)
+    done = updown.cli("down", *options, device.name, prefix=world_with(path))
+    expect(done.returncode == 1 and "0 B of RAM are available" in done.stderr and
+           "more are needed" in done.stderr and "Everything stays up" in done.stderr,
+           f"down {options} without memory: {done}")
+    expect(device.swap()[2] > 0, "swapoff was begun")
 
 
 def refuses_a_tight_cgroup(device, squeeze, process):
@@ -99,10 +113,8 @@ def lives(device):
     wait_for(lambda: device.swap()[2] > HOARD // 4 or process.poll() is not None, 60, "swap in use")
     expect("swap is on already" in device.must("up"), "up on what is up does not say so")
     device.expect_up()
-    done = without_memory(device)
-    expect(done.returncode == 1 and "more are needed" in done.stderr and
-           "Everything stays up" in done.stderr, f"down without memory: {done}")
-    expect(device.swap()[2] > 0, "swapoff was begun")
+    without_memory(device)
+    without_memory(device, "--force")
     if not refuses_a_tight_cgroup(device, squeeze, process):
         return False
     squeeze.limit(4 * HOARD)
@@ -300,26 +312,66 @@ def killed_at_random(rng):
         device.expect_nothing()
 
 
-def has_children(process):
-    with open(f"/proc/{process.pid}/task/{process.pid}/children") as children:
-        return children.read() != ""
+def children(process):
+    """Of the command, which may be a shell yet: not that one's."""
+    try:
+        with open(f"/proc/{process.pid}/comm") as name, \
+                open(f"/proc/{process.pid}/task/{process.pid}/children") as file:
+            return list(map(int, file.read().split())) if name.read() == "farswap\n" else []
+    except OSError:  # it has ended
+        return []
 
 
-def killed_while_swapoff_works():
-    """Pages are coming back when `down` is killed. The program that they belong to sees none of it, and
-    down given again ends what is left."""
+def is_killed(pid):
+    """SIGKILL is on its way, or has come: in the middle of swapoff the kernel does not always look."""
+    try:
+        with open(f"/proc/{pid}/status") as status:
+            pending = [int(line.split()[1], 16) for line in status if line.startswith(("SigPnd", "ShdPnd"))]
+    except OSError:
+        return True
+    return any(mask >> (signal.SIGKILL - 1) & 1 for mask in pending)
+
+
+def stopped_when_memory_runs_short(device):
+    """Somebody takes the RAM while pages come back: swapoff is stopped, and swap is on as before. The
+    server stands still until then, so that it can't be over too early."""
+    path = meminfo(os.path.join(workdir(), "meminfo"), 100 << 20)
+    servers_of_it = device.processes()
+    for pid in servers_of_it:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        down = device.popen("down", device.name, prefix=world_with(path))
+        wait_for(lambda: down.poll() is not None or children(down), 20, "swapoff to begin")
+        expect(down.poll() is None, "down ended")
+        meminfo(path, 0)
+        wait_for(lambda: all(map(is_killed, children(down))), 20, "swapoff to be stopped")
+    finally:
+        for pid in servers_of_it:
+            os.kill(pid, signal.SIGCONT)
+    said = down.communicate(timeout=60)[0].decode()
+    expect(down.returncode == 1 and "swapoff was stopped before RAM ran out" in said and
+           "more are needed" in said, f"down as RAM runs short: {down.returncode}, {said}")
+    device.expect_up()
+
+
+def interrupted():
+    """Pages are coming back when RAM runs short, and when `down` is killed. The programs that they belong
+    to see none of it, and down given again ends what is left."""
     device = started("swapoff")
     until = os.path.join(workdir(), "until-swapoff")
-    squeeze, process = hoard(until, SMALL_HOARD)
-    wait_for(lambda: device.swap()[2] > SMALL_HOARD // 8 or process.poll() is not None, 60, "swap in use")
+    hoards = [hoard(until, SMALL_HOARD // HOARDS) for _ in range(HOARDS)]  # swapoff looks up between two
+    wait_for(lambda: device.swap()[2] > SMALL_HOARD // 8 or
+             any(process.poll() is not None for _, process in hoards), 60, "swap in use")
     device.expect_up()
-    squeeze.limit(8 * SMALL_HOARD)
+    for squeeze, process in hoards:
+        squeeze.limit(8 * SMALL_HOARD)
+        if process.poll() == -signal.SIGKILL:
+            return False
+    stopped_when_memory_runs_short(device)
     first = device.popen("down", device.name)
-    wait_for(lambda: first.poll() is not None or has_children(first), 20, "swapoff to begin")
+    wait_for(lambda: first.poll() is not None or children(first), 20, "swapoff to begin")
     first.kill()
     first.wait()  # alone: who works for it has its output, too
-    if process.poll() == -signal.SIGKILL:
-        return False
     said = []
 
     def goes_down():
@@ -331,7 +383,8 @@ def killed_while_swapoff_works():
     device.expect_nothing()
     with open(until, "w"):
         pass
-    expect(process.wait(60) == 0, f"the program found wrong pages: {process.returncode}")
+    for _, process in hoards:
+        expect(process.wait(60) == 0, f"a program found wrong pages: {process.returncode}")
     return True
 
 
@@ -366,7 +419,7 @@ def test():
     no_rights()
     no_module()
     whole()
-    expect(any(killed_while_swapoff_works() for _ in range(3)), "the program was killed three times")
+    expect(any(interrupted() for _ in range(3)), "a program was killed three times")
     wrong_order()
     not_ours()
     kept_elsewhere()

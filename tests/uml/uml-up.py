@@ -3,7 +3,8 @@
 
 A program that is larger than the guest's RAM swaps on what `up` has made. A second `up` changes nothing;
 one after the supervisor was killed starts another, and one after a `down` half-way (swapoff by hand)
-goes on from there. `down --keep` keeps the image, and `down` leaves nothing: no swap, no device, no
+goes on from there. While RAM is short `down`, also with --force, says how much is missing and leaves all
+as it is. `down --keep` keeps the image, and `down` leaves nothing: no swap, no device, no
 process, no memory.
 """
 
@@ -25,6 +26,14 @@ swapping() {{ grep -q '^/dev/nbd0 ' /proc/swaps; }}
 has_swapped() {{ [ $(sed -n 's/^pswpout //p' /proc/vmstat) -gt 5000 ]; }}
 nothing_runs() {{ ! ps | grep -q '[f]arswap-'; }}
 supervisor() {{ field supervisor; }}
+# is_refused WHY: what `down` said; all stays up.
+is_refused() {{
+    cat /tmp/refused
+    grep -q "$1.* are swapped out, .* of RAM are available, .* more are needed. Everything stays up" /tmp/refused ||
+        fail "not refused so"
+    swapping || fail "it has taken swap away"
+    is_attached || fail "it has taken the server away"
+}}
 
 echo 0 > /proc/sys/vm/watermark_boost_factor  # as farswap-attach(1) says
 if farswap up $NAME; then fail "up without a size"; fi
@@ -41,8 +50,10 @@ if farswap up $NAME --priority 70000; then fail "a priority of 70000"; fi
 hoard --size {HOARD}M --same 80 --seed $SEED --until /tmp/over > /tmp/hoard 2>&1 &
 HOARD=$!
 wait_for 60 has_swapped
-if farswap down $NAME; then fail "down while there is no room for what is swapped"; fi
-swapping || fail "it has taken swap away"
+if farswap down $NAME 2>/tmp/refused; then fail "down while there is no room for what is swapped"; fi
+is_refused "swapoff can't end"
+if farswap down --force $NAME 2>/tmp/refused; then fail "swapoff without any RAM"; fi
+is_refused "swapoff can't end"
 kill -STOP $HOARD
 pid=$(supervisor)
 kill -9 $pid

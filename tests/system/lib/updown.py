@@ -68,8 +68,8 @@ class Device:
         os.close(master)
         return process.wait(60), text.decode()
 
-    def popen(self, *arguments):
-        return subprocess.Popen([built("client/cli/farswap"), *arguments], env=environment(),
+    def popen(self, *arguments, prefix=()):
+        return subprocess.Popen([*prefix, built("client/cli/farswap"), *arguments], env=environment(),
                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                 stderr=subprocess.STDOUT)
 
