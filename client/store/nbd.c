@@ -124,6 +124,7 @@ static void wake_rested(struct nbd_store *store, uint64_t now)
 static void replant(struct nbd_store *store)
 {
     store->identity.planted = 0;
+    store->shown = 0;
     store->sentinel = store->identity.sentinel;
     report_emptied(&store->report, store->export.address.text, 0);
     if (store->state == NBD_UP && nbd_conn_plant(store) < 0)
@@ -178,6 +179,7 @@ static void *run(void *opaque)
         nbd_conn_turn(store, TURN_MS);
     }
     nbd_conn_down(store, "closed");
+    resolver_end(&store->resolver);
     give_up(store, ALL, 0);
     return NULL;
 }
@@ -323,6 +325,7 @@ int nbd_store_new(const struct nbd_export *export, struct fsw_store **ret_store)
         return -ENOMEM;
     store->base = (struct fsw_store){.ops = &nbd_ops, .copies = 1};
     store->export = *export;
+    store->way = export->address;
     pthread_mutex_init(&store->inbox_lock, NULL);
     report_init(&store->report);
     fsw_requests_init(&store->inbox);
@@ -354,7 +357,8 @@ static int keep_name(struct nbd_export *export, const char *name, size_t length,
     return 0;
 }
 
-int nbd_export_parse_tcp(struct nbd_export *export, const char *rest, struct fsw_error *err)
+int nbd_export_parse_tcp(struct nbd_export *export, const char *rest, int later,
+                         struct fsw_error *err)
 {
     size_t length = strcspn(rest, "/");
     const char *name = rest[length] == '/' ? rest + length + 1 : "";
@@ -370,7 +374,7 @@ int nbd_export_parse_tcp(struct nbd_export *export, const char *rest, struct fsw
             "nbd://%s is not nbd://HOST[:PORT][/EXPORT] (default port " NBD_DEFAULT_PORT
             "; an IPv6 address goes in brackets)",
             rest);
-    int r = fsw_address_parse_tcp(&export->address, where, 0, err);
+    int r = fsw_address_parse_tcp(&export->address, where, later, err);
     return r < 0 ? r : keep_name(export, name, strlen(name), err);
 }
 

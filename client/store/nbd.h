@@ -13,6 +13,11 @@
  *       connection was closed with a reset, so nothing is delivered later. At the start of a process
  *       that follows another, all rows are.
  *   N3  Nothing but the header is touched before the header is this device's.
+ *   N4  What a slot is known to hold was seen on this connection: behind the next one may be another disk.
+ *   N5  A put counts when the server has answered the write. It is not asked to flush: what its host had
+ *       not written when it lost power is lost, as all that a donor has is. The page is then lost and never
+ *       wrong, since a slot says whose it is; and a segment is read far more often than a host loses power,
+ *       but freed from our memory by each put, which a flush would hold up by milliseconds.
  *
  *     nbd.c       the thread, its lists, the ops      nbd_conn.c   the connection and its flights
  *     nbd_sync.c  probe, list, forget
@@ -28,6 +33,7 @@
 #include "client/store/known.h"
 #include "client/store/report.h"
 #include "client/store/requests.h"
+#include "client/store/resolver.h"
 #include "client/store/slot.h"
 
 /* Each has 64 KiB. */
@@ -90,10 +96,14 @@ struct nbd_store {
 
     struct nbd_handle *handle; /* NULL: resting */
     enum nbd_state state;
-    unsigned place; /* of the address's, the one in use */
+    struct fsw_address
+        way; /* the export's, with the places of its name as soon as they are known */
+    struct resolver resolver;
+    unsigned place; /* of the way's, the one in use */
     unsigned ever;  /* was up before */
     uint64_t next_try, pause, patience_ends, heard;
-    uint64_t sentinel; /* that the export shows, if it is ours; 0: none */
+    uint64_t sentinel; /* that the export has to show; 0: none, it was emptied */
+    unsigned shown;    /* 1: on this connection it was seen to */
     uint64_t size;
     int can_trim, can_zero;
     uint64_t hold_all; /* no write before */
@@ -104,8 +114,10 @@ struct nbd_store {
 };
 
 /* rest is what follows "nbd://" (HOST[:PORT][/EXPORT]) or "nbd+unix://" (/EXPORT?socket=PATH). 0, or
- * -EINVAL or -ENOENT with one line in err. Blocks while a name is resolved. */
-int nbd_export_parse_tcp(struct nbd_export *export, const char *rest, struct fsw_error *err);
+ * -EINVAL or -ENOENT with one line in err. Blocks while a name is resolved, unless `later`, as
+ * fsw_address_parse_tcp(). */
+int nbd_export_parse_tcp(struct nbd_export *export, const char *rest, int later,
+                         struct fsw_error *err);
 int nbd_export_parse_unix(struct nbd_export *export, const char *rest, struct fsw_error *err);
 
 /* Connects to nothing. 0 or -ENOMEM. */
@@ -113,7 +125,7 @@ int nbd_store_new(const struct nbd_export *export, struct fsw_store **ret_store)
 
 /* ---- nbd_conn.c, on the thread ---- */
 
-/* Begins to connect to the next place. */
+/* Begins to connect to the next place, once there is one. */
 void nbd_conn_try(struct nbd_store *store);
 /* The connection is gone, or is given up: what it had under way goes back to its list. */
 void nbd_conn_down(struct nbd_store *store, const char *why);

@@ -66,14 +66,14 @@ static void read_at(struct nbd_flight *flight, uint32_t from, uint32_t to)
 {
     flight->parts++;
     issued(flight, libnbd.aio_pread(flight->store->handle, flight->buffer + from, to - from,
-                                 slot_at(flight->task.row) + from, CALLBACK(flight), 0));
+                                    slot_at(flight->task.row) + from, CALLBACK(flight), 0));
 }
 
 static void write_at(struct nbd_flight *flight, uint32_t length)
 {
     flight->parts++;
     issued(flight, libnbd.aio_pwrite(flight->store->handle, flight->buffer, length,
-                                  slot_at(flight->task.row), CALLBACK(flight), 0));
+                                     slot_at(flight->task.row), CALLBACK(flight), 0));
 }
 
 /* ---- flights ---- */
@@ -156,7 +156,7 @@ static void empty_slot(struct nbd_flight *flight)
     if (!store->can_trim && store->can_zero) {
         flight->parts++;
         issued(flight, libnbd.aio_zero(store->handle, SLOTS_BYTES, slot_at(flight->task.row),
-                                    CALLBACK(flight), 0));
+                                       CALLBACK(flight), 0));
         return;
     }
     memset(flight->buffer, 0, SLOTS_BLOCK);
@@ -168,7 +168,7 @@ static void trim_slot(struct nbd_flight *flight)
     begin(flight, NBD_TRIMMING);
     flight->parts++;
     issued(flight, libnbd.aio_trim(flight->store->handle, SLOTS_BYTES, slot_at(flight->task.row),
-                                CALLBACK(flight), 0));
+                                   CALLBACK(flight), 0));
 }
 
 static void start_drop(struct nbd_flight *flight)
@@ -301,7 +301,8 @@ static void on_header(struct nbd_flight *flight)
     int emptied = shown != store->identity.sentinel && store->identity.planted;
     report_emptied(&store->report, store->export.address.text, emptied);
     store->sentinel = emptied ? 0 : store->identity.sentinel;
-    if (shown == store->identity.sentinel || (emptied && shown != 0))
+    store->shown = shown == store->identity.sentinel;
+    if (store->shown || (emptied && shown != 0))
         become_up(store);
     else if (nbd_conn_plant(store) < 0)
         nbd_conn_down(store, "no flight for its header");
@@ -368,6 +369,7 @@ static void get_checked(struct nbd_flight *flight)
     }
     report_emptied(&store->report, store->export.address.text, 1);
     store->sentinel = 0;
+    store->shown = 0;
     rest(flight);
 }
 
@@ -399,6 +401,7 @@ static void put_ended(struct nbd_flight *flight)
     struct nbd_store *store = flight->store;
 
     known_set(&store->known, flight->task.row, flight->task.id, flight->task.length);
+    store->identity.planted |= store->shown;
     store->report.bytes_out += SLOTS_HEAD + flight->task.length;
     finish(flight, FSW_STORE_OK);
 }
@@ -467,6 +470,7 @@ static void ended(struct nbd_flight *flight)
         break;
     case NBD_PLANTING:
         release(flight);
+        flight->store->shown = flight->store->sentinel != 0;
         if (flight->store->state != NBD_UP)
             become_up(flight->store);
         break;
@@ -477,7 +481,7 @@ static void ended(struct nbd_flight *flight)
 
 static int aim(struct nbd_store *store)
 {
-    const struct fsw_address *address = &store->export.address;
+    const struct fsw_address *address = &store->way;
     const union fsw_sockaddr *place = &address->places[store->place % address->count];
     socklen_t size = place->any.sa_family == AF_UNIX   ? sizeof place->path
                      : place->any.sa_family == AF_INET ? sizeof(struct sockaddr_in)
@@ -490,8 +494,26 @@ static int aim(struct nbd_store *store)
     return libnbd.aio_connect(store->handle, &place->any, size);
 }
 
+/* 1: the export's name has places. */
+static int find_places(struct nbd_store *store)
+{
+    struct fsw_error err = {"no memory, or no thread, to find its host"};
+    int r;
+
+    if (store->way.count > 0)
+        return 1;
+    r = resolver_begin(&store->resolver, &store->way);
+    if (r == 0)
+        r = resolver_look(&store->resolver, &store->way, &err);
+    if (r < 0 && r != -EINPROGRESS)
+        nbd_conn_down(store, err.text);
+    return r == 0;
+}
+
 void nbd_conn_try(struct nbd_store *store)
 {
+    if (!find_places(store))
+        return;
     store->handle = libnbd.create();
     store->state = NBD_CONNECTING;
     store->patience_ends = fsw_now_ns() + PATIENCE_NS;
@@ -541,7 +563,9 @@ void nbd_conn_down(struct nbd_store *store, const char *why)
     store->handle = NULL;
     store->state = NBD_RESTING;
     store->heard = 0;
+    store->shown = 0;
     store->place++;
+    known_clear_all(&store->known);
     take_back(store);
     store->pause = store->pause == 0 ? PAUSE_FIRST_NS : store->pause * 2;
     if (store->pause > PAUSE_MOST_NS)

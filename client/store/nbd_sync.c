@@ -67,8 +67,8 @@ static int connect_place(struct sync *sync, const union fsw_sockaddr *place)
         r = libnbd.aio_connect_unix(sync->handle, place->path.sun_path);
     else
         r = libnbd.aio_connect(sync->handle, &place->any,
-                            place->any.sa_family == AF_INET ? sizeof(struct sockaddr_in)
-                                                            : sizeof(struct sockaddr_in6));
+                               place->any.sa_family == AF_INET ? sizeof(struct sockaddr_in)
+                                                               : sizeof(struct sockaddr_in6));
     r = r < 0 ? unreachable(sync, libnbd.get_error()) : wait_for(sync, is_ready, NULL);
     if (r < 0) {
         libnbd.close(sync->handle);
@@ -79,12 +79,15 @@ static int connect_place(struct sync *sync, const union fsw_sockaddr *place)
 
 static int sync_open(struct sync *sync, const struct nbd_store *store, struct fsw_error *err)
 {
-    const struct fsw_address *address = &store->export.address;
-    int r = -EHOSTUNREACH;
+    struct fsw_address address = store->export.address;
+    int r = address.count == 0 ? fsw_address_resolve(&address, err) : 0;
 
     *sync = (struct sync){.store = store, .err = err};
-    for (unsigned i = 0; r < 0 && i < address->count; i++)
-        r = connect_place(sync, &address->places[i]);
+    if (r < 0)
+        return r;
+    r = -EHOSTUNREACH;
+    for (unsigned i = 0; r < 0 && i < address.count; i++)
+        r = connect_place(sync, &address.places[i]);
     return r;
 }
 
@@ -105,8 +108,8 @@ static int finish(struct sync *sync, int64_t cookie)
         if (r == 1)
             return 0;
         if (r < 0)
-            return fsw_error(sync->err, libnbd.get_errno() ? -libnbd.get_errno() : -EIO, "nbd:%s: %s",
-                             sync->store->export.address.text, libnbd.get_error());
+            return fsw_error(sync->err, libnbd.get_errno() ? -libnbd.get_errno() : -EIO,
+                             "nbd:%s: %s", sync->store->export.address.text, libnbd.get_error());
         if (fsw_now_ns() > end || libnbd.aio_is_dead(sync->handle))
             return unreachable(sync, "no answer within 3 s");
         libnbd.poll(sync->handle, 200);
@@ -230,7 +233,7 @@ static int list_window(struct sync *sync, const struct fsw_device_id *device, ch
 
     for (uint32_t i = 0; i < count; i++)
         cookies[i] = libnbd.aio_pread(sync->handle, blocks + i * SLOTS_BLOCK, SLOTS_BLOCK,
-                                   slot_at(row + i), NBD_NULL_COMPLETION, 0);
+                                      slot_at(row + i), NBD_NULL_COMPLETION, 0);
     for (uint32_t i = 0; i < count && r == 0; i++)
         r = finish(sync, cookies[i]);
     for (uint32_t i = 0; i < count && r == 0; i++)
@@ -296,11 +299,12 @@ static int forget_slot(uint32_t row, uint64_t id, void *opaque)
 {
     struct forgetting *forgetting = opaque;
     struct sync *sync = forgetting->sync;
-    int r = finish(sync, libnbd.aio_pwrite(sync->handle, forgetting->zeroes, SLOTS_BLOCK, slot_at(row),
-                                        NBD_NULL_COMPLETION, 0));
+    int r = finish(sync, libnbd.aio_pwrite(sync->handle, forgetting->zeroes, SLOTS_BLOCK,
+                                           slot_at(row), NBD_NULL_COMPLETION, 0));
 
     if (r == 0 && libnbd.can_trim(sync->handle) == 1)
-        finish(sync, libnbd.aio_trim(sync->handle, SLOTS_BYTES, slot_at(row), NBD_NULL_COMPLETION, 0));
+        finish(sync,
+               libnbd.aio_trim(sync->handle, SLOTS_BYTES, slot_at(row), NBD_NULL_COMPLETION, 0));
     forgetting->count += r == 0;
     return r;
 }

@@ -41,16 +41,23 @@ static int open_resp(const struct fsw_address *address, const char *password,
     return r == 0 ? 0 : fsw_error(err, r, "no memory for the store's buffers");
 }
 
-static int open_nbd(const char *uri, const char *rest, struct fsw_store **ret_store, int *ret_local,
-                    struct fsw_error *err)
+/* Of a name that is not resolved yet: it stays on this host, as it did when the device was made. */
+static int is_local(struct fsw_address *address, const struct fsw_store_options *options)
+{
+    address->stays = address->count == 0 && !options->encrypted && !options->plaintext;
+    return address->local || address->stays;
+}
+
+static int open_nbd(const char *uri, const char *rest, const struct fsw_store_options *options,
+                    struct fsw_store **ret_store, int *ret_local, struct fsw_error *err)
 {
     struct nbd_export export;
-    int r = after(uri, "nbd://") != NULL ? nbd_export_parse_tcp(&export, rest, err)
+    int r = after(uri, "nbd://") != NULL ? nbd_export_parse_tcp(&export, rest, options->later, err)
                                          : nbd_export_parse_unix(&export, rest, err);
 
     if (r < 0)
         return r;
-    *ret_local = (int)export.address.local;
+    *ret_local = is_local(&export.address, options);
     r = nbd_lib_load(err);
     if (r < 0)
         return r;
@@ -71,7 +78,7 @@ static int open_plain(const char *uri, const struct fsw_store_options *options,
         return file_store_new(rest, ret_store, err);
     }
     if ((rest = after(uri, "nbd://")) != NULL || (rest = after(uri, "nbd+unix://")) != NULL)
-        return open_nbd(uri, rest, ret_store, ret_local, err);
+        return open_nbd(uri, rest, options, ret_store, ret_local, err);
     if ((rest = after(uri, "resp://")) != NULL)
         r = fsw_address_parse_tcp(&address, rest, options->later, err);
     else if ((rest = after(uri, "resp+unix://")) != NULL)
@@ -84,8 +91,7 @@ static int open_plain(const char *uri, const struct fsw_store_options *options,
                          uri);
     if (r < 0)
         return r;
-    address.stays = address.count == 0 && !options->encrypted && !options->plaintext;
-    *ret_local = address.local || address.stays;
+    *ret_local = is_local(&address, options);
     return open_resp(&address, options->password, ret_store, err);
 }
 

@@ -18,6 +18,7 @@
 #include <cmocka.h>
 
 #include "client/store/nbd.h"
+#include "client/store/store_open.h"
 #include "common/clock.h"
 
 static const char *nbdkit;
@@ -29,21 +30,27 @@ struct fixture {
     char uri[160];
 };
 
-/* One export, of so many slots. */
-static struct fixture *fixture(const char *memory, unsigned slots)
+static void make_export(const struct fixture *f, unsigned slots)
 {
-    struct fixture *f = calloc(1, sizeof *f);
     char path[128];
 
-    f->server =
-        (struct server){.kind = SERVER_NBDKIT, .binary = nbdkit, .over_unix = 1, .memory = memory};
-    f->device = device_random();
-    server_start(&f->server);
     snprintf(path, sizeof path, "%s/exports/x", f->server.dir);
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     assert_true(fd >= 0);
     assert_int_equal(ftruncate(fd, (off_t)SLOTS_BYTES * (slots + 1)), 0);
     close(fd);
+}
+
+/* One export, of so many slots. */
+static struct fixture *fixture(const char *memory, unsigned slots)
+{
+    struct fixture *f = calloc(1, sizeof *f);
+
+    f->server =
+        (struct server){.kind = SERVER_NBDKIT, .binary = nbdkit, .over_unix = 1, .memory = memory};
+    f->device = device_random();
+    server_start(&f->server);
+    make_export(f, slots);
     snprintf(f->uri, sizeof f->uri, "nbd+unix:///x?socket=%s", f->server.socket);
     return f;
 }
@@ -181,6 +188,51 @@ static void emptied_it_is_unreachable(void **state)
     assert_int_equal(get(f->store, 1, 5000), FSW_STORE_GONE);
 }
 
+/* The same while this process, which began with a new device, goes on. And what was declared lost can be
+ * emptied once more. */
+static void emptied_meanwhile_it_is_unreachable(void **state)
+{
+    struct fixture *f = *state;
+    struct fsw_store_health health;
+
+    for (uint64_t id = 1; id <= 2; id++) {
+        assert_int_equal(put(f->store, id), FSW_STORE_OK);
+        server_kill(&f->server);
+        server_restart(&f->server);
+        assert_int_equal(get(f->store, id, 1000), FSW_STORE_UNREACHABLE);
+        f->store->ops->health(f->store, &health);
+        assert_int_equal(health.emptied, 1);
+        f->store->ops->lost(f->store, 1);
+        assert_int_equal(get(f->store, id, 5000), FSW_STORE_GONE);
+    }
+}
+
+/* Of a device that was there before: its thread asks for the name. */
+static void a_name_is_found_later(void **state)
+{
+    struct fsw_store_options options = {.uri = "", .later = 1};
+    struct fixture *f = *state;
+    struct fsw_error err = {""};
+    char uri[64];
+
+    f->store->ops->close(f->store);
+    server_stop(&f->server);
+    f->server.over_unix = 0;
+    server_start(&f->server);
+    make_export(f, 1000);
+    snprintf(uri, sizeof uri, "nbd://localhost:%d/x", f->server.port);
+    options.uri = uri;
+    assert_int_equal(fsw_store_open(&options, &f->store, &err), 0);
+    assert_int_equal(store_start_as(f->store, &f->device, 0, &err), 0);
+    assert_int_equal(put(f->store, 1), FSW_STORE_OK);
+    assert_int_equal(get(f->store, 1, 5000), FSW_STORE_OK);
+    f->store->ops->close(f->store);
+    options.uri = "nbd://no-such-host.invalid/x";
+    assert_int_equal(fsw_store_open(&options, &f->store, &err), 0);
+    assert_int_equal(store_start_as(f->store, &f->device, 1, &err), 0);
+    assert_int_equal(get(f->store, 1, 300), FSW_STORE_UNREACHABLE);
+}
+
 static void past_its_end_it_is_full(void **state)
 {
     struct fixture *f = *state;
@@ -236,19 +288,19 @@ static void names_are_read_as_they_are_written(void **state)
         "", "/x", "127.0.0.1:0/x", "127.0.0.1:99999", "[::1", "127.0.0.1/a%20b"};
     static const char *const wrong_unix[] = {"", "x?socket=/y", "/x", "/x?socket=y"};
 
-    assert_int_equal(nbd_export_parse_tcp(&export, "127.0.0.1", &err), 0);
+    assert_int_equal(nbd_export_parse_tcp(&export, "127.0.0.1", 0, &err), 0);
     assert_string_equal(export.address.text, "127.0.0.1:10809");
     assert_string_equal(export.name, "");
-    assert_int_equal(nbd_export_parse_tcp(&export, "[::1]:5/a/b", &err), 0);
+    assert_int_equal(nbd_export_parse_tcp(&export, "[::1]:5/a/b", 0, &err), 0);
     assert_string_equal(export.address.text, "[::1]:5");
     assert_string_equal(export.name, "a/b");
-    assert_int_equal(nbd_export_parse_tcp(&export, "[::1]/", &err), 0);
+    assert_int_equal(nbd_export_parse_tcp(&export, "[::1]/", 0, &err), 0);
     assert_string_equal(export.address.text, "[::1]:10809");
     assert_int_equal(nbd_export_parse_unix(&export, "/disk?socket=/run/s", &err), 0);
     assert_string_equal(export.address.text, "/run/s");
     assert_string_equal(export.name, "disk");
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
-        assert_true(nbd_export_parse_tcp(&export, wrong[i], &err) < 0);
+        assert_true(nbd_export_parse_tcp(&export, wrong[i], 0, &err) < 0);
     for (size_t i = 0; i < sizeof wrong_unix / sizeof *wrong_unix; i++)
         assert_true(nbd_export_parse_unix(&export, wrong_unix[i], &err) < 0);
 }
@@ -260,6 +312,9 @@ int main(int argc, char **argv)
         TEST(killed_and_started_again_it_loses_nothing),
         TEST(a_put_while_it_is_away_is_unreachable_and_lands_later),
         cmocka_unit_test_setup_teardown(emptied_it_is_unreachable, setup_memory, teardown),
+        cmocka_unit_test_setup_teardown(emptied_meanwhile_it_is_unreachable, setup_memory,
+                                        teardown),
+        TEST(a_name_is_found_later),
         TEST(past_its_end_it_is_full),
         TEST(somebody_elses_is_refused),
         cmocka_unit_test(names_are_read_as_they_are_written),

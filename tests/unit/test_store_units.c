@@ -35,7 +35,8 @@ static const struct {
     {"resp://10.0.0.2:6390", 1, 0, ""},
     {"resp://[2001:db8::1]", 1, 0, ""},
     {"file:/var/tmp/overflow", 0, 0, ""},
-    {"redis://127.0.0.1", 0, -EINVAL, "resp://HOST[:PORT], resp+unix:///PATH, file:PATH, nbd://HOST"},
+    {"redis://127.0.0.1", 0, -EINVAL,
+     "resp://HOST[:PORT], resp+unix:///PATH, file:PATH, nbd://HOST"},
     {"crypt+resp://127.0.0.1", 1, -EINVAL, "overflow-plaintext=yes"},
     {"crypt+", 0, -EINVAL, "allowed are"},
     {"crypt+crypt+resp://127.0.0.1", 0, -EINVAL, "allowed are"},
@@ -126,12 +127,16 @@ static void test_what_leaves_is_encrypted(void **state)
 /* Of a device that was there before. */
 static void test_a_name_can_wait(void **state)
 {
-    struct fsw_store_options options = {.uri = "resp://no-such-host.invalid:77", .later = 1};
+    static const char *const names[] = {"resp://no-such-host.invalid:77",
+                                        "nbd://no-such-host.invalid/x"};
+    struct fsw_store_options options = {.later = 1};
     struct fsw_error err = {""};
     struct fsw_address address;
     struct fsw_store *store;
 
-    for (options.encrypted = 0; options.encrypted < 2; options.encrypted++) {
+    for (unsigned i = 0; i < 4; i++) {
+        options.uri = names[i / 2];
+        options.encrypted = i % 2;
         assert_int_equal(fsw_store_open(&options, &store, &err), 0);
         assert_int_equal(store->seal, options.encrypted ? FSW_SEAL_BYTES : 0);
         assert_int_equal(store->ops->probe(store, &err), -ENOENT);
