@@ -333,17 +333,6 @@ int fsw_device_complete_params(struct fsw_params *params, struct fsw_error *err)
 
 /* ---- from start to close ---- */
 
-static void name_predecessors(const struct fsw_device *device, struct fsw_store_identity *identity)
-{
-    struct fsw_record *records = calloc(FSW_GONE_MOST, sizeof *records);
-
-    if (records != NULL)
-        identity->gone_count = fsw_predecessors_list(device->name, records, FSW_GONE_MOST);
-    for (unsigned i = 0; i < identity->gone_count; i++)
-        identity->gone[i] = records[i].device;
-    free(records);
-}
-
 static int start_store(struct fsw_device *device, struct fsw_error *err)
 {
     const struct fsw_superblock *super = device->image.super;
@@ -353,7 +342,8 @@ static int start_store(struct fsw_device *device, struct fsw_error *err)
                                           .recovered = device->recovered};
 
     memcpy(identity.key, super->store_key, sizeof identity.key);
-    name_predecessors(device, &identity);
+    identity.gone_count =
+        fsw_predecessors_at(device->name, super->overflow, identity.gone, FSW_GONE_MOST);
     int r = device->store->ops->start(device->store, &identity, err);
     explicit_bzero(&identity, sizeof identity);
     return r;

@@ -19,20 +19,81 @@ static void path_of(const char *name, const struct fsw_device_id *device, char p
              fsw_device_id_format(device, id));
 }
 
-int fsw_predecessors_keep(const struct fsw_record *record, struct fsw_error *err)
+static int retire(const struct fsw_record *before, struct fsw_error *err)
 {
     char now[PATH_MAX], kept[PATH_MAX];
+
+    snprintf(now, sizeof now, "%s/%s", fsw_registry_state_dir(), before->name);
+    path_of(before->name, &before->device, kept);
+    if (rename(now, kept) < 0)
+        return fsw_error(err, -errno, "%s: %s", kept, strerror(errno));
+    return 0;
+}
+
+int fsw_predecessors_keep(const struct fsw_record *record, struct fsw_error *err)
+{
     struct fsw_record before;
 
     if (fsw_registry_read_state(record->name, &before) < 0 || before.overflow[0] == '\0' ||
         memcmp(&before.device, &record->device, sizeof before.device) == 0)
         return 0;
-    snprintf(now, sizeof now, "%s/%s", fsw_registry_state_dir(), record->name);
-    path_of(record->name, &before.device, kept);
-    if (rename(now, kept) < 0)
-        return fsw_error(err, -errno, "%s: %s", kept, strerror(errno));
+    return retire(&before, err);
+}
+
+int fsw_predecessors_retire(const char *name, struct fsw_error *err)
+{
+    struct fsw_record before;
+
+    if (fsw_registry_read_state(name, &before) < 0 || before.overflow[0] == '\0')
+        return 0;
+    return retire(&before, err);
+}
+
+/* ---- the stores of two ---- */
+
+/* The next word of overflow=, without what says how it is kept there; 0: there is none. */
+static size_t next_store(const char **at)
+{
+    static const char encrypted[] = "crypt+";
+
+    *at += strspn(*at, " ");
+    if (strncmp(*at, encrypted, sizeof encrypted - 1) == 0)
+        *at += sizeof encrypted - 1;
+    return strcspn(*at, " ");
+}
+
+static int has_store(const char *overflow, const char *store, size_t length)
+{
+    size_t there;
+
+    for (const char *at = overflow; (there = next_store(&at)) != 0; at += there)
+        if (there == length && memcmp(at, store, length) == 0)
+            return 1;
     return 0;
 }
+
+/* How many of the stores in `some` are in `overflow`; *ret_all: how many there are. */
+static unsigned common_stores(const char *some, const char *overflow, unsigned *ret_all)
+{
+    unsigned common = 0;
+    size_t length;
+
+    *ret_all = 0;
+    for (const char *at = some; (length = next_store(&at)) != 0; at += length) {
+        common += (unsigned)has_store(overflow, at, length);
+        (*ret_all)++;
+    }
+    return common;
+}
+
+int fsw_predecessor_is_within(const struct fsw_record *record, const char *overflow)
+{
+    unsigned all;
+
+    return common_stores(record->overflow, overflow, &all) == all;
+}
+
+/* ---- those there are ---- */
 
 struct search {
     const struct fsw_device_id *device;
@@ -66,25 +127,58 @@ static int device_of(const char *file, const char *name, struct fsw_device_id *d
                : -ENOENT;
 }
 
-unsigned fsw_predecessors_list(const char *name, struct fsw_record *records, unsigned room)
+/* What a file says of a predecessor; 0: it says nothing of one. */
+static int read_one(const char *file, const char *name, struct fsw_record *record)
+{
+    struct fsw_device_id device;
+
+    if (device_of(file, name, &device) < 0 || fsw_registry_read_state(file, record) < 0 ||
+        is_alive(&device))
+        return 0;
+    record->device = device;
+    snprintf(record->name, sizeof record->name, "%s", name);
+    return 1;
+}
+
+void fsw_predecessors_each(const char *name,
+                           int (*each)(const struct fsw_record *record, void *opaque), void *opaque)
 {
     struct dirent **files;
-    struct fsw_device_id device;
-    unsigned count = 0;
-    int n = scandir(fsw_registry_state_dir(), &files, NULL, alphasort);
+    struct fsw_record record;
+    int n = scandir(fsw_registry_state_dir(), &files, NULL, NULL), stop = 0;
 
     for (int i = 0; i < n; i++) {
-        if (count < room && device_of(files[i]->d_name, name, &device) == 0 &&
-            fsw_registry_read_state(files[i]->d_name, &records[count]) == 0 && !is_alive(&device)) {
-            records[count].device = device;
-            snprintf(records[count].name, sizeof records[count].name, "%s", name);
-            count++;
-        }
+        if (!stop && read_one(files[i]->d_name, name, &record))
+            stop = each(&record, opaque);
         free(files[i]);
     }
     if (n >= 0)
         free(files);
-    return count;
+}
+
+struct ids {
+    const char *overflow;
+    struct fsw_device_id *ids;
+    unsigned count, room;
+};
+
+static int add_id(const struct fsw_record *record, void *opaque)
+{
+    struct ids *ids = opaque;
+    unsigned all;
+
+    if (common_stores(record->overflow, ids->overflow, &all) > 0)
+        ids->ids[ids->count++] = record->device;
+    return ids->count == ids->room;
+}
+
+unsigned fsw_predecessors_at(const char *name, const char *overflow, struct fsw_device_id *ids,
+                             unsigned room)
+{
+    struct ids all = {.overflow = overflow, .ids = ids, .room = room};
+
+    fsw_predecessors_each(name, add_id, &all);
+    return all.count;
 }
 
 void fsw_predecessors_forgotten(const struct fsw_record *record)

@@ -1,11 +1,6 @@
 /*
- * predecessors.h: devices of the same name that are gone, whose pages are still at their stores.
- *
- *      /var/lib/farswap/NAME       the device of that name, and its stores (registry.h)
- *      /var/lib/farswap/NAME@ID    one before it, which no store was made to forget yet
- *
- * A reboot takes the image and leaves the segments. So when a new image of a name is made, what the
- * state file said before stays under another name, until its stores have forgotten that device.
+ * predecessors.h: devices of the same name that are gone, whose pages are still at their stores
+ * (farswap/record.h), as the engine sees them.
  */
 #ifndef FSW_PREDECESSORS_H
 #define FSW_PREDECESSORS_H
@@ -15,11 +10,13 @@
 /* `record` is about to become NAME's: what is there of another device with a store is kept. Blocks. */
 int fsw_predecessors_keep(const struct fsw_record *record, struct fsw_error *err);
 
-/* The first few of a name, into records; returns how many. One whose image is still somewhere in
- * memory (an orphan) is none. Reads files. */
-unsigned fsw_predecessors_list(const char *name, struct fsw_record *records, unsigned room);
+/* There is no image of that name any more, and none is being made: what its file says is a predecessor
+ * from now on. 0, also if there was no file. The caller holds the lock. Blocks. */
+int fsw_predecessors_retire(const char *name, struct fsw_error *err);
 
-/* Its stores have forgotten it. */
-void fsw_predecessors_forgotten(const struct fsw_record *record);
+/* Ids of those that have something at one of these stores (as overflow= is written down). Returns how
+ * many; if there are more, the rest is left out. */
+unsigned fsw_predecessors_at(const char *name, const char *overflow, struct fsw_device_id *ids,
+                             unsigned room);
 
 #endif

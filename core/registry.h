@@ -14,16 +14,7 @@
 #include <limits.h>
 
 #include "core/image.h"
-
-struct fsw_record {
-    char name[FSW_NAME_MAX + 1];
-    int shmid;
-    struct fsw_device_id device;
-    char overflow[512];               /* "" without a store */
-    char overflow_password_file[512]; /* "" without; a password itself is never written down */
-    int overflow_plaintext;
-    int served; /* 1: a server holds the lock */
-};
+#include "farswap/record.h"
 
 /* Locks NAME for serving or destroying and opens its file, which is empty if it is new. -EBUSY: a
  * server holds it. The descriptor is the lock: it survives fork, and closing it lets go. */

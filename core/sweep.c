@@ -169,28 +169,35 @@ static int look(struct fsw_device *device)
     return r > 0 ? -EAGAIN : r;
 }
 
-/* Those that were at this store; a front door cares for the others. */
+struct forgetting {
+    struct fsw_device *device;
+    int result;
+};
+
+static int forget_one(const struct fsw_record *record, void *opaque)
+{
+    struct forgetting *forgetting = opaque;
+    struct fsw_device *device = forgetting->device;
+    uint64_t segments;
+
+    if (!fsw_predecessor_is_within(record, device->image.super->overflow))
+        return 0;
+    forgetting->result =
+        device->store->ops->forget(device->store, &record->device, &segments, NULL);
+    if (forgetting->result < 0)
+        return 1;
+    fsw_stat_add(&device->image, FSW_STAT_SEGMENTS_SWEPT, segments);
+    fsw_predecessors_forgotten(record);
+    return atomic_load(&device->sweep.stop) != 0;
+}
+
+/* Those that were at this store; a front door cares for the others (client/door/leftover.h). */
 static int forget_predecessors(struct fsw_device *device)
 {
-    struct fsw_store *store = device->store;
-    struct fsw_record *records = calloc(FSW_GONE_MOST, sizeof *records);
-    uint64_t segments;
-    int r = 0;
+    struct forgetting forgetting = {.device = device};
 
-    if (records == NULL)
-        return -ENOMEM;
-    unsigned count = fsw_predecessors_list(device->name, records, FSW_GONE_MOST);
-    for (unsigned i = 0; i < count && !atomic_load(&device->sweep.stop); i++) {
-        if (strcmp(records[i].overflow, device->image.super->overflow) != 0)
-            continue;
-        r = store->ops->forget(store, &records[i].device, &segments, NULL);
-        if (r < 0)
-            break;
-        fsw_stat_add(&device->image, FSW_STAT_SEGMENTS_SWEPT, segments);
-        fsw_predecessors_forgotten(&records[i]);
-    }
-    free(records);
-    return r;
+    fsw_predecessors_each(device->name, forget_one, &forgetting);
+    return forgetting.result;
 }
 
 /* ---- the thread ---- */

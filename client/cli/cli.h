@@ -9,7 +9,6 @@
 
 #include "core/registry.h"
 #include "farswap/error.h"
-#include "farswap/store.h"
 
 enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
 
@@ -38,9 +37,5 @@ int cli_find(const char *name, struct fsw_record *ret_record, int *ret_orphan,
 /* The image of a device that is being served, mapped for writing: who serves it may be asked. */
 int cli_open_served(const char *name, struct fsw_image *ret_image, struct fsw_record *ret_record,
                     struct fsw_error *err);
-
-/* Opens the store that a record names; connects to nothing. The caller closes it. */
-int cli_open_store(const struct fsw_record *record, struct fsw_store **ret_store,
-                   struct fsw_error *err);
 
 #endif

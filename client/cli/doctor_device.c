@@ -8,6 +8,7 @@
 #include "client/cli/findings.h"
 #include "client/cli/host.h"
 #include "client/cli/survival.h"
+#include "client/door/recorded.h"
 #include "common/parse.h"
 
 static void look_at_server(const struct view *view)
@@ -125,7 +126,7 @@ static void look_at_store(const struct view *view)
         ok("%s: no store: what does not fit memory= is refused (ENOSPC)", view->record.name);
         return;
     }
-    int r = cli_open_store(&view->record, &store, &err);
+    int r = fsw_recorded_store_open(&view->record, &store, &err);
     if (r == 0) {
         r = store->ops->probe(store, &err);
         store->ops->close(store);

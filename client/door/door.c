@@ -93,9 +93,8 @@ void fsw_door_warn(const struct fsw_door *door, void (*warn)(const char *line))
 
 /* ---- the store of a device that was there before ---- */
 
-static void *probe_beside(void *opaque)
+static void probe(struct fsw_door *door)
 {
-    struct fsw_door *door = opaque;
     struct fsw_error err = {""};
     char line[sizeof err.text + 96];
 
@@ -104,19 +103,29 @@ static void *probe_beside(void *opaque)
                  err.text);
         door->warn(line);
     }
+}
+
+static void *work_beside(void *opaque)
+{
+    struct fsw_door *door = opaque;
+
+    if (door->unproved != NULL)
+        probe(door);
+    fsw_leftover_run(&door->leftover);
     return NULL;
 }
 
 /* Without this thread nobody is warned, and `farswap status` tells all the same. */
-static void start_probing(struct fsw_door *door)
+static void start_working(struct fsw_door *door)
 {
     sigset_t all, before;
 
-    if (door->unproved == NULL)
+    fsw_leftover_init(&door->leftover, door->params.name, door->params.overflow, door->warn);
+    if (door->unproved == NULL && !fsw_leftover_is_there(&door->leftover))
         return;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    door->probing = pthread_create(&door->prober, NULL, probe_beside, door) == 0;
+    door->working = pthread_create(&door->beside, NULL, work_beside, door) == 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
@@ -132,21 +141,23 @@ int fsw_door_serve(struct fsw_door *door, void (*warn)(const char *line), struct
         return r;
     }
     door->warn = warn;
-    start_probing(door);
+    start_working(door);
     return 0;
 }
 
-static void stop_probing(struct fsw_door *door)
+static void stop_working(struct fsw_door *door)
 {
-    if (door->probing)
-        pthread_join(door->prober, NULL);
-    door->probing = 0;
+    if (door->working) {
+        fsw_leftover_stop(&door->leftover);
+        pthread_join(door->beside, NULL);
+    }
+    door->working = 0;
     door->unproved = NULL;
 }
 
 void fsw_door_close(struct fsw_door *door)
 {
-    stop_probing(door);
+    stop_working(door);
     if (door->device != NULL)
         fsw_device_close(door->device);
     door->device = NULL;
@@ -154,14 +165,14 @@ void fsw_door_close(struct fsw_door *door)
 
 void fsw_door_leave(struct fsw_door *door)
 {
-    if (door->probing)
-        pthread_detach(door->prober);
-    door->probing = 0;
+    if (door->working)
+        pthread_detach(door->beside);
+    door->working = 0;
 }
 
 void fsw_door_abandon(struct fsw_door *door)
 {
-    stop_probing(door);
+    stop_working(door);
     if (door->device != NULL)
         fsw_device_discard_image(door->device);
     door->device = NULL;

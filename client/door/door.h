@@ -15,6 +15,7 @@
 
 #include <pthread.h>
 
+#include "client/door/leftover.h"
 #include "farswap/device.h"
 
 struct fsw_door {
@@ -23,11 +24,12 @@ struct fsw_door {
     struct fsw_store *store;   /* opened, and of a new device probed, until the device owns it */
     struct fsw_device *device; /* from open on */
 
-    /* The probe beside a device that is served. */
+    /* Beside a device that is served: its store is tried, and others are told to forget. */
     struct fsw_store *unproved; /* the device's; NULL: there is nothing to try */
+    struct fsw_leftover leftover;
     void (*warn)(const char *line);
-    pthread_t prober;
-    int probing; /* 1: that thread is to be joined, since a plugin's code goes with the plugin */
+    pthread_t beside;
+    int working; /* 1: that thread is to be joined, since a plugin's code goes with the plugin */
 };
 
 void fsw_door_init(struct fsw_door *door);
@@ -51,11 +53,12 @@ void fsw_door_warn(const struct fsw_door *door, void (*warn)(const char *line));
 
 /* Locks memory, takes the other rights, starts the device's threads. After any fork. On failure the
  * device is closed, and an image that was made for it is gone. A store that was not tried yet is tried
- * from now on; warn gets a line if it fails, from a thread of the door's. */
+ * from now on, and stores of earlier devices are made to forget (leftover.h); warn gets a line if one
+ * fails, from a thread of the door's. */
 int fsw_door_serve(struct fsw_door *door, void (*warn)(const char *line), struct fsw_error *err);
 
 /* Closes the device; its image stays. No verb may be running. Blocks for as long as a store that is
- * being tried does not answer: a few seconds. */
+ * being tried, or told to forget, does not answer: a few seconds. */
 void fsw_door_close(struct fsw_door *door);
 
 /* For a program that ends as it stands: waits for nothing, closes nothing. */

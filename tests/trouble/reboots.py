@@ -1,6 +1,8 @@
 #!/usr/bin/python3
 """reboots: the host reboots ten times, as far as farswap can tell: server, image and /run are gone, and
-what is on disk is there. What the donor holds does not grow, and each device is all zeros at first."""
+what is on disk is there. What the donor holds does not grow, and each device is all zeros at first. Then
+the host moves to another donor while the first one is away, which forgets all the same when it is back;
+and at last nobody starts a device any more, but says destroy."""
 
 import glob
 import os
@@ -34,30 +36,62 @@ def reboot(host):
         os.unlink(path)
 
 
+def fill(host, source):
+    """More than the pool holds, and all of it is read back."""
+    handle, model = host.connect(), content.Model(SIZE)
+    for offset in range(0, SIZE, 1 << 20):
+        model.write(handle, offset, source.bytes(1 << 20))
+    wait_for(lambda: host.counters()["pages_store"] > SIZE // PAGE // 3, 60, "pages to leave")
+    model.check_all(handle, 1 << 20)
+    handle.shutdown()
+
+
+def device(donor):
+    return load.Host(name=NAME, size=str(SIZE), memory=str(POOL), overflow=donor.uri).start()
+
+
+def moves(host, donor, source):
+    reboot(host)
+    donor.kill()
+    other = donors.Donor()
+    host = device(other)
+    wait_for(lambda: "holds pages of an earlier device" in host.log(), 60, "the server to say what is left")
+    fill(host, source)
+    donor.start()
+    expect(held(donor) > 100, "the donor has lost what it held: this tests nothing")
+    wait_for(lambda: held(donor) == 0, 60, "the donor that is back to be told")
+    host.check()
+    return host, other
+
+
+def ends(host, donor):
+    """Without an image, destroy is for what is left."""
+    reboot(host)
+    expect(held(donor) > 100, "nothing is left: this tests nothing")
+    done = host.cli("destroy", NAME)
+    expect(done.returncode == 0, f"farswap destroy: {done.stdout}{done.stderr}")
+    expect(held(donor) == 0, f"{held(donor)} values stay at the donor after destroy")
+    done = host.cli("destroy", NAME)
+    expect(done.returncode == 1 and "there is no device" in done.stderr, "destroyed twice")
+
+
 def test():
     rng = harness.seeded()
     source = content.Source(content.Corpus(rng))
     donor = donors.Donor()
     most = 0
     for number in range(REBOOTS + 1):
-        host = load.Host(name=NAME, size=str(SIZE), memory=str(POOL), overflow=donor.uri).start()
-        handle, model = host.connect(), content.Model(SIZE)
-        model.check(handle, 0, SIZE)
+        host = device(donor)
+        content.Model(SIZE).check(host.connect(), 0, SIZE)
         if number > 0:
             wait_for(lambda: held(donor) <= 2, 60, "what the host before left to be forgotten")
-        for offset in range(0, SIZE, 1 << 20):
-            model.write(handle, offset, source.bytes(1 << 20))
-        wait_for(lambda: host.counters()["pages_store"] > SIZE // PAGE // 3, 60, "pages to leave")
-        model.check_all(handle, 1 << 20)
-        handle.shutdown()
+        fill(host, source)
         most = max(most, held(donor))
         if number < REBOOTS:
             reboot(host)
     print(f"{REBOOTS} reboots, {most} values at the donor at most", flush=True)
     expect(100 < most < 2 * SIZE // PAGE // 20, f"{most} values at the donor")
-    host.check()
-    host.destroy()
-    expect(held(donor) == 0, f"{held(donor)} values stay at the donor after destroy")
+    ends(*moves(host, donor, source))
 
 
 harness.main(test)

@@ -21,7 +21,8 @@ static struct place chosen;
 
 #define PAGES 1000u
 #define STRANGERS 200u
-#define STRANGE (1ull << 40) /* ids that no row will have */
+#define ELSEWHERE (FSW_GONE_MOST + 4) /* more than a store is told of */
+#define STRANGE (1ull << 40)          /* ids that no row will have */
 
 struct fixture {
     struct place place;
@@ -219,11 +220,30 @@ static void reboot(struct fixture *f)
     assert_int_equal(unlink(path), 0);
 }
 
+static int count_record(const struct fsw_record *record, void *opaque)
+{
+    ++*(unsigned *)opaque;
+    return 0;
+}
+
 static unsigned predecessors(void)
 {
-    struct fsw_record records[FSW_GONE_MOST];
+    unsigned n = 0;
 
-    return fsw_predecessors_list("sweep", records, FSW_GONE_MOST);
+    fsw_predecessors_each("sweep", count_record, &n);
+    return n;
+}
+
+struct forgotten {
+    struct fixture *f;
+    const struct fsw_device_id *device;
+};
+
+static int is_forgotten(struct rig *rig, void *opaque)
+{
+    struct forgotten *forgotten = opaque;
+
+    return there(forgotten->f, forgotten->device) == 0 && predecessors() <= ELSEWHERE;
 }
 
 static int no_predecessors(struct rig *rig, void *opaque)
@@ -249,6 +269,45 @@ static void ten_reboots_leave_nothing_behind(void **state)
     write_pages(f);
     expect_pages(f);
     assert_true(only_ours(&f->rig, f));
+}
+
+static void write_elsewhere(unsigned number, int there)
+{
+    char path[PATH_MAX], id[FSW_DEVICE_ID_TEXT];
+    struct fsw_device_id device = {.bytes = {(uint8_t)number, 0xee}};
+
+    snprintf(path, sizeof path, "%s/sweep@%s", getenv("FARSWAP_STATEDIR"),
+             fsw_device_id_format(&device, id));
+    if (!there) {
+        assert_int_equal(unlink(path), 0);
+        return;
+    }
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fprintf(file, "device=%s\noverflow=there elsewhere\n", id);
+    assert_int_equal(fclose(file), 0);
+}
+
+/* A device that goes on with the stores of the one before it, and one more, in another order, makes them
+ * forget that, and not those that had another store, too. */
+static void only_who_was_here_is_forgotten(void **state)
+{
+    struct fixture *f = *state;
+    struct fsw_device_id before;
+
+    write_pages(f);
+    before = *fsw_device_id(f->rig.device);
+    reboot(f);
+    for (unsigned i = 0; i < ELSEWHERE; i++)
+        write_elsewhere(i, 1);
+    strcpy(f->params.overflow, "another crypt+there");
+    open_device(f, FSW_OPEN_NEW);
+    rig_wait(&f->rig, is_forgotten, &(struct forgotten){f, &before});
+    write_pages(f);
+    expect_pages(f);
+    assert_int_equal(predecessors(), ELSEWHERE);
+    for (unsigned i = 0; i < ELSEWHERE; i++)
+        write_elsewhere(i, 0);
 }
 
 /* A store that is away at the boot is told when it is back, also of several. */
@@ -282,7 +341,6 @@ static void an_orphan_is_no_predecessor(void **state)
 {
     struct fixture *f = *state;
     char path[PATH_MAX / 2], kept[PATH_MAX];
-    struct fsw_record records[FSW_GONE_MOST];
     struct fsw_record mine;
 
     write_pages(f);
@@ -292,7 +350,7 @@ static void an_orphan_is_no_predecessor(void **state)
     assert_int_equal(fsw_predecessors_keep(&mine, NULL), 0);
     snprintf(path, sizeof path, "%s/sweep", getenv("FARSWAP_STATEDIR"));
     assert_int_equal(access(path, F_OK), -1);
-    assert_int_equal(fsw_predecessors_list("sweep", records, FSW_GONE_MOST), 0);
+    assert_int_equal(predecessors(), 0);
     fsw_sweep_want(f->rig.device);
     rig_wait(&f->rig, only_ours, f);
     assert_int_equal(there(f, fsw_device_id(f->rig.device)), segments);
@@ -306,13 +364,10 @@ static int run_all(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest all[] = {
-        TEST(strangers_are_dropped_and_nothing_else),
-        TEST(the_next_server_sweeps),
-        TEST(a_new_connection_is_a_reason),
-        TEST(what_is_being_put_is_not_swept),
-        TEST(ten_reboots_leave_nothing_behind),
-        TEST(a_store_that_is_away_is_told_later),
-        TEST(an_orphan_is_no_predecessor),
+        TEST(strangers_are_dropped_and_nothing_else), TEST(the_next_server_sweeps),
+        TEST(a_new_connection_is_a_reason),           TEST(what_is_being_put_is_not_swept),
+        TEST(ten_reboots_leave_nothing_behind),       TEST(only_who_was_here_is_forgotten),
+        TEST(a_store_that_is_away_is_told_later),     TEST(an_orphan_is_no_predecessor),
     };
 
     return cmocka_run_group_tests(all, NULL, NULL);

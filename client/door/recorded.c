@@ -1,14 +1,15 @@
 /*
- * store.c: the store of a device, as its record names it.
+ * recorded.c: the store of a device, as its record names it.
  */
+#include "client/door/recorded.h"
+
 #include <stdio.h>
 
-#include "client/cli/cli.h"
 #include "client/store/store_open.h"
 #include "farswap/params.h"
 
-int cli_open_store(const struct fsw_record *record, struct fsw_store **ret_store,
-                   struct fsw_error *err)
+int fsw_recorded_store_open(const struct fsw_record *record, struct fsw_store **ret_store,
+                            struct fsw_error *err)
 {
     struct fsw_params params = {0};
     struct fsw_store_options options = {.uri = record->overflow,
@@ -24,5 +25,19 @@ int cli_open_store(const struct fsw_record *record, struct fsw_store **ret_store
     if (r == 0)
         r = fsw_store_open(&options, ret_store, err);
     fsw_params_wipe(&params);
+    return r;
+}
+
+int fsw_recorded_store_forget(const struct fsw_record *record, uint64_t *ret_count,
+                              struct fsw_error *err)
+{
+    struct fsw_store *store;
+    int r = fsw_recorded_store_open(record, &store, err);
+
+    *ret_count = 0;
+    if (r < 0)
+        return r;
+    r = store->ops->forget(store, &record->device, ret_count, err);
+    store->ops->close(store);
     return r;
 }
