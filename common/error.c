@@ -5,6 +5,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 int fsw_error(struct fsw_error *err, int code, const char *format, ...)
 {
@@ -15,4 +16,20 @@ int fsw_error(struct fsw_error *err, int code, const char *format, ...)
         va_end(args);
     }
     return code;
+}
+
+void fsw_error_add(struct fsw_error *err, const char *format, ...)
+{
+    size_t length = err != NULL ? strlen(err->text) : 0;
+    va_list args;
+
+    if (err == NULL)
+        return;
+    if (length > 0)
+        length += (size_t)snprintf(err->text + length, sizeof err->text - length, "; ");
+    if (length >= sizeof err->text)
+        return;
+    va_start(args, format);
+    vsnprintf(err->text + length, sizeof err->text - length, format, args);
+    va_end(args);
 }

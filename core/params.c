@@ -140,9 +140,28 @@ static int set_overflow(struct fsw_params *params, const char *value, struct fsw
     return copy_text(params->overflow, sizeof params->overflow, "overflow", both, err);
 }
 
+/* The first line of what a file begins with: to has room for FSW_PASSWORD_BYTES and its NUL. */
+static int take_password(const char *text, size_t n, const char *value, char *to,
+                         struct fsw_error *err)
+{
+    size_t length = strcspn(text, "\r\n");
+
+    if (memchr(text, '\0', n) != NULL)
+        return fsw_error(err, -EINVAL, "overflow-password=%s: that is no text file", value);
+    if (length == 0)
+        return fsw_error(err, -EINVAL, "overflow-password=%s: the first line is empty", value);
+    if (length > FSW_PASSWORD_BYTES)
+        return fsw_error(err, -EINVAL,
+                         "overflow-password=%s: the first line is longer than %u characters", value,
+                         FSW_PASSWORD_BYTES);
+    memcpy(to, text, length);
+    to[length] = '\0';
+    return 0;
+}
+
 static int set_password(struct fsw_params *params, const char *value, struct fsw_error *err)
 {
-    char text[sizeof params->overflow_password + 1];
+    char text[FSW_PASSWORD_BYTES + 2];
 
     if (value[0] != '+')
         return fsw_error(
@@ -154,11 +173,7 @@ static int set_password(struct fsw_params *params, const char *value, struct fsw
     if (n < 0)
         return fsw_error(err, -errno, "overflow-password=%s: %s", value, strerror(errno));
     text[n] = '\0';
-    text[strcspn(text, "\r\n")] = '\0';
-    int r = text[0] == '\0'
-                ? fsw_error(err, -EINVAL, "overflow-password=%s: the first line is empty", value)
-                : copy_text(params->overflow_password, sizeof params->overflow_password,
-                            "overflow-password", text, err);
+    int r = take_password(text, (size_t)n, value, params->overflow_password, err);
     explicit_bzero(text, sizeof text);
     /* Whoever reads it again may stand in another folder. */
     FSW_CLEANUP_FREE char *path = r == 0 ? realpath(value + 1, NULL) : NULL;

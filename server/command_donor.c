@@ -94,7 +94,7 @@ void fsw_run_devices(struct fsw_session *session, struct fsw_request *request,
 
 /* ---- for admins ---- */
 
-static bool is_admin(const struct fsw_session *session, struct fsw_reply *reply)
+bool fsw_check_admin(const struct fsw_session *session, struct fsw_reply *reply)
 {
     if (!session->admin)
         fsw_reply_error(reply, "NOPERM this is for the donor's admin: connect to its Unix socket "
@@ -108,7 +108,7 @@ void fsw_run_forget(struct fsw_session *session, struct fsw_request *request,
     struct fsw_keyspace *keyspace = session->server->keyspace;
     const struct fsw_value *id = request->argument[1];
 
-    if (!is_admin(session, reply))
+    if (!fsw_check_admin(session, reply))
         return;
     unsigned device = fsw_devices_find(fsw_keyspace_devices(keyspace), id->bytes, id->length);
     if (device == 0)
@@ -121,7 +121,7 @@ void fsw_run_forget(struct fsw_session *session, struct fsw_request *request,
 void fsw_run_flushall(struct fsw_session *session, struct fsw_request *request,
                       struct fsw_reply *reply)
 {
-    if (!is_admin(session, reply))
+    if (!fsw_check_admin(session, reply))
         return;
     if (request->count > 2 || (request->count == 2 && !fsw_is_word(request->argument[1], "ASYNC") &&
                                !fsw_is_word(request->argument[1], "SYNC"))) {

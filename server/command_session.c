@@ -251,7 +251,32 @@ static bool kill_session(struct fsw_session *session, struct fsw_session *victim
     return true;
 }
 
-/* KILL ID id, KILL ADDR address, KILL address. A swap host that had to connect anew kills its old
+/* All but itself. */
+static int64_t kill_all(struct fsw_session *session)
+{
+    struct fsw_session *next;
+    int64_t killed = 0;
+
+    for (struct fsw_session *other = session->server->sessions; other != NULL; other = next) {
+        next = other->next;
+        killed += !other->killed && kill_session(session, other, false);
+    }
+    return killed;
+}
+
+/* One host must not cut off all others. */
+static void client_kill_type(struct fsw_session *session, const struct fsw_value *type,
+                             struct fsw_reply *reply)
+{
+    if (!fsw_check_admin(session, reply))
+        return;
+    if (!fsw_is_word(type, "NORMAL"))
+        fsw_reply_error(reply, "ERR Unknown client type '%.32s'; all are normal", type->bytes);
+    else
+        fsw_reply_integer(reply, kill_all(session));
+}
+
+/* KILL ID id, KILL ADDR address, KILL address, KILL TYPE normal. A swap host that had to connect anew kills its old
  * connection first, so that no put that is still under way there lands after what it does now. */
 static void client_kill(struct fsw_session *session, const struct fsw_request *request,
                         struct fsw_reply *reply)
@@ -269,6 +294,8 @@ static void client_kill(struct fsw_session *session, const struct fsw_request *r
     } else if (request->count == 4 && fsw_is_word(argument[2], "ADDR")) {
         struct fsw_session *victim = find_session(server, 0, argument[3]->bytes);
         fsw_reply_integer(reply, kill_session(session, victim, false));
+    } else if (request->count == 4 && fsw_is_word(argument[2], "TYPE")) {
+        client_kill_type(session, argument[3], reply);
     } else if (request->count != 4 || !fsw_is_word(argument[2], "ID")) {
         fsw_reply_error(reply, FSW_SYNTAX_ERROR);
     } else if (fsw_argument_u64(argument[3], 1, INT64_MAX, &id) < 0) {

@@ -53,6 +53,9 @@ fsw_command fsw_run_ping, fsw_run_echo, fsw_run_quit, fsw_run_select, fsw_run_au
 /* command_donor.c */
 fsw_command fsw_run_info, fsw_run_config, fsw_run_flushall, fsw_run_devices, fsw_run_forget;
 
+/* The admin, or "-NOPERM ..." and false. */
+bool fsw_check_admin(const struct fsw_session *session, struct fsw_reply *reply);
+
 /* "-OOM ..." with the reason, counted. */
 void fsw_refuse_memory(struct fsw_server *server, struct fsw_reply *reply);
 

@@ -133,6 +133,8 @@ static void look_at_store(const struct view *view)
     }
     if (r < 0)
         fail("%s: store: %s", view->record.name, err.text);
+    else if (err.text[0] != '\0')
+        warn("%s: %s", view->record.name, err.text);
     else
         ok("%s: %s answers", view->record.name, view->record.overflow);
 }

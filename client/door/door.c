@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <sys/stat.h>
 
 #include "client/store/store_open.h"
 #include "common/rights.h"
@@ -54,10 +55,12 @@ int fsw_door_probe(struct fsw_door *door, struct fsw_error *err)
     int r = fsw_store_open(&options, &door->store, err);
     if (r < 0 || door->exists)
         return r;
-    r = door->store->ops->probe(door->store, err);
-    if (r < 0)
+    r = door->store->ops->probe(door->store, &door->warning);
+    if (r < 0) {
         close_store(door);
-    return r;
+        return fsw_error(err, r, "%s", door->warning.text);
+    }
+    return 0;
 }
 
 int fsw_door_open(struct fsw_door *door, int wait, struct fsw_error *err)
@@ -74,12 +77,28 @@ int fsw_door_open(struct fsw_door *door, int wait, struct fsw_error *err)
     return r;
 }
 
+static void warn_of_password(const struct fsw_door *door, void (*warn)(const char *line))
+{
+    const char *path = door->params.overflow_password_file;
+    char line[sizeof door->params.overflow_password_file + 128];
+    struct stat file;
+
+    if (path[0] == '\0' || stat(path, &file) < 0 || (file.st_mode & S_IROTH) == 0)
+        return;
+    snprintf(line, sizeof line,
+             "everybody on this host can read the store's password in %s: chmod 600 it", path);
+    warn(line);
+}
+
 void fsw_door_warn(const struct fsw_door *door, void (*warn)(const char *line))
 {
     uint64_t lost;
     char line[160];
 
     fsw_rights_check(warn);
+    warn_of_password(door, warn);
+    if (door->warning.text[0] != '\0')
+        warn(door->warning.text);
     if (fsw_device_is_recovered(door->device, &lost) && lost > 0) {
         snprintf(line, sizeof line,
                  "%llu words of the image were damaged: the pages they named are lost, and I/O "
@@ -102,6 +121,8 @@ static void probe(struct fsw_door *door)
         snprintf(line, sizeof line, "%s (pages that are there wait; local ones are served)",
                  err.text);
         door->warn(line);
+    } else if (err.text[0] != '\0') {
+        door->warn(err.text);
     }
 }
 

@@ -23,6 +23,7 @@ struct fsw_door {
     int exists;                /* from check on: the device was there before */
     struct fsw_store *store;   /* opened, and of a new device probed, until the device owns it */
     struct fsw_device *device; /* from open on */
+    struct fsw_error warning;  /* what the store's probe has to say; "" */
 
     /* Beside a device that is served: its store is tried, and others are told to forget. */
     struct fsw_store *unproved; /* the device's; NULL: there is nothing to try */

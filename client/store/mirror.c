@@ -100,15 +100,22 @@ static void store_submit(struct fsw_store *base, struct fsw_store_request *const
 static int store_probe(struct fsw_store *base, struct fsw_error *err)
 {
     struct mirror_store *store = of_base(base);
-    int worst = 0, good = 0;
+    struct fsw_error why[MIRROR_COPIES] = {{""}};
+    int r[MIRROR_COPIES], bad = 0;
 
     for (unsigned copy = 0; copy < MIRROR_COPIES; copy++) {
         struct fsw_store *one = store->copies[copy].store;
-        int r = one->ops->probe(one, err);
-        good += r == 0;
-        worst = r < 0 ? r : worst;
+        r[copy] = one->ops->probe(one, &why[copy]);
+        bad += r[copy] < 0;
     }
-    return good > 0 ? 0 : worst;
+    if (bad == MIRROR_COPIES)
+        return fsw_error(err, r[0], "%s", why[0].text);
+    if (bad > 0)
+        fsw_error_add(err, "pages have one copy only, until both stores can be used");
+    for (unsigned copy = 0; copy < MIRROR_COPIES; copy++)
+        if (why[copy].text[0] != '\0')
+            fsw_error_add(err, "%s", why[copy].text);
+    return 0;
 }
 
 static int store_start(struct fsw_store *base, const struct fsw_store_identity *identity,

@@ -22,6 +22,7 @@ struct sync {
     const struct resp_store *store;
     redisContext *context;
     struct fsw_error *err;
+    unsigned local;  /* 1: nothing that goes there leaves this host */
     sigset_t before; /* the caller's signal mask */
 };
 
@@ -114,6 +115,7 @@ static int connect_any(struct sync *sync)
 
     if (r < 0)
         return r;
+    sync->local = address.local;
     for (unsigned i = 0; i < address.count; i++) {
         if (sync->context != NULL)
             redisFree(sync->context);
@@ -202,19 +204,28 @@ static void info_value(const char *info, const char *name, char *value, size_t s
     snprintf(value, size, "%.*s", (int)length, at);
 }
 
-static int check_eviction(struct sync *sync)
+/* The policy, and a warning of what is no reason to refuse. */
+static int check_memory(struct sync *sync)
 {
     const char *words[] = {"INFO", "memory"};
     const char *where = sync->store->address.text;
     redisReply *reply;
-    char policy[40];
+    char policy[40], most[40];
     int r = command(sync, 2, words, NULL, &reply);
 
     if (r < 0)
         return r;
-    info_value(reply->type == REDIS_REPLY_STRING ? reply->str : "", "maxmemory_policy:", policy,
-               sizeof policy);
+    const char *info = reply->type == REDIS_REPLY_STRING ? reply->str : "";
+    info_value(info, "maxmemory_policy:", policy, sizeof policy);
+    info_value(info, "maxmemory:", most, sizeof most);
     freeReplyObject(reply);
+    if (strcmp(most, "0") == 0)
+        fsw_error_add(
+            sync->err,
+            "the store at %s has no maxmemory: it takes all of its host's memory until the "
+            "kernel kills it, with all pages that are there; on it: redis-cli CONFIG SET "
+            "maxmemory SIZE",
+            where);
     if (policy[0] == '\0')
         return fsw_error(
             sync->err, -EINVAL,
@@ -242,8 +253,14 @@ int resp_sync_probe(struct fsw_store *base, struct fsw_error *err)
     r = command(&sync, 1, words, NULL, &reply);
     if (r == 0) {
         freeReplyObject(reply);
-        r = check_eviction(&sync);
+        r = check_memory(&sync);
     }
+    if (r == 0 && sync.store->password != NULL && !sync.local)
+        fsw_error_add(
+            err,
+            "the password goes to %s as it is, and whoever can listen on the way can use it: "
+            "keep to a network of your own, or a tunnel",
+            sync.store->address.text);
     sync_close(&sync);
     return r;
 }

@@ -19,4 +19,9 @@ struct fsw_error {
 int fsw_error(struct fsw_error *err, int code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* One thing more, behind what is there and a semicolon: for calls that succeed and have something to
+ * say. What does not fit is cut. Neither blocks nor allocates. */
+void fsw_error_add(struct fsw_error *err, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
 #endif

@@ -9,6 +9,7 @@
 #include "farswap/error.h"
 
 #define FSW_NAME_MAX 63
+#define FSW_PASSWORD_BYTES 255u
 #define FSW_PAGE_SIZE 4096u
 #define FSW_SIZE_MIN (4ull << 20)
 #define FSW_SIZE_MAX (16ull << 40)
@@ -19,13 +20,14 @@ struct fsw_params {
     uint64_t memory; /* bytes that the image may keep resident */
     uint8_t codec;   /* enum fsw_codec_id (core/codec/codec.h) */
     int codec_level;
-    char overflow[512];               /* URI of the store, "" for none */
-    char overflow_password[256];      /* "" for none; wipe it with fsw_params_wipe */
+    char overflow[512];                             /* URI of the store, "" for none */
+    char overflow_password[FSW_PASSWORD_BYTES + 1]; /* "" for none; wipe it with fsw_params_wipe */
     char overflow_password_file[512]; /* where it was read from, "" if given directly */
     int overflow_plaintext;
     uint32_t prefetch;      /* superblock.prefetch (core/prefetch.h) */
     uint32_t fetch_timeout; /* ms; 0: for ever */
-    uint32_t watermarks;    /* percent in use: overflow stops in bits 0 to 7, starts in 8 to 15; 0: auto */
+    uint32_t
+        watermarks; /* percent in use: overflow stops in bits 0 to 7, starts in 8 to 15; 0: auto */
     int encrypted;  /* 1: the image's pages at its store are (fsw_device_complete_params) */
     unsigned given; /* bit i: fsw_params_set was called for the i-th of fsw_param_table */
 };

@@ -143,7 +143,8 @@ struct fsw_store_ops {
 
     /* Connects, checks that the store can hold segments for good (password, eviction policy),
      * disconnects. Blocks up to a few seconds. For the start of a program, where a person reads
-     * the error; starts no thread, so it may be called before a fork. */
+     * the error; starts no thread, so it may be called before a fork. 0 with a line in err, which the
+     * caller has emptied: it can, but that should be known. */
     int (*probe)(struct fsw_store *store, struct fsw_error *err);
 
     /* Starts the store's thread for this device (after any fork). Returns before the first

@@ -101,6 +101,7 @@ def not_fit_any_more(redis):
     """What a new device is refused for is a warning to one that is in use."""
     server = servers.device(str(SIZE), "96M", overflow=redis.uri)
     server.connect().pwrite(b"7" * PAGE, SIZE - PAGE)
+    expect("has no maxmemory" in server.log(), f"nothing warns of it:\n{server.log()}")
     policy_of(redis, "allkeys-lru")
     comes_up(server, b"7" * PAGE, "maxmemory-policy")
     line = type(server)(size=str(SIZE), overflow=redis.uri).refusal()

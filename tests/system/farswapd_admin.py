@@ -96,6 +96,13 @@ class Protocol(unittest.TestCase):
             self.assertEqual(admin.ask("CLIENT", "KILL", "ADDR", "1.2.3.4:5"), 0)
             self.assertEqual(admin.ask("CLIENT", "KILL", address), b"OK")
             self.assertEqual(peer.read_to_end(), b"")
+            with donor.connect() as one, donor.connect() as other:
+                self.assertEqual([one.ask("PING"), other.ask("PING")], [b"PONG"] * 2)
+                self.assertIn("Unix socket", one.error("CLIENT", "KILL", "TYPE", "normal"))
+                self.assertIn("all are normal", admin.error("CLIENT", "KILL", "TYPE", "master"))
+                self.assertEqual(admin.ask("CLIENT", "KILL", "TYPE", "normal"), 2)
+                self.assertEqual([one.read_to_end(), other.read_to_end()], [b"", b""])
+            self.assertEqual(admin.ask("PING"), b"PONG")
 
     def test_small_ones(self):
         with Donor() as donor, donor.connect() as peer:

@@ -10,6 +10,7 @@ import donors  # noqa: E402
 import harness  # noqa: E402
 import load  # noqa: E402
 import road  # noqa: E402
+from harness import expect  # noqa: E402
 
 SIZE = 64 << 20
 POOL = 12 << 20
@@ -21,6 +22,8 @@ def test():
     donor = donors.Donor(where=(road.FAR, 6390), prefix=way.far)
     host = load.Host(prefix=way.near, size=str(SIZE), memory=str(POOL), overflow=donor.uri,
                      overflow_password="+" + donors.password_file()).start()
+    for warning in ("everybody on this host can read the store's password", "the password goes to 10.97.2.2"):
+        expect(warning in host.log(), f"it does not say: {warning}")
     work = load.Load(host, rng, writer=True)
     work.filled()
     way.slow("8mbit")

@@ -93,6 +93,12 @@ static void an_error_is_one_line_and_its_code(void **state)
 
     assert_int_equal(fsw_error(&err, -EIO, "%s=%d", "a", 5), -EIO);
     assert_string_equal(err.text, "a=5");
+    fsw_error_add(&err, "b=%d", 6);
+    assert_string_equal(err.text, "a=5; b=6");
+    err.text[0] = '\0';
+    fsw_error_add(&err, "c");
+    assert_string_equal(err.text, "c");
+    fsw_error_add(NULL, "nobody listens");
     assert_int_equal(fsw_error(NULL, -EIO, "nobody listens"), -EIO);
     assert_int_equal(fsw_error(&err, -1, "%2000s", "x"), -1);
     assert_int_equal(strlen(err.text), sizeof err.text - 1);

@@ -241,6 +241,49 @@ static void wrong_parameters_say_what_is_allowed(void **state)
     assert_int_equal(fsw_params_set(&params, "name", name, &err), 0);
 }
 
+static int set_password_of(const char *bytes, size_t length, struct fsw_params *params,
+                           struct fsw_error *err)
+{
+    char path[PATH_MAX], value[PATH_MAX + 1];
+
+    snprintf(path, sizeof path, "%s/password", getenv("FARSWAP_RUNDIR"));
+    snprintf(value, sizeof value, "+%s", path);
+    mkdir(getenv("FARSWAP_RUNDIR"), 0700);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    assert_int_equal(fwrite(bytes, 1, length, file), length);
+    assert_int_equal(fclose(file), 0);
+    fsw_params_init(params);
+    int r = fsw_params_set(params, "overflow-password", value, err);
+    assert_int_equal(unlink(path), 0);
+    return r;
+}
+
+static void a_password_is_the_first_line_of_a_text(void **state)
+{
+    char longest[300];
+    struct fsw_params params;
+    struct fsw_error err;
+
+    memset(longest, 'x', sizeof longest);
+    assert_int_equal(set_password_of("hush\r\nmore", 10, &params, &err), 0);
+    assert_string_equal(params.overflow_password, "hush");
+    assert_int_equal(set_password_of("no line", 7, &params, &err), 0);
+    assert_string_equal(params.overflow_password, "no line");
+    assert_int_equal(set_password_of(longest, FSW_PASSWORD_BYTES, &params, &err), 0);
+    assert_int_equal(strlen(params.overflow_password), FSW_PASSWORD_BYTES);
+    assert_int_equal(set_password_of(longest, FSW_PASSWORD_BYTES + 1, &params, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "longer than 255"));
+    assert_int_equal(set_password_of("", 0, &params, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "is empty"));
+    assert_int_equal(set_password_of("\nhush", 5, &params, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "is empty"));
+    assert_int_equal(set_password_of("hu\0sh", 5, &params, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "no text"));
+    assert_string_equal(params.overflow_password, "");
+    assert_int_equal(fsw_params_set(&params, "overflow-password", "+/no/such", &err), -ENOENT);
+}
+
 static void memory_must_hold_the_table_and_fit_the_host(void **state)
 {
     struct fsw_params params;
@@ -308,5 +351,6 @@ RIG_MAIN(cmocka_unit_test(an_image_outlives_its_server_and_keeps_its_name),
          cmocka_unit_test(an_image_of_another_version_keeps_its_name),
          cmocka_unit_test(a_device_id_is_its_text),
          cmocka_unit_test(wrong_parameters_say_what_is_allowed),
+         cmocka_unit_test(a_password_is_the_first_line_of_a_text),
          cmocka_unit_test(memory_must_hold_the_table_and_fit_the_host),
          cmocka_unit_test(every_counter_has_a_name_of_its_own))

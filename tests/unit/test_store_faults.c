@@ -1,7 +1,7 @@
 /*
- * test_store_faults.c: what a store promises when its server is killed, frozen, full, emptied, or
- * wants a password. Each test has a server of its own. test_store_faults redis|farswapd BINARY
- * [unix]
+ * test_store_faults.c: what a store promises when its server is killed, frozen, full or emptied. Each
+ * test has a server of its own.
+ *     test_store_faults redis|farswapd BINARY [unix]
  */
 #include "test_store_server.h"
 
@@ -30,14 +30,14 @@ struct fixture {
     uint8_t *bytes, *back; /* a segment each */
 };
 
-static int setup_server(void **state, const char *memory, const char *password)
+static int setup_server(void **state, const char *memory, int keeps)
 {
     struct fixture *f = calloc(1, sizeof *f);
 
     *state = f;
     f->server = chosen;
     f->server.memory = memory;
-    f->server.password = password;
+    f->server.keeps = keeps && chosen.kind == SERVER_FARSWAPD;
     f->bytes = malloc(FSW_SEGMENT_BYTES);
     f->back = malloc(FSW_SEGMENT_BYTES);
     fill_segment(f->bytes, FSW_SEGMENT_BYTES, 1);
@@ -46,15 +46,25 @@ static int setup_server(void **state, const char *memory, const char *password)
     return 0;
 }
 
-static int setup(void **state)
+static int setup_started(void **state, int keeps)
 {
     struct fixture *f;
 
-    setup_server(state, NULL, NULL);
+    setup_server(state, NULL, keeps);
     f = *state;
     f->store = store_started(&f->server, &f->device);
     wait_connected(f->store, 1);
     return 0;
+}
+
+static int setup(void **state)
+{
+    return setup_started(state, 0);
+}
+
+static int setup_kept(void **state)
+{
+    return setup_started(state, 1);
 }
 
 /* A server that says nothing for 300 ms is left. */
@@ -64,7 +74,7 @@ static int setup_impatient(void **state)
     struct resp_store *store;
     struct fsw_error err;
 
-    setup_server(state, NULL, NULL);
+    setup_server(state, NULL, 0);
     f = *state;
     f->store = store_open(server_uri(&f->server), NULL);
     store = (struct resp_store *)f->store;
@@ -78,15 +88,10 @@ static int setup_small(void **state)
 {
     struct fixture *f;
 
-    setup_server(state, "16mb", NULL);
+    setup_server(state, "16mb", 0);
     f = *state;
     f->store = store_started(&f->server, &f->device);
     return 0;
-}
-
-static int setup_secret(void **state)
-{
-    return setup_server(state, NULL, "open sesame");
 }
 
 static void close_store(struct fixture *f)
@@ -173,7 +178,8 @@ static void test_requests_outlive_the_server(void **state)
     uint8_t *back = malloc(N * 100);
 
     assert_int_equal(do_put(f->store, 1, f->bytes, FSW_SEGMENT_BYTES), FSW_STORE_OK);
-    freeReplyObject(server_command(&f->server, "SAVE"));
+    if (f->server.kind == SERVER_REDIS)
+        freeReplyObject(server_command(&f->server, "SAVE"));
     server_freeze(&f->server); /* so that they are in flight when it dies */
     for (unsigned i = 0; i < N; i++) {
         call_prepare(&gets[i], FSW_STORE_GET, 1, back + i * 100, i, 100, 0);
@@ -489,82 +495,7 @@ static void test_full_from_the_start(void **state)
     late->ops->close(late);
 }
 
-/* ---- passwords ---- */
-
-static int probe_with(struct fixture *f, const char *password, struct fsw_error *err)
-{
-    struct fsw_store *store = store_open(server_uri(&f->server), password);
-    int r = store->ops->probe(store, err);
-
-    store->ops->close(store);
-    return r;
-}
-
-static void test_password(void **state)
-{
-    struct fixture *f = *state;
-    struct fsw_error err = {""};
-
-    assert_int_equal(probe_with(f, "open sesame", &err), 0);
-    assert_int_equal(probe_with(f, NULL, &err), -EACCES);
-    assert_non_null(strstr(err.text, "wants a password"));
-    assert_int_equal(probe_with(f, "hush", &err), -EACCES);
-    assert_non_null(strstr(err.text, "does not take the password"));
-    assert_null(strstr(err.text, "hush"));
-    f->store = store_started(&f->server, &f->device);
-    assert_int_equal(do_put(f->store, 1, f->bytes, 100), FSW_STORE_OK);
-    assert_int_equal(do_get(f->store, 1, f->back, 0, 100, 5000), FSW_STORE_OK);
-}
-
-static void start_with(struct fixture *f, const char *password)
-{
-    struct fsw_error err;
-
-    f->store = store_open(server_uri(&f->server), password);
-    assert_int_equal(store_start_as(f->store, &f->device, 0, &err), 0);
-}
-
-/* Puts are refused at once, gets and drops wait for somebody to mend it. */
-static void test_wrong_password_refuses_puts(void **state)
-{
-    static const char *const passwords[] = {"hush", NULL};
-    struct fixture *f = *state;
-
-    for (unsigned i = 0; i < 2; i++) {
-        start_with(f, passwords[i]);
-        assert_int_equal(do_put(f->store, 1, f->bytes, 100), FSW_STORE_REFUSED);
-        assert_int_equal(do_get(f->store, 1, f->back, 0, 100, 300), FSW_STORE_UNREACHABLE);
-        assert_error_has(f, passwords[i] ? "WRONGPASS" : "NOAUTH");
-        close_store(f);
-    }
-}
-
-/* ---- probe ---- */
-
-static void test_eviction_is_refused(void **state)
-{
-    struct fixture *f = *state;
-    struct fsw_error err = {""};
-
-    freeReplyObject(server_command(&f->server, "CONFIG SET maxmemory-policy allkeys-lru"));
-    assert_int_equal(probe_with(f, NULL, &err), -EINVAL);
-    assert_non_null(strstr(err.text, "allkeys-lru"));
-    assert_non_null(strstr(err.text, "CONFIG SET maxmemory-policy noeviction"));
-}
-
-static void test_probe_says_who_is_missing(void **state)
-{
-    struct fixture *f = *state;
-    struct fsw_error err = {""};
-    char port[16];
-
-    snprintf(port, sizeof port, "%d", f->server.port);
-    server_kill(&f->server);
-    assert_int_equal(probe_with(f, NULL, &err), -ECONNREFUSED);
-    assert_non_null(strstr(err.text, "Connection refused"));
-    assert_non_null(strstr(err.text, f->server.over_unix ? f->server.socket : port));
-    assert_non_null(strstr(err.text, "farswapd"));
-}
+/* ---- not now ---- */
 
 /* Errors that pass are waited out. */
 static void test_readonly_passes(void **state)
@@ -588,6 +519,8 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_restarted_empty_is_not_gone, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_requests_outlive_the_server, setup_kept, teardown),
+        cmocka_unit_test_setup_teardown(test_cut_connections_lose_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(test_deadlines_without_a_server, setup, teardown),
         cmocka_unit_test_setup_teardown(test_late_answer_leaves_the_bytes_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(test_given_up_put_never_lands_after_its_drop, setup,
@@ -600,15 +533,9 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_full_refuses_puts_and_serves_gets, setup_small,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_full_from_the_start, setup_small, teardown),
-        cmocka_unit_test_setup_teardown(test_password, setup_secret, teardown),
-        cmocka_unit_test_setup_teardown(test_wrong_password_refuses_puts, setup_secret, teardown),
-        cmocka_unit_test_setup_teardown(test_probe_says_who_is_missing, setup, teardown),
     };
-    /* farswapd keeps nothing over a restart yet, cuts nobody off, never evicts, has no replicas */
+    /* farswapd has no replicas */
     const struct CMUnitTest redis_tests[] = {
-        cmocka_unit_test_setup_teardown(test_requests_outlive_the_server, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_cut_connections_lose_nothing, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_eviction_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_readonly_passes, setup, teardown),
     };
     int failed;

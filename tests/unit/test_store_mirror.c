@@ -594,6 +594,7 @@ static void test_one_is_enough_to_begin(void **state)
     server_kill(&f->servers[0]);
     f->store = place_open(&f->place, &f->device);
     assert_int_equal(f->store->ops->probe(f->store, &err), 0);
+    assert_non_null(strstr(err.text, "one copy only"));
     assert_non_null(strstr(err.text, "can't be reached"));
     assert_int_equal(store_start_as(f->store, &f->device, 3, &err), 0);
     wait_up(f, 2);

@@ -98,6 +98,9 @@ static void exec_redis(struct server *server)
     execv(server->binary, (char **)argv);
 }
 
+/* In the server's own folder. */
+#define KEPT_NAME "kept"
+
 static void exec_farswapd(struct server *server)
 {
     char listen_text[32], path[128];
@@ -115,6 +118,11 @@ static void exec_farswapd(struct server *server)
         write_password(server, path);
         argv[n++] = "--requirepass-file";
         argv[n++] = path;
+    }
+    if (server->keeps) {
+        argv[n++] = "--name";
+        argv[n++] = KEPT_NAME;
+        setenv("FARSWAP_RUNDIR", server->dir, 1);
     }
     execv(server->binary, (char **)argv);
 }
@@ -218,9 +226,23 @@ static int remove_one(const char *path, const struct stat *stat, int type, struc
     return remove(path);
 }
 
-/* Also when the test crashes. The server dies with it too, but may write until it does. */
-static void run_janitor(const char *dir, int alive)
+/* What it keeps is no file. It may live for a moment yet. */
+static void destroy_kept(const struct server *server)
 {
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        setenv("FARSWAP_RUNDIR", server->dir, 1);
+        execl(server->binary, server->binary, "--destroy", KEPT_NAME, NULL);
+        _exit(1);
+    }
+    waitpid(pid, NULL, 0);
+}
+
+/* Also when the test crashes. The server dies with it too, but may write until it does. */
+static void run_janitor(const struct server *server, int alive)
+{
+    const char *dir = server->dir;
     char byte, disk[96];
 
     signal(SIGINT, SIG_IGN);
@@ -229,6 +251,8 @@ static void run_janitor(const char *dir, int alive)
         ;
     snprintf(disk, sizeof disk, "%s/disk", dir); /* where a test may have mounted one */
     umount2(disk, MNT_DETACH);
+    if (server->keeps)
+        destroy_kept(server);
     for (unsigned i = 0; i < 100 && nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS) != 0; i++)
         usleep(20000);
     _exit(0);
@@ -243,7 +267,7 @@ static void start_janitor(struct server *server)
     assert_true(server->janitor >= 0);
     if (server->janitor == 0) {
         close(ends[1]);
-        run_janitor(server->dir, ends[0]);
+        run_janitor(server, ends[0]);
     }
     close(ends[0]);
     server->alive = ends[1];

@@ -30,6 +30,7 @@ struct server {
     pid_t janitor; /* removes the directory when `alive` is closed, by us or by our death */
     int alive;
     const char *memory;   /* limit as its option takes it; NULL: none */
+    int keeps;            /* 1: farswapd has what it had, when it was killed and is started again */
     const char *password; /* NULL: none */
     char uri_text[128];
 };
