@@ -1,6 +1,7 @@
 """peers: the devices that bench/run compares, each started once and fully written.
 
-    devices = start(size, names)      {"lz4": device, "malloc -t 1": device, ...}
+    devices = start(size, names)      {"lz4 -t 1": device, "malloc -t 1": device, "zram": device, ...}
+    variants("lz4")                   ["lz4 -t 1", "lz4 -t 16"]
 """
 
 import glob
@@ -68,22 +69,34 @@ class QemuNbd:
         return f"nbd+unix:///?socket={self.socket}"
 
 
-def _farswap(size, codec):
-    return servers.Plugin(size=size, memory=size + (size >> 2) + (64 << 20), codec=codec).start()
+def is_farswap(name):
+    return name.split(" -t ")[0] in FARSWAP
+
+
+def variants(name):
+    """Of a name: what nbdkit serves, whoever's plugin it is, is there once for each of THREADS."""
+    if is_farswap(name) or name in ALLOCATORS:
+        return [f"{name} -t {threads}" for threads in THREADS]
+    return [name]
+
+
+def nbdkit(size, name, threads):
+    """A server that is not started: our plugin with a codec, or a peer's with an allocator."""
+    if name in FARSWAP:
+        return servers.Plugin(size=size, memory=size + (size >> 2) + (64 << 20), codec=name,
+                              options=["-t", str(threads)])
+    return servers.Stock(size, allocator=ALLOCATORS[name], threads=threads)
 
 
 def start(size, names):
-    """Devices for these names; an nbdkit peer is there once for each of THREADS. A peer that this
-    machine has not is left out with a line."""
+    """Devices for these names, in all variants. A peer that this machine has not is left out with a
+    line."""
     devices = {}
     for name in names:
         try:
-            if name in FARSWAP:
-                devices[name] = _farswap(size, name)
-            elif name in ALLOCATORS:
-                for threads in THREADS:
-                    devices[f"{name} -t {threads}"] = servers.Stock(
-                        size, allocator=ALLOCATORS[name], threads=threads).start()
+            if name in FARSWAP or name in ALLOCATORS:
+                for threads, variant in zip(THREADS, variants(name)):
+                    devices[variant] = nbdkit(size, name, threads).start()
             elif name == "qemu-nbd":
                 devices[name] = QemuNbd(size).start()
             else:
