@@ -76,8 +76,13 @@ static int move(struct fsw_device *device, uint32_t zspage, const struct fsw_poo
     return 1;
 }
 
-/* Packs a zspage of the class. Returns how many objects moved. */
-static unsigned pack_one(struct fsw_device *device, unsigned class_number)
+void fsw_compact_begin(struct fsw_device *device)
+{
+    fsw_pool_new_round(&device->pool);
+}
+
+/* Packs a zspage of the class, and says how many objects moved. 0: no zspage is worth it. */
+static int pack_one(struct fsw_device *device, unsigned class_number, unsigned *ret_moved)
 {
     struct fsw_pool_object *objects = device->keeper.objects;
     unsigned count = 0, moved = 0;
@@ -93,19 +98,23 @@ static unsigned pack_one(struct fsw_device *device, unsigned class_number)
         fsw_pool_stuck(&device->pool, class_number, zspage);
     else if (after < before)
         fsw_stat_add(&device->image, FSW_STAT_PAGES_COMPACTED, before - after);
-    return moved;
+    *ret_moved = moved;
+    return 1;
 }
 
 unsigned fsw_compact_step(struct fsw_device *device)
 {
     struct fsw_keeper *keeper = &device->keeper;
-    unsigned classes = device->pool.table->count, moved = 0;
+    unsigned classes = device->pool.table->count, moved = 0, empty_handed = 0;
 
-    /* From class to class, so that none is forgotten, and none that is stuck keeps the others. */
-    for (unsigned tries = 0; moved == 0 && tries < classes; tries++) {
+    /* From class to class, so that none is forgotten; what is stuck keeps nothing else. */
+    while (moved == 0 && empty_handed < classes) {
         keeper->next_class = keeper->next_class % (classes - 1) + 1;
-        if (fsw_pool_freeable(&device->image, keeper->next_class) > 0)
-            moved = pack_one(device, keeper->next_class);
+        if (fsw_pool_freeable(&device->image, keeper->next_class) > 0 &&
+            pack_one(device, keeper->next_class, &moved))
+            empty_handed = 0;
+        else
+            empty_handed++;
     }
     fsw_stat_add(&device->image, FSW_STAT_COMPACT_MOVED, moved);
     return moved;

@@ -93,7 +93,9 @@ struct fsw_keeper {
     _Atomic uint32_t codec;                        /* the word that the contexts have */
     struct fsw_pool_object objects[FSW_SLOTS_MAX]; /* of the zspage that is being packed */
     unsigned next_class, looks;
-    uint32_t futile; /* frames that were freeable when compaction last moved nothing */
+    uint32_t
+        futile;     /* frames that were freeable when compaction last came to where nothing moves */
+    unsigned again; /* the look at which it tries again all the same */
 };
 
 struct fsw_device {
@@ -250,8 +252,12 @@ static inline int fsw_row_is_lost(const struct fsw_device *device, uint32_t row)
 /* Frames that compaction could give back, all classes together. */
 uint32_t fsw_compact_freeable(const struct fsw_device *device);
 
+/* What could not be moved so far may be tried again. */
+void fsw_compact_begin(struct fsw_device *device);
+
 /* Packs one zspage as far as its entries allow: at most FSW_SLOTS_MAX moves, some hundred
- * microseconds. Returns how many objects it moved; 0: nothing is worth it. One caller at a time. */
+ * microseconds. Returns how many objects it moved; 0: nothing that is worth it can be moved now. One
+ * caller at a time. */
 unsigned fsw_compact_step(struct fsw_device *device);
 
 /* ---- keeper.c ---- */

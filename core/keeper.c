@@ -2,8 +2,9 @@
  * keeper.c: the thread that keeps the pool dense, and follows what people ask for.
  *
  * Compaction begins by itself when a fortieth of the pool's frames could come free, and goes on
- * down to an eightieth, one zspage at a time with a pause between; it stops where a step moves
- * nothing, until more has died. `farswap compact` asks for all that can be had.
+ * down to an eightieth, one zspage at a time with a pause between. Where nothing more can be moved
+ * (it waits for a store, or is damaged) it stops until more has died, or a second is over; where it
+ * is outrun by those who write, until the next look. `farswap compact` asks for all that can be had.
  *
  * Requests are words in the image's superblock (core/image.h): who may map the image may ask. They
  * are looked at ten times a second, so a request costs the data path nothing.
@@ -23,45 +24,53 @@
 #define LOOK_EVERY_NS (100 * FSW_NS_PER_MS)
 #define BEGIN_PART 40u
 #define END_PART 80u
-#define STUCK_MAX 64u /* steps that free nothing, because others work there */
-#define WORTH_IT 64u  /* frames: below a quarter of a MiB nobody minds */
+#define OUTRUN_MAX 64u   /* steps without a gain, because others write */
+#define FUTILE_LOOKS 10u /* what stood in the way may be gone */
+#define WORTH_IT 64u     /* frames: below a quarter of a MiB nobody minds */
 
 static uint32_t pool_frames(const struct fsw_device *device)
 {
     return (uint32_t)fsw_stat_get(&device->image, FSW_STAT_POOL_FRAMES);
 }
 
-/* Steps until fewer than `enough` frames are freeable, or nothing moves. Lets the CPU go between
- * steps. */
+/* Steps until fewer than `enough` frames are freeable, or nothing moves, or others are quicker. Lets
+ * the CPU go between steps. */
 static void compact_to(struct fsw_device *device, uint32_t enough)
 {
     struct fsw_keeper *keeper = &device->keeper;
-    uint32_t best = UINT32_MAX;
-    unsigned stuck = 0;
+    uint32_t best = UINT32_MAX, freeable;
+    unsigned outrun = 0;
 
-    while (!atomic_load(&keeper->stop) && stuck < STUCK_MAX) {
-        uint32_t freeable = fsw_compact_freeable(device);
-        if (freeable <= enough)
-            break;
-        /* What moves without anything coming free must end as well. */
-        stuck = freeable < best ? 0 : stuck + 1;
+    keeper->futile = 0;
+    fsw_compact_begin(device);
+    while (!atomic_load(&keeper->stop) && outrun < OUTRUN_MAX &&
+           (freeable = fsw_compact_freeable(device)) > enough) {
+        outrun = freeable < best ? 0 : outrun + 1;
         best = freeable < best ? freeable : best;
-        if (fsw_compact_step(device) == 0)
-            break;
+        if (fsw_compact_step(device) == 0) {
+            keeper->futile = freeable;
+            keeper->again = keeper->looks + FUTILE_LOOKS;
+            return;
+        }
         sched_yield();
     }
-    keeper->futile = fsw_compact_freeable(device);
+}
+
+/* What is left was tried, and nothing has died since that would be worth it. */
+static int is_futile(struct fsw_keeper *keeper, uint32_t freeable, uint32_t frames)
+{
+    if (freeable < keeper->futile)
+        keeper->futile = freeable;
+    return keeper->futile > 0 && freeable <= keeper->futile + frames / END_PART &&
+           keeper->looks < keeper->again;
 }
 
 static void compact_if_sparse(struct fsw_device *device)
 {
     uint32_t frames = pool_frames(device), freeable = fsw_compact_freeable(device);
-    struct fsw_keeper *keeper = &device->keeper;
 
-    if (freeable < keeper->futile)
-        keeper->futile = freeable;
     if (freeable > WORTH_IT && freeable > frames / BEGIN_PART &&
-        freeable > keeper->futile + frames / END_PART)
+        !is_futile(&device->keeper, freeable, frames))
         compact_to(device, frames / END_PART);
 }
 

@@ -14,7 +14,6 @@
 #include "core/pool/zspage.h"
 
 #define relaxed memory_order_relaxed
-#define ZSPAGES_LOOKED_AT 256u
 #define SLOTS_TRIED 16u /* holes looked at for one that has its frames */
 #define IDS_STEP ((uint32_t)(FSW_FRAME_SIZE / sizeof(struct fsw_zspage_frames)))
 #define IDS_AHEAD (2 * IDS_STEP) /* what the filler keeps ready: 8 MiB and more of objects */
@@ -283,14 +282,6 @@ static int attach_frames(struct fsw_pool *pool, uint32_t id, unsigned first, uns
     return 0;
 }
 
-static int frames_attached(const struct fsw_zspage_frames *map, unsigned first, unsigned last)
-{
-    for (unsigned i = first; i <= last; i++)
-        if (atomic_load_explicit(&map->frame[i], relaxed) == 0)
-            return 0;
-    return 1;
-}
-
 /* The first free slot that needs no new frame, if one of the first few is such; else the first. */
 static unsigned pick_slot(const struct fsw_zspage *zspage, const struct fsw_zspage_frames *map,
                           const struct fsw_class_shape *shape)
@@ -332,11 +323,10 @@ int fsw_pool_is_allocated(const struct fsw_pool *pool, uint64_t location, unsign
            at / shape->units < shape->slots && slot_is_set(zspage, at / shape->units);
 }
 
-/* The slot becomes an object's, with its frames. 0: a frame is missing. The class's lock is held.
- */
-static uint64_t occupy(struct fsw_pool *pool, struct fsw_class *class,
-                       const struct fsw_class_shape *shape, uint32_t id, unsigned slot)
+uint64_t fsw_zspage_occupy(struct fsw_pool *pool, struct fsw_class *class, uint32_t id,
+                           unsigned slot)
 {
+    const struct fsw_class_shape *shape = &pool->table->shape[pool->zspages[id].class];
     struct fsw_zspage *zspage = &pool->zspages[id];
     unsigned at = slot * shape->units;
     unsigned first = at / FRAME_UNITS, last = (at + shape->units - 1) / FRAME_UNITS;
@@ -368,7 +358,7 @@ uint64_t fsw_pool_alloc(struct fsw_pool *pool, unsigned units)
     if (id == 0)
         return 0;
     unsigned slot = pick_slot(&pool->zspages[id], &pool->image->zspages[id], shape);
-    return occupy(pool, class, shape, id, slot);
+    return fsw_zspage_occupy(pool, class, id, slot);
 }
 
 int fsw_pool_free(struct fsw_pool *pool, uint64_t location)
@@ -402,10 +392,8 @@ int fsw_pool_free(struct fsw_pool *pool, uint64_t location)
 
 /* ---- reclaim's view ---- */
 
-/* Page numbers from the headers of all set slots from one on. The class's lock is held, so frames
- * stay. */
-static unsigned collect(struct fsw_pool *pool, uint32_t id, unsigned from,
-                        struct fsw_pool_object *objects)
+unsigned fsw_zspage_collect(struct fsw_pool *pool, uint32_t id, unsigned from,
+                            struct fsw_pool_object *objects)
 {
     const struct fsw_zspage *zspage = &pool->zspages[id];
     const struct fsw_class_shape *shape = &pool->table->shape[zspage->class];
@@ -443,134 +431,8 @@ unsigned fsw_pool_pass_oldest(struct fsw_pool *pool, struct fsw_pool_object *obj
         }
         pthread_mutex_unlock(&pool->lru_lock);
         if (same)
-            return collect(pool, id, 0, objects);
+            return fsw_zspage_collect(pool, id, 0, objects);
     }
-}
-
-/* ---- compaction's view ---- */
-
-/* Frames that an object each would need, end to end. */
-static uint64_t frames_for(uint64_t objects, uint64_t units)
-{
-    return (objects * units + FRAME_UNITS - 1) / FRAME_UNITS;
-}
-
-/* Each zspage may keep a frame that is only partly used. */
-uint32_t fsw_pool_freeable(const struct fsw_image *image, unsigned class_number)
-{
-    const struct fsw_class_stats *stats = &image->class_stats[class_number];
-    uint64_t frames = atomic_load_explicit(&stats->frames, relaxed);
-    uint64_t needed = frames_for(atomic_load_explicit(&stats->objects, relaxed),
-                                 fsw_class_table()->shape[class_number].units) +
-                      atomic_load_explicit(&stats->zspages, relaxed);
-
-    return frames > needed ? (uint32_t)(frames - needed) : 0;
-}
-
-/* The zspage after id in the class's lists of those that are not full; 0: after the last. */
-static uint32_t next_listed(const struct fsw_pool *pool, const struct fsw_class *class, uint32_t id)
-{
-    unsigned group = id != 0 ? pool->zspages[id].group + 1u : 0;
-
-    if (id != 0 && pool->zspages[id].next != 0)
-        return pool->zspages[id].next;
-    for (; group < FSW_FULLNESS_GROUPS; group++)
-        if (class->lists[group] != 0)
-            return class->lists[group];
-    return 0;
-}
-
-/* The one that packing makes smallest among the next few, from where the last look ended: so few
- * that the lock is held for microseconds, and none is passed over for good. */
-static uint32_t most_wasteful(const struct fsw_pool *pool, struct fsw_class *class,
-                              unsigned class_number)
-{
-    unsigned units = pool->table->shape[class_number].units;
-    uint32_t best = 0, id = class->looked_at;
-    uint64_t most = 0;
-
-    if (id != 0 && (pool->zspages[id].class != class_number || pool->zspages[id].group == FULL))
-        id = 0; /* it went meanwhile */
-    for (unsigned looked = 0; looked < ZSPAGES_LOOKED_AT; looked++) {
-        id = next_listed(pool, class, id);
-        if (id == 0)
-            break;
-        const struct fsw_zspage *zspage = &pool->zspages[id];
-        uint64_t waste = zspage->attached - frames_for(zspage->used, units);
-        if (waste > most && !zspage->stuck) {
-            most = waste;
-            best = id;
-        }
-    }
-    class->looked_at = id;
-    return best;
-}
-
-uint32_t fsw_pool_sparse(struct fsw_pool *pool, unsigned class_number,
-                         struct fsw_pool_object *objects, unsigned *ret_count)
-{
-    struct fsw_class *class = &pool->classes[class_number];
-    /* A lap of all, and the end of the one before; the lock is let go between the looks. */
-    unsigned looks = atomic_load_explicit(&class->stats->zspages, relaxed) / ZSPAGES_LOOKED_AT + 2;
-
-    while (looks-- > 0) {
-        FSW_LOCK_SCOPE(&class->lock);
-        uint32_t id = most_wasteful(pool, class, class_number);
-        if (id != 0) {
-            *ret_count = collect(pool, id, pool->zspages[id].used, objects);
-            return id;
-        }
-    }
-    *ret_count = 0;
-    return 0;
-}
-
-/* A hole below the packed zspage's end: one that has its frames, else the first; `used`: none. */
-static unsigned packed_hole(const struct fsw_zspage *zspage, const struct fsw_zspage_frames *map,
-                            const struct fsw_class_shape *shape)
-{
-    unsigned first = zspage->used;
-
-    for (unsigned slot = 0; slot < zspage->used; slot++) {
-        unsigned at = slot * shape->units;
-        if (slot_is_set(zspage, slot))
-            continue;
-        if (frames_attached(map, at / FRAME_UNITS, (at + shape->units - 1) / FRAME_UNITS))
-            return slot;
-        first = slot < first ? slot : first;
-    }
-    return first;
-}
-
-uint64_t fsw_pool_alloc_packed(struct fsw_pool *pool, uint32_t id, unsigned units)
-{
-    unsigned class_number = pool->table->of_units[units];
-    const struct fsw_class_shape *shape = &pool->table->shape[class_number];
-    struct fsw_class *class = &pool->classes[class_number];
-    FSW_LOCK_SCOPE(&class->lock);
-    const struct fsw_zspage *zspage = &pool->zspages[id];
-
-    /* The object that is to move keeps the zspage alive, if it is that class's still. */
-    if (atomic_load_explicit(&pool->image->classes[id], relaxed) != class_number)
-        return 0;
-    unsigned first = packed_hole(zspage, &pool->image->zspages[id], shape);
-    return first < zspage->used ? occupy(pool, class, shape, id, first) : 0;
-}
-
-uint32_t fsw_pool_attached(struct fsw_pool *pool, unsigned class_number, uint32_t id)
-{
-    FSW_LOCK_SCOPE(&pool->classes[class_number].lock);
-    int is_that = atomic_load_explicit(&pool->image->classes[id], relaxed) == class_number;
-
-    return is_that ? pool->zspages[id].attached : 0;
-}
-
-void fsw_pool_stuck(struct fsw_pool *pool, unsigned class_number, uint32_t id)
-{
-    FSW_LOCK_SCOPE(&pool->classes[class_number].lock);
-
-    if (atomic_load_explicit(&pool->image->classes[id], relaxed) == class_number)
-        pool->zspages[id].stuck = 1;
 }
 
 /* ---- life ---- */
@@ -587,6 +449,7 @@ int fsw_pool_init(struct fsw_pool *pool, struct fsw_image *image, uint64_t memor
     pool->image = image;
     pool->table = fsw_class_table();
     pool->clock = clock;
+    pool->round = 1;
     int r = fsw_frames_init(&pool->frames, image, memory);
     if (r < 0)
         return r;

@@ -37,7 +37,7 @@ struct fsw_zspage {
     uint8_t group;    /* fullness; its list */
     uint8_t attached; /* frames */
     uint8_t stamp;    /* age clock when the reclaim hand last passed, or when it was made */
-    uint8_t stuck;    /* compaction could move nothing here, and nothing has changed since */
+    uint8_t stuck;    /* compaction's round that could move nothing here; 0: it has changed since */
 };
 
 struct fsw_class {
@@ -56,6 +56,7 @@ struct fsw_pool {
     pthread_mutex_t lru_lock;
     uint32_t oldest, newest, free_ids;
     uint32_t zspages_ready;       /* ids below this have touched memory behind them */
+    uint8_t round;                /* of compaction: 1 to 255; its caller's */
     const _Atomic uint8_t *clock; /* the device's age clock */
 };
 
@@ -111,7 +112,10 @@ void fsw_pool_disclaim_all(struct fsw_pool *pool);
  * passed the oldest. */
 void fsw_pool_rebuild_end(struct fsw_pool *pool, unsigned lap);
 
-/* ---- for compaction (core/compact.c) ---- */
+/* ---- for compaction (core/compact.c); pool_pack.c. One caller at a time ---- */
+
+/* What was stuck may be tried again. */
+void fsw_pool_new_round(struct fsw_pool *pool);
 
 /* Frames of a class that come free when each of its zspages is packed. */
 uint32_t fsw_pool_freeable(const struct fsw_image *image, unsigned class_number);
@@ -128,8 +132,8 @@ uint64_t fsw_pool_alloc_packed(struct fsw_pool *pool, uint32_t zspage, unsigned 
 /* Frames attached to that zspage; 0 if it is not of that class any more. */
 uint32_t fsw_pool_attached(struct fsw_pool *pool, unsigned class_number, uint32_t zspage);
 
-/* None of those objects could be moved: fsw_pool_sparse passes the zspage over until something is
- * allocated or freed there. */
+/* None of those objects could be moved: fsw_pool_sparse passes the zspage over until the next round,
+ * or until something is allocated or freed there. */
 void fsw_pool_stuck(struct fsw_pool *pool, unsigned class_number, uint32_t zspage);
 
 /* Asks for a slot's cache lines, to be written soon. */

@@ -10,6 +10,16 @@
 void fsw_zspage_list(struct fsw_pool *pool, struct fsw_class *class, uint32_t id, unsigned group);
 void fsw_zspage_append(struct fsw_pool *pool, uint32_t id); /* to the age order, as the newest */
 
+/* The slot becomes an object's, with its frames. 0: a frame is missing. The class's lock is held.
+ */
+uint64_t fsw_zspage_occupy(struct fsw_pool *pool, struct fsw_class *class, uint32_t id,
+                           unsigned slot);
+
+/* Page numbers from the headers of all set slots from one on. The class's lock is held, so frames
+ * stay. */
+unsigned fsw_zspage_collect(struct fsw_pool *pool, uint32_t id, unsigned from,
+                            struct fsw_pool_object *objects);
+
 #define UNIT_MASK ((1u << FSW_ZSPAGE_UNIT_BITS) - 1)
 #define FRAME_UNITS (FSW_FRAME_SIZE / FSW_UNIT)
 #define FULL FSW_FULLNESS_GROUPS
@@ -35,6 +45,15 @@ static inline int frame_in_use(const struct fsw_zspage *zspage, const struct fsw
         if (slot_is_set(zspage, slot))
             return 1;
     return 0;
+}
+
+static inline int frames_attached(const struct fsw_zspage_frames *map, unsigned first,
+                                  unsigned last)
+{
+    for (unsigned i = first; i <= last; i++)
+        if (atomic_load_explicit(&map->frame[i], memory_order_relaxed) == 0)
+            return 0;
+    return 1;
 }
 
 #endif

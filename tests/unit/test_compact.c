@@ -487,6 +487,101 @@ static void what_an_evictor_holds_stays(void **state)
     rig_close(&rig);
 }
 
+/* Sets the overflow bit of all that is in the pool, as an evictor would, or takes it away. */
+static void hold_all(struct rig *rig, uint64_t pages, int held)
+{
+    for (uint64_t page = 0; page < pages; page++) {
+        fsw_entry *entry = rig_entry(rig, page);
+        if (entry != NULL && fsw_entry_state(*entry) == FSW_POOL)
+            *entry = held ? *entry | FSW_ENTRY_OVERFLOW : *entry & ~FSW_ENTRY_OVERFLOW;
+    }
+}
+
+static int has_given_up(struct rig *rig, void *opaque)
+{
+    return rig_stat(rig, FSW_STAT_COMPACT_MOVED) == 0 &&
+           __atomic_load_n(&rig->device->keeper.futile, __ATOMIC_RELAXED) > 0;
+}
+
+/* A put that fails lets its pages go, and nothing else says so. */
+static void what_was_held_is_packed_when_it_is_let_go(void **state)
+{
+    enum { PAGES = 8000 };
+    struct rig rig;
+
+    rig_open(&rig, &(struct rig_options){.size = MIB(32), .memory = MIB(32)});
+    fsw_keeper_stop(rig.device);
+    for (uint64_t page = 0; page < PAGES; page++)
+        assert_int_equal(rig_write_page(&rig, page, RIG_TEXT, page), 0);
+    for (uint64_t page = 0; page < PAGES; page++)
+        if (page % 4)
+            fsw_device_discard(rig.device, page * FSW_PAGE_SIZE, FSW_PAGE_SIZE);
+    hold_all(&rig, PAGES, 1);
+    atomic_store(&rig.device->keeper.stop, 0);
+    assert_int_equal(fsw_keeper_start(rig.device), 0);
+    rig_wait(&rig, has_given_up, NULL);
+    assert_false(is_packed(&rig, NULL));
+    hold_all(&rig, PAGES, 0);
+    rig_wait(&rig, is_packed, NULL);
+    for (uint64_t page = 0; page < PAGES; page++)
+        rig_expect_page(&rig, page, page % 4 ? RIG_ZERO : RIG_TEXT, page);
+    rig_close(&rig);
+}
+
+/* Pages that die as fast as what they leave is packed (the test is linked with --wrap). */
+static struct {
+    _Atomic unsigned steps; /* left to do so; 0: at rest */
+    uint32_t freeable;      /* as many as there were */
+    uint64_t next;          /* page */
+} outrun;
+
+unsigned __real_fsw_compact_step(struct fsw_device *device);
+unsigned __wrap_fsw_compact_step(struct fsw_device *device);
+
+unsigned __wrap_fsw_compact_step(struct fsw_device *device)
+{
+    unsigned moved = __real_fsw_compact_step(device);
+
+    if (atomic_load(&outrun.steps) == 0)
+        return moved;
+    for (; outrun.next < device->pages && fsw_compact_freeable(device) < outrun.freeable;
+         outrun.next++)
+        if (outrun.next % 4)
+            fsw_device_discard(device, outrun.next * FSW_PAGE_SIZE, FSW_PAGE_SIZE);
+    outrun.freeable = fsw_compact_freeable(device);
+    atomic_fetch_sub(&outrun.steps, 1);
+    return moved;
+}
+
+static int has_been_outrun(struct rig *rig, void *opaque)
+{
+    return atomic_load(&outrun.steps) == 0;
+}
+
+static void what_outruns_it_for_a_while_does_not_end_it(void **state)
+{
+    enum { PAGES = 12000, STEPS = 75 };
+    struct rig rig;
+
+    rig_open(&rig, &(struct rig_options){.size = MIB(48), .memory = MIB(64)});
+    fsw_keeper_stop(rig.device);
+    for (uint64_t page = 0; page < PAGES; page++)
+        assert_int_equal(rig_write_page(&rig, page, RIG_NEARLY_RAW, page), 0);
+    for (outrun.next = 0; fsw_compact_freeable(rig.device) < 800; outrun.next++)
+        if (outrun.next % 4)
+            fsw_device_discard(rig.device, outrun.next * FSW_PAGE_SIZE, FSW_PAGE_SIZE);
+    outrun.freeable = fsw_compact_freeable(rig.device);
+    atomic_store(&outrun.steps, STEPS);
+    atomic_store(&rig.device->keeper.stop, 0);
+    assert_int_equal(fsw_keeper_start(rig.device), 0);
+    rig_wait(&rig, has_been_outrun, NULL);
+    assert_in_range(outrun.next, PAGES / 4, PAGES - 1);
+    rig_wait(&rig, is_packed, NULL);
+    for (uint64_t page = 0; page < PAGES; page += 4)
+        rig_expect_page(&rig, page, RIG_NEARLY_RAW, page);
+    rig_close(&rig);
+}
+
 RIG_MAIN(cmocka_unit_test(packing_at_every_step_loses_nothing),
          cmocka_unit_test(a_step_between_any_two_operations_loses_nothing),
          cmocka_unit_test(all_but_one_object_a_zspage_discarded),
@@ -494,4 +589,6 @@ RIG_MAIN(cmocka_unit_test(packing_at_every_step_loses_nothing),
          cmocka_unit_test(three_quarters_discarded_at_random_come_back_by_themselves),
          cmocka_unit_test(what_cannot_move_does_not_stop_the_rest),
          cmocka_unit_test(a_pool_without_a_free_frame_is_packed),
-         cmocka_unit_test(what_an_evictor_holds_stays))
+         cmocka_unit_test(what_an_evictor_holds_stays),
+         cmocka_unit_test(what_was_held_is_packed_when_it_is_let_go),
+         cmocka_unit_test(what_outruns_it_for_a_while_does_not_end_it))
