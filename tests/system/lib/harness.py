@@ -151,7 +151,7 @@ def end(process, seconds=20):
 
 def run(argv, seconds=60, **options):
     """Runs to its end; returns the CompletedProcess with text output."""
-    return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+    return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
                           timeout=seconds, **options)
 
 
