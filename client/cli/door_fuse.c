@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <linux/loop.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
@@ -19,6 +20,7 @@
 
 #include "client/cli/doors.h"
 #include "client/cli/program.h"
+#include "client/cli/survival.h"
 #include "common/cleanup.h"
 #include "common/clock.h"
 
@@ -190,28 +192,37 @@ static int down(const char *device, struct fsw_error *err)
 
 /* ---- making ---- */
 
+static int start_at(const char *mountpoint, const char *device, const struct config *config,
+                    int claim, pid_t *ret_pid, struct fsw_error *err)
+{
+    char path[PATH_MAX], folder[PATH_MAX], log[PATH_MAX], name[FSW_NAME_MAX + 1];
+    char *argv[CONFIG_WORDS + 5] = {path, "--supervise", folder, name};
+
+    int r = program_find("farswap-fuse", "fuse", path, err);
+    if (r < 0)
+        return r;
+    snprintf(folder, sizeof folder, "%s", mountpoint);
+    snprintf(name, sizeof name, "%s", device);
+    host_run_path(device, "log", log);
+    for (unsigned i = 0; config != NULL && i < config->count; i++)
+        argv[4 + i] = config->words[i];
+    return program_start(path, argv, log, claim, ret_pid, err);
+}
+
 static int start(const char *device, const struct config *config, int claim, pid_t *ret_pid,
                  struct fsw_error *err)
 {
-    char path[PATH_MAX], mountpoint[PATH_MAX], log[PATH_MAX], name[FSW_NAME_MAX + 1];
-    char *argv[CONFIG_WORDS + 5] = {path, "--supervise", mountpoint, name};
+    char mountpoint[PATH_MAX];
 
     if (is_served(device))
         return fsw_error(err, -EBUSY,
                          "another program serves it (`farswap status %s` shows which): stop that "
                          "first",
                          device);
-    int r = program_find("farswap-fuse", "fuse", path, err);
-    if (r < 0)
-        return r;
-    snprintf(name, sizeof name, "%s", device);
-    host_run_path(device, "log", log);
     host_run_path(device, "mnt", mountpoint);
     if (mkdir(mountpoint, 0700) < 0 && errno != EEXIST)
         return fsw_error(err, -errno, "%s: %s", mountpoint, strerror(errno));
-    for (unsigned i = 0; i < config->count; i++)
-        argv[4 + i] = config->words[i];
-    return program_start(path, argv, log, claim, ret_pid, err);
+    return start_at(mountpoint, device, config, claim, ret_pid, err);
 }
 
 static int failed_to_start(const char *device, struct fsw_error *err)
@@ -301,6 +312,75 @@ static int serve(const char *device, const struct config *config, char mountpoin
     return r == -EAGAIN ? fsw_error(err, r, "its farswap-fuse ended twice: do this again") : r;
 }
 
+/* ---- its supervisor ---- */
+
+static enum survival survival(const char *device, pid_t *ret_server)
+{
+    struct fsw_record record;
+    struct fsw_image image;
+
+    if (fsw_registry_read(device, -1, &record, NULL) < 0 ||
+        fsw_registry_attach(&record, 0, &image, NULL) < 0)
+        return SURVIVAL_UNKNOWN;
+    *ret_server = (pid_t)atomic_load(&image.super->holder);
+    fsw_image_detach(&image);
+    return survival_of(&record, *ret_server);
+}
+
+/* The claim that the server has, or one that nobody has. */
+static int borrow_claim(const char *device, pid_t server, struct fsw_error *err)
+{
+    char path[PATH_MAX], resolved[PATH_MAX];
+    int claim = open_claim(device, err);
+
+    if (claim < 0 || take_claim(claim))
+        return claim;
+    close(claim);
+    host_run_path(device, "door", path);
+    int r = program_borrow(server, realpath(path, resolved) != NULL ? resolved : path);
+    return r < 0 ? fsw_error(err, r, "its server, process %d, can't be taken over: %s", (int)server,
+                             strerror(-r))
+                 : r;
+}
+
+static int wait_watched(const char *device, pid_t pid, struct fsw_error *err)
+{
+    uint64_t deadline = fsw_now_ns() + START_S * FSW_NS_PER_S;
+    char log[PATH_MAX], tail[256];
+    pid_t server;
+
+    while (survival_can_be_had(survival(device, &server))) {
+        if (program_ended(pid)) {
+            host_run_path(device, "log", log);
+            program_log_tail(log, tail);
+            return fsw_error(err, -EIO, "no other supervisor for its farswap-fuse: %s", tail);
+        }
+        if (fsw_now_ns() > deadline)
+            return fsw_error(err, -ETIMEDOUT, "its new supervisor is not ready after %d s",
+                             START_S);
+        usleep(LOOK_US);
+    }
+    return 0;
+}
+
+int door_fuse_watch(const char *device, struct fsw_error *err)
+{
+    char mountpoint[512];
+    pid_t server = 0, pid;
+
+    if (!survival_can_be_had(survival(device, &server)) || !host_mount_of(device, mountpoint))
+        return 0;
+    FSW_CLEANUP_CLOSE int claim = borrow_claim(device, server, err);
+    int r = claim < 0 ? claim : start_at(mountpoint, device, NULL, claim, &pid, err);
+    if (r == 0)
+        r = wait_watched(device, pid, err);
+    if (r == 0)
+        door_say(device, "its farswap-fuse has a supervisor again");
+    return r;
+}
+
+/* ---- the whole way ---- */
+
 /* Direct: its pages are kept once, and the kernel needs no memory of its own to write them. */
 static int make_loop(const char *mountpoint, char block[HOST_BLOCK], struct fsw_error *err)
 {
@@ -324,6 +404,9 @@ static int up(const char *device, const struct config *config, char block[HOST_B
     if (r < 0)
         return r;
     door_say(device, "served by farswap-fuse at %s", mountpoint);
+    r = door_fuse_watch(device, err);
+    if (r < 0)
+        return r;
     if (!host_loop_over(mountpoint, block))
         r = make_loop(mountpoint, block, err);
     if (r == 0)

@@ -26,6 +26,10 @@ struct door {
 
 extern const struct door door_nbd, door_fuse;
 
+/* Of a device that is up through FUSE: starts another supervisor where that of its server is gone, or
+ * never was. 0 also where none is missing. */
+int door_fuse_watch(const char *device, struct fsw_error *err);
+
 /* One line of progress: "NAME: text". */
 void door_say(const char *device, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -179,23 +180,38 @@ int program_start(const char *path, char *const argv[], const char *log, int kee
                  : 0;
 }
 
-static int has_open(const char *pid, const char *path)
+/* Its descriptor of that file, or -1. */
+static int find_open(pid_t pid, const char *path)
 {
     char folder[64], link[PATH_MAX], target[PATH_MAX];
     struct dirent *entry;
-    int found = 0;
+    int found = -1;
 
-    snprintf(folder, sizeof folder, "/proc/%.20s/fd", pid);
+    snprintf(folder, sizeof folder, "/proc/%d/fd", (int)pid);
     DIR *dir = opendir(folder);
-    while (dir != NULL && !found && (entry = readdir(dir)) != NULL) {
+    while (dir != NULL && found < 0 && (entry = readdir(dir)) != NULL) {
         snprintf(link, sizeof link, "%s/%s", folder, entry->d_name);
         ssize_t n = readlink(link, target, sizeof target - 1);
         target[n < 0 ? 0 : n] = '\0';
-        found = strcmp(target, path) == 0;
+        if (strcmp(target, path) == 0)
+            found = atoi(entry->d_name);
     }
     if (dir != NULL)
         closedir(dir);
     return found;
+}
+
+int program_borrow(pid_t pid, const char *path)
+{
+    int pidfd = pidfd_open(pid, 0), theirs = find_open(pid, path), fd = -1;
+
+    if (pidfd < 0)
+        return -errno;
+    if (theirs >= 0)
+        fd = pidfd_getfd(pidfd, theirs, 0);
+    int error = theirs < 0 ? ENOENT : errno;
+    close(pidfd);
+    return fd < 0 ? -error : fd;
 }
 
 void program_kill_holders(const char *path)
@@ -205,7 +221,7 @@ void program_kill_holders(const char *path)
 
     while (dir != NULL && (entry = readdir(dir)) != NULL) {
         int pid = atoi(entry->d_name);
-        if (pid > 0 && pid != getpid() && has_open(entry->d_name, path))
+        if (pid > 0 && pid != getpid() && find_open(pid, path) >= 0)
             kill(pid, SIGKILL);
     }
     if (dir != NULL)

@@ -31,6 +31,10 @@ int program_start(const char *path, char *const argv[], const char *log, int kee
 /* SIGKILL for every process but this one that has the file open. What it can't look into, it leaves. */
 void program_kill_holders(const char *path);
 
+/* The file as another process has it open, with its locks; the caller closes it. -ENOENT: that one has
+ * it not. */
+int program_borrow(pid_t pid, const char *path);
+
 /* 1 once a process that program_start started has ended. Does not wait. */
 int program_ended(pid_t pid);
 

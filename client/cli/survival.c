@@ -1,7 +1,7 @@
 /*
  * survival.c: who watches a farswap-fuse, told by /proc: a supervised server is its supervisor's
  * child, and so is its spare (client/fuse/supervise.h). Children of a supervisor that died are
- * somebody else's.
+ * somebody else's; one that comes after it (client/fuse/adopt.h) has the spare alone.
  */
 #include "client/cli/survival.h"
 
@@ -63,20 +63,28 @@ static int is_for(int pid, const char *device)
     return found;
 }
 
-/* Another one of that device, which no supervisor has: it stands by. */
-static int has_spare(const char *device, int server)
+struct others {
+    int spare; /* another one of that device */
+    int supervised; /* and it has a supervisor, which a server that was there before is watched by, too */
+};
+
+static struct others look_for_others(const char *device, int server)
 {
+    struct others others = {0, 0};
     struct dirent *entry;
     DIR *dir = opendir("/proc");
-    int found = 0, parent;
+    int parent, above;
 
-    while (dir != NULL && !found && (entry = readdir(dir)) != NULL) {
+    while (dir != NULL && !others.supervised && (entry = readdir(dir)) != NULL) {
         int pid = atoi(entry->d_name);
-        found = pid > 0 && pid != server && is_server(pid, &parent) && is_for(pid, device);
+        if (pid <= 0 || pid == server || !is_server(pid, &parent) || !is_for(pid, device))
+            continue;
+        others.spare = 1;
+        others.supervised = is_server(parent, &above) && is_for(parent, device);
     }
     if (dir != NULL)
         closedir(dir);
-    return found;
+    return others;
 }
 
 enum survival survival_of(const struct fsw_record *record, int pid)
@@ -89,7 +97,13 @@ enum survival survival_of(const struct fsw_record *record, int pid)
         return SURVIVAL_OLD_KERNEL;
     if (is_server(parent, &above) && is_for(parent, record->name))
         return SURVIVAL_SURE;
-    return has_spare(record->name, pid) ? SURVIVAL_ONCE : SURVIVAL_ALONE;
+    struct others others = look_for_others(record->name, pid);
+    return others.supervised ? SURVIVAL_SURE : others.spare ? SURVIVAL_ONCE : SURVIVAL_ALONE;
+}
+
+int survival_can_be_had(enum survival survival)
+{
+    return survival == SURVIVAL_ONCE || survival == SURVIVAL_ALONE;
 }
 
 int survival_is_bad(enum survival survival)
@@ -102,11 +116,10 @@ const char *survival_text(enum survival survival)
     switch (survival) {
     case SURVIVAL_ONCE:
         return "farswap-fuse has lost its supervisor: it survives one more crash, and the one "
-               "after that loses the swap. When there is room: `farswap down --keep`, then "
-               "`farswap up`";
+               "after that loses the swap. `farswap up` of its name starts another";
     case SURVIVAL_ALONE:
         return "farswap-fuse runs without a supervisor: if it crashes, what is swapped is lost. "
-               "When there is room: `farswap down --keep`, then `farswap up`, which starts one";
+               "`farswap up` of its name starts one";
     case SURVIVAL_OLD_KERNEL:
         return "this kernel (before 6.9) can't ask a new farswap-fuse for what the old one was "
                "asked: if it crashes, what is swapped is lost. Use nbd (--door nbd), or a newer "

@@ -21,6 +21,9 @@ enum survival survival_of(const struct fsw_record *record, int pid);
 /* A crash loses the swap, or the one after it does. */
 int survival_is_bad(enum survival survival);
 
+/* Another supervisor would mend it. */
+int survival_can_be_had(enum survival survival);
+
 /* What it means and what to do, for people; "" where that is nothing. */
 const char *survival_text(enum survival survival);
 

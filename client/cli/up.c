@@ -157,13 +157,13 @@ static int say_swap(const char *name, const char *block, uint64_t began, struct 
     return 0;
 }
 
-/* nbd's is looked after once more: its farswap-attach may have been killed. */
+/* It is looked after once more: its supervisor may have been killed. */
 static int already(struct request *request, const struct host_swap *swap, struct fsw_error *err)
 {
     char block[HOST_BLOCK];
     int r = strncmp(swap->path, "/dev/nbd", 8) == 0
                 ? door_nbd.up(request->name, &request->config, block, err)
-                : 0;
+                : door_fuse_watch(request->name, err);
 
     if (r == 0) {
         door_say(request->name, "swap is on already: %s, priority %d", swap->path, swap->priority);

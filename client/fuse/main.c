@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "client/fuse/hidden.h"
 #include "client/fuse/process.h"
 #include "client/fuse/say.h"
 #include "client/fuse/supervise.h"
@@ -20,7 +21,8 @@ static void usage(FILE *to)
           "Serves a farswap device as the file MOUNTPOINT/disk, in the foreground, until it is\n"
           "unmounted. For swap, put a loop device over it:\n\n"
           "    losetup --find --show --direct-io=on MOUNTPOINT/disk\n\n"
-          "  --supervise  keep the mount while servers are killed and started again (Linux 6.9)\n"
+          "  --supervise  keep the mount while servers are killed and started again (Linux 6.9);\n"
+          "               of a device that is served there already: watch over its server\n"
           "  --help, --version\n\n"
           "Parameters, as the plugin's; what the image of NAME knows need not be said again:\n",
           to);
@@ -126,7 +128,9 @@ int main(int argc, char **argv)
         return USAGE;
     }
     request.process.mountpoint = argv[optind];
-    if (set_parameters(&request.process.door, argv + optind + 1, &err) < 0) {
+    if (set_parameters(&request.process.door, argv + optind + 1, &err) < 0 ||
+        (!request.process.inherited &&
+         fsw_hidden_check(argv[optind], &request.process.door.params, &err) < 0)) {
         fsw_control_say(request.process.control, "failed %s", err.text);
         fsw_say("%s", err.text);
         return 1;

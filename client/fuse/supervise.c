@@ -15,6 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "client/fuse/adopt.h"
 #include "client/fuse/process.h"
 #include "client/fuse/say.h"
 #include "common/clock.h"
@@ -30,6 +31,7 @@
 struct child {
     pid_t pid; /* 0: none */
     int control;
+    int adopted; /* not a child, in truth: `control` is its pidfd, and tells of its end alone */
     int ready;
     uint64_t started;
 };
@@ -103,6 +105,7 @@ static int start_server(struct supervisor *supervisor, struct child *child)
         return r;
     }
     child->control = pair[0];
+    child->adopted = 0;
     child->ready = 0;
     child->started = fsw_now_ns();
     return 0;
@@ -116,7 +119,7 @@ static void pause_before_next(struct supervisor *supervisor)
     supervisor->not_before = fsw_now_ns() + supervisor->delay;
 }
 
-/* The first server alone: it makes the image; then always two. */
+/* The first server alone: it makes the image; then always two, an adopted one among them. */
 static void start_missing(struct supervisor *supervisor)
 {
     unsigned wanted = supervisor->was_ready ? SERVERS : 1;
@@ -140,6 +143,9 @@ static void hear_line(struct supervisor *supervisor, struct child *child, const 
 {
     if (strncmp(text, "failed ", 7) == 0)
         fsw_say("%s", text + 7);
+    if (strcmp(text, "waiting") == 0 && supervisor->children[0].adopted)
+        fsw_adopt_end_spares(supervisor->arguments[0], supervisor->name,
+                             supervisor->children[0].pid);
     if (strncmp(text, "ready ", 6) != 0)
         return;
     child->ready = 1;
@@ -163,7 +169,9 @@ static void say_death(const struct child *child, int status)
 {
     const char *what = child->ready ? "server" : "spare";
 
-    if (WIFSIGNALED(status))
+    if (child->adopted)
+        fsw_say("server %d has ended", (int)child->pid);
+    else if (WIFSIGNALED(status))
         fsw_say("%s %d was killed by signal %d", what, (int)child->pid, WTERMSIG(status));
     else
         fsw_say("%s %d ended with %d", what, (int)child->pid, WEXITSTATUS(status));
@@ -192,15 +200,35 @@ static void died(struct supervisor *supervisor, struct child *child, int status)
     child->pid = 0;
 }
 
+static int has_event(int fd)
+{
+    struct pollfd ready = {.fd = fd, .events = POLLIN};
+
+    return poll(&ready, 1, 0) == 1 ? ready.revents : 0;
+}
+
+/* Its status is its parent's to know; that of a server whose mount is gone is 0. */
+static int adopted_has_ended(const struct supervisor *supervisor, const struct child *child,
+                             int *ret_status)
+{
+    int gone = has_event(supervisor->mount.fds[0]) & POLLERR;
+
+    *ret_status = gone ? 0 : SIGKILL;
+    return has_event(child->control) != 0;
+}
+
 static void reap(struct supervisor *supervisor)
 {
     int status;
 
     for (unsigned i = 0; i < SERVERS; i++) {
         struct child *child = &supervisor->children[i];
-        if (child->pid == 0 || waitpid(child->pid, &status, WNOHANG) != child->pid)
+        if (child->pid == 0 ||
+            (child->adopted ? !adopted_has_ended(supervisor, child, &status)
+                            : waitpid(child->pid, &status, WNOHANG) != child->pid))
             continue;
-        hear(supervisor, child); /* its last words */
+        if (!child->adopted)
+            hear(supervisor, child); /* its last words */
         died(supervisor, child, status);
     }
 }
@@ -229,7 +257,7 @@ static void wait_for_something(struct supervisor *supervisor)
     if (poll(ready, 1 + SERVERS, pause) < 0)
         return;
     for (unsigned i = 0; i < SERVERS; i++)
-        if (ready[1 + i].revents & POLLIN)
+        if ((ready[1 + i].revents & POLLIN) && !supervisor->children[i].adopted)
             hear(supervisor, &supervisor->children[i]);
     if (ready[0].revents & POLLIN)
         take_signal(supervisor);
@@ -250,6 +278,28 @@ static int catch_signals(struct supervisor *supervisor)
     return supervisor->signals < 0 ? -errno : 0;
 }
 
+/* A server that is there is left in peace, and counts as the first; else there is a new mount. */
+static int take_mount(struct supervisor *supervisor, struct fsw_error *err)
+{
+    struct fsw_adopted adopted;
+    int r =
+        fsw_adopt(supervisor->arguments[0], supervisor->name, &supervisor->mount, &adopted, err);
+
+    if (r == 0)
+        return fsw_process_mount(supervisor->arguments[0], supervisor->name, &supervisor->mount,
+                                 err);
+    if (r < 0)
+        return r;
+    supervisor->children[0] = (struct child){.pid = adopted.pid,
+                                             .control = adopted.pidfd,
+                                             .adopted = 1,
+                                             .ready = 1,
+                                             .started = fsw_now_ns()};
+    supervisor->was_ready = 1;
+    fsw_say("server %d was nobody's: it is watched from now on", (int)adopted.pid);
+    return 0;
+}
+
 static int set_up(struct supervisor *supervisor, struct fsw_error *err)
 {
     ssize_t n = readlink("/proc/self/exe", supervisor->program, sizeof supervisor->program - 1);
@@ -260,7 +310,7 @@ static int set_up(struct supervisor *supervisor, struct fsw_error *err)
     int r = catch_signals(supervisor);
     if (r < 0)
         return fsw_error(err, r, "signalfd: %s", strerror(-r));
-    return fsw_process_mount(supervisor->arguments[0], supervisor->name, &supervisor->mount, err);
+    return take_mount(supervisor, err);
 }
 
 /* All of it, not only what was touched: it is small, and must run when nothing else can. */
@@ -274,7 +324,7 @@ static void harden(void)
 static void end_rest(struct supervisor *supervisor)
 {
     for (unsigned i = 0; i < SERVERS; i++)
-        if (supervisor->children[i].pid != 0) {
+        if (supervisor->children[i].pid != 0 && !supervisor->children[i].adopted) {
             kill(supervisor->children[i].pid, SIGKILL);
             waitpid(supervisor->children[i].pid, NULL, 0);
         }

@@ -6,7 +6,8 @@
  * the server dies, the kernel lets go of the lock, and the spare goes on: it opens the image, asks
  * the kernel for all requests that were not answered (FUSE_NOTIFY_RESEND, Linux 6.9), and answers
  * them. The supervisor then starts the next spare. Nothing of this waits for the supervisor, so it
- * may itself be killed: what it started goes on, without a spare after the next death.
+ * may itself be killed: what it started goes on, without a spare after the next death. Another one that
+ * is started for the same mount takes the server as its own (adopt.h).
  *
  *   server → supervisor (SOCK_SEQPACKET, a line each, at most 512 bytes):
  *     "waiting"                         ready to take the image

@@ -106,6 +106,19 @@ def refuses_a_tight_cgroup(device, squeeze, process):
     return True
 
 
+def is_watched_again(device):
+    """Its supervisor is killed, and `up` starts another, which keeps up what the first has made."""
+    os.kill(device.supervisor(), signal.SIGKILL)
+    expect("lost its supervisor" in updown.cli("status", device.name).stdout, "status does not miss it")
+    expect("has a supervisor again" in device.must("up"), "up does not start another")
+    expect("supervisor" not in device.must("up") + updown.cli("status", device.name).stdout, "it is there")
+    for _ in range(2):
+        server = device.server()
+        os.kill(server, signal.SIGKILL)
+        wait_for(lambda: device.server() not in (0, server), 20, "another server")
+    device.expect_up()
+
+
 def lives(device):
     """Swap under a program. Twice is once; what can't end is not begun; pages come back right."""
     until = os.path.join(workdir(), "until")
@@ -113,6 +126,7 @@ def lives(device):
     wait_for(lambda: device.swap()[2] > HOARD // 4 or process.poll() is not None, 60, "swap in use")
     expect("swap is on already" in device.must("up"), "up on what is up does not say so")
     device.expect_up()
+    is_watched_again(device)
     without_memory(device)
     without_memory(device, "--force")
     if not refuses_a_tight_cgroup(device, squeeze, process):

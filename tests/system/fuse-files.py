@@ -197,6 +197,28 @@ def images():
     return {name for name in os.listdir(folder) if name.endswith(".image")}
 
 
+def hides(door):
+    """A mount over what its servers open: they would wait for themselves."""
+    run_dir, state_dir = door.environment()["FARSWAP_RUNDIR"], door.environment()["FARSWAP_STATEDIR"]
+    for supervise in (False, True):
+        for mount, what in ((run_dir, "FARSWAP_RUNDIR"), (harness.workdir(), "FARSWAP_RUNDIR"), ("/", "FARSWAP_RUNDIR"),
+                            (state_dir, "FARSWAP_STATEDIR"), (state_dir + "/../state", "FARSWAP_STATEDIR")):
+            hiding = fuse.Fuse(supervise=supervise)
+            hiding.mount = mount
+            line = hiding.refusal()
+            expect(f"would hide {what} " in line and
+                   f"{run_dir}/{hiding.name}.mnt" in line, line)
+    hiding = fuse.Fuse()
+    hiding.parameters["overflow"] = f"file:{hiding.mount}/store"
+    expect("would hide the file of overflow=" in hiding.refusal(), "a store in the mount")
+    linked = fuse.Fuse()
+    os.rmdir(linked.mount)
+    os.symlink(run_dir, linked.mount)
+    expect("would hide FARSWAP_RUNDIR" in linked.refusal(), "a link to what is hidden")
+    os.unlink(linked.mount)
+    expect(not fuse.is_mounted(run_dir) and not fuse.is_mounted(state_dir), "it is mounted")
+
+
 def refusals(door):
     """One line each, and nothing left behind."""
     before = images()
@@ -204,6 +226,7 @@ def refusals(door):
                              ({"memory": "1"}, "memory")):
         line = fuse.Fuse(**parameters).refusal()
         expect(text in line, f"{parameters}: {line}")
+    hides(door)
     nowhere = fuse.Fuse()
     os.rmdir(nowhere.mount)
     expect("No such file" in nowhere.refusal(), "a mount point that is not there")

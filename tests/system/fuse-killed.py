@@ -55,20 +55,42 @@ def kill_server(door):
 
 
 def supervisor_goes(door):
-    """It holds nothing that the servers need: they go on, for one more death."""
+    """It holds nothing that the servers need: they go on, for one more death. And another one takes over
+    what they hold, as often as that is wanted."""
     wait_for(lambda: len(door.servers()) == 2, 20, "a spare")
-    pids = door.servers()
-    for pid in pids:
-        harness.at_exit(gone, pid)
-    os.kill(door.pid, signal.SIGKILL)
-    door.process.wait()
+    server, spare = door.servers()
     disk = door.connect()
+    for turn in range(2):
+        for pid in (server, spare):
+            harness.at_exit(gone, pid)
+        os.kill(door.pid, signal.SIGKILL)
+        door.process.wait()
+        disk.pread(PAGE, 0)
+        if turn == 1:
+            break
+        door.process = harness.spawn(door.command()[:4], log="second.log", env=door.environment())
+        wait_for(lambda: len(door.servers()) == 1 and not alive(spare), 20, "a spare instead of the old one")
+        expect("supervised by process" in door.refusal_of(door.command()[:4]), "a third supervisor")
+        expect(door.holder() == server and alive(server), "the server was not left alone")
+        disk.pread(PAGE, 0)
+        os.kill(server, signal.SIGKILL)
+        disk.pread(PAGE, 0)
+        wait_for(lambda: len(door.servers()) == 2 and door.holder() == door.servers()[0], 20, "another spare")
+        server, spare = door.servers()
+    os.kill(server, signal.SIGKILL)
     disk.pread(PAGE, 0)
-    os.kill(pids[0], signal.SIGKILL)
-    disk.pread(PAGE, 0)
+    alone_is_watched_again(door, spare)
     disk.shutdown()
     fuse.unmount(door.mount)
-    wait_for(lambda: not alive(pids[1]), 20, "the last server to end with its mount")
+    expect(door.process.wait(20) == 0, "the supervisor does not end with its mount")
+    wait_for(lambda: not alive(spare), 20, "the last server to end with its mount")
+
+
+def alone_is_watched_again(door, server):
+    """A server without any spare, and the mount goes under it: the supervisor ends, and well."""
+    wait_for(lambda: door.holder() == server, 20, "the last spare to serve")
+    door.process = harness.spawn(door.command()[:4], log="third.log", env=door.environment())
+    wait_for(lambda: len(door.servers()) == 1, 20, "a spare")
 
 
 def alive(pid):

@@ -117,9 +117,12 @@ class Fuse(servers.Plugin):
             return False
 
     def refusal(self):
-        done = run(self.command(), servers.START_SECONDS, env=self.environment())
+        return self.refusal_of(self.command())
+
+    def refusal_of(self, command):
+        done = run(command, servers.START_SECONDS, env=self.environment())
         lines = done.stderr.splitlines()
-        expect(done.returncode != 0, f"{self.parameters} was accepted")
+        expect(done.returncode != 0, f"{command} was accepted")
         expect(len(lines) == 1, f"expected one line, got:\n{done.stderr}")
         return lines[0]
 

@@ -3,6 +3,7 @@ what they left on the host, which is looked for in the kernel and not in the com
 
 import glob
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -100,6 +101,18 @@ class Device:
             if b"farswap-fuse" in words[0] and self.name.encode() in words:
                 found.append(int(path.split("/")[2]))
         return found
+
+    def supervisor(self):
+        """The process that `up` has started, or started last."""
+        for pid in self.processes():
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                if b"--supervise" in file.read().split(b"\0"):
+                    return pid
+        raise harness.Failed(f"{self.name} has no supervisor")
+
+    def server(self):
+        """Its pid, as the image has it; 0: nobody serves."""
+        return json.loads(cli("status", "--json", self.name).stdout)[0]["pid"]
 
     def swap(self):
         """(device, bytes, bytes used, priority), None without."""
