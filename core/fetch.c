@@ -8,7 +8,8 @@
  * that segment was never anything else: segments don't change. The answer may wait as long as the store
  * is away, or fetch_timeout=; nothing local waits with it.
  *
- * All gets that a batch begins go to the store in one submit; what others have begun is joined.
+ * All gets that a batch begins go to the store in one submit, and one alone by the store's get(), since we
+ * have nothing to do until it is answered; what others have begun is joined.
  */
 #include <errno.h>
 #include <sched.h>
@@ -108,11 +109,14 @@ static int prepare(struct fsw_device *device, struct fsw_fetch *fetch, struct wa
     return 1;
 }
 
-/* losses: as it was before their rows were looked at (lost.c). */
-static void submit(struct fsw_device *device, struct fsw_store_request *const *requests, unsigned n,
-                   uint32_t losses)
+/* For who waits for them, until then. losses: as it was before their rows were looked at (lost.c). */
+static void get(struct fsw_device *device, struct fsw_store_request *const *requests, unsigned n,
+                uint64_t until, uint32_t losses)
 {
-    device->store->ops->submit(device->store, requests, n);
+    if (n == 1)
+        fsw_store_get(device->store, requests[0], until);
+    else
+        device->store->ops->submit(device->store, requests, n);
     fsw_lost_since(device, losses);
 }
 
@@ -151,7 +155,7 @@ static void ask_alone(struct fsw_device *device, const struct want *want, uint32
         .owner = alone,
     };
     sem_init(&alone->answered, 0, 0);
-    submit(device, &request, 1, losses);
+    get(device, &request, 1, deadline, losses);
     while (sem_wait(&alone->answered) < 0) /* EINTR */
         ;
     sem_destroy(&alone->answered);
@@ -325,7 +329,7 @@ static unsigned ask(struct batch *batch, struct want *wants, unsigned count)
     unsigned asked, n = seek(batch, wants, count, requests, &asked);
 
     if (asked > 0)
-        submit(device, requests, asked, losses);
+        get(device, requests, asked, batch->until, losses);
     return n;
 }
 

@@ -142,6 +142,15 @@ static void store_submit(struct fsw_store *base, struct fsw_store_request *const
         lower->ops->submit(lower, requests + from, n - from);
 }
 
+static void store_get(struct fsw_store *base, struct fsw_store_request *request, uint64_t until)
+{
+    struct crypt_store *store = of_base(base);
+
+    fsw_request_check(request);
+    watch_get(store, request);
+    fsw_store_get(store->lower, request, until);
+}
+
 /* ---- the other verbs ---- */
 
 static int store_probe(struct fsw_store *base, struct fsw_error *err)
@@ -223,6 +232,7 @@ static const struct fsw_store_ops crypt_ops = {
     .probe = store_probe,
     .start = store_start,
     .submit = store_submit,
+    .get = store_get,
     .lost = store_lost,
     .list = store_list,
     .forget = store_forget,

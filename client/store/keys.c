@@ -4,34 +4,44 @@
 #include "client/store/keys.h"
 
 #include <errno.h>
-#include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 
-void fsw_device_id_text(const struct fsw_device_id *device, char text[FSW_DEVICE_ID_TEXT])
+static char *write_hex(char *to, uint8_t byte)
 {
     static const char digits[] = "0123456789abcdef";
 
-    for (size_t i = 0; i < sizeof device->bytes; i++) {
-        text[2 * i] = digits[device->bytes[i] >> 4];
-        text[2 * i + 1] = digits[device->bytes[i] & 15];
-    }
-    text[FSW_DEVICE_ID_TEXT - 1] = '\0';
+    *to++ = digits[byte >> 4];
+    *to++ = digits[byte & 15];
+    return to;
 }
 
+void fsw_device_id_text(const struct fsw_device_id *device, char text[FSW_DEVICE_ID_TEXT])
+{
+    for (size_t i = 0; i < sizeof device->bytes; i++)
+        text = write_hex(text, device->bytes[i]);
+    *text = '\0';
+}
+
+/* By hand, like the command around it (resp_command_write). */
 static size_t key_format(char *key, const struct fsw_device_id *device, const char *tail)
 {
-    char hex[FSW_DEVICE_ID_TEXT];
+    char *at = mempcpy(key, "farswap:", 8);
+    size_t length = strlen(tail);
 
-    fsw_device_id_text(device, hex);
-    return (size_t)snprintf(key, FSW_KEY_TEXT, "farswap:%s:%s", hex, tail);
+    fsw_device_id_text(device, at);
+    at += FSW_DEVICE_ID_TEXT - 1;
+    *at++ = ':';
+    memcpy(at, tail, length + 1);
+    return (size_t)(at - key) + length;
 }
 
 size_t fsw_key_segment(char key[FSW_KEY_TEXT], const struct fsw_device_id *device, uint64_t id)
 {
     char tail[17];
 
-    snprintf(tail, sizeof tail, "%016" PRIx64, id);
+    for (unsigned byte = 0; byte < sizeof id; byte++)
+        write_hex(tail + 2 * byte, (uint8_t)(id >> (56 - 8 * byte)));
+    tail[16] = '\0';
     return key_format(key, device, tail);
 }
 

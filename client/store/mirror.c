@@ -96,6 +96,12 @@ static void store_submit(struct fsw_store *base, struct fsw_store_request *const
     }
 }
 
+static void store_get(struct fsw_store *base, struct fsw_store_request *request, uint64_t until)
+{
+    fsw_request_check(request);
+    mirror_get_here(of_base(base), request, until);
+}
+
 /* One that answers is enough: a device must come up again when the other's donor is lost for good. */
 static int store_probe(struct fsw_store *base, struct fsw_error *err)
 {
@@ -255,6 +261,7 @@ static const struct fsw_store_ops mirror_ops = {
     .probe = store_probe,
     .start = store_start,
     .submit = store_submit,
+    .get = store_get,
     .lost = store_lost,
     .list = store_list,
     .forget = store_forget,

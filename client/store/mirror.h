@@ -107,7 +107,9 @@ void mirror_leave(struct mirror_store *store);
 
 /* ---- mirror_get.c ---- */
 
+/* As submit() of one, and as get(). */
 void mirror_get(struct mirror_store *store, struct fsw_store_request *request);
+void mirror_get_here(struct mirror_store *store, struct fsw_store_request *request, uint64_t until);
 
 /* ---- mirror_pair.c ---- */
 

@@ -59,33 +59,39 @@ static void get_finish(struct mirror_store *store, struct fsw_store_request *req
 
 static void get_done(struct fsw_store_request *request);
 
-static void get_ask(struct mirror_store *store, struct fsw_store_request *request, int again)
+/* Inside the gate: the store to ask next; NULL: its caller has to think again. */
+static struct fsw_store *get_turn_to(struct mirror_store *store, struct fsw_store_request *request,
+                                     int again)
 {
     struct search search = search_of(request);
-    struct fsw_store *to;
     uint32_t left = search.asked & ~(uint32_t)search.refused;
     uint64_t deadline = request->outer[FSW_OUTER_MIRROR].kept[0];
     uint64_t until = fsw_now_ns() + (TRY_NS << (search.tries < 10 ? search.tries / 2 : 5));
 
-    if (!mirror_enter(store)) {
-        get_finish(store, request, FSW_STORE_UNREACHABLE);
-        return;
-    }
     if (search.tries == 0 && search.refused == 0)
         search.generation = store->generation;
-    if (search.generation != store->generation) { /* its caller has to think again */
-        mirror_leave(store);
-        get_finish(store, request, FSW_STORE_UNREACHABLE);
-        return;
-    }
+    if (search.generation != store->generation)
+        return NULL;
     search.copy = (uint8_t)choose(store, search, request->id, again);
     search_keep(request, search);
     request->deadline = deadline;
     if ((left & (left - 1)) != 0 && (deadline == 0 || deadline > until))
         request->deadline = until; /* there is another to turn to */
-    to = store->copies[search.copy].store;
-    to->ops->submit(to, &request, 1);
-    mirror_leave(store);
+    return store->copies[search.copy].store;
+}
+
+static void get_ask(struct mirror_store *store, struct fsw_store_request *request, int again)
+{
+    struct fsw_store *to = NULL;
+
+    if (mirror_enter(store)) {
+        to = get_turn_to(store, request, again);
+        if (to != NULL)
+            to->ops->submit(to, &request, 1);
+        mirror_leave(store);
+    }
+    if (to == NULL)
+        get_finish(store, request, FSW_STORE_UNREACHABLE);
 }
 
 static void get_done(struct fsw_store_request *request)
@@ -122,7 +128,23 @@ static void get_done(struct fsw_store_request *request)
         get_ask(store, request, 0);
 }
 
-void mirror_get(struct mirror_store *store, struct fsw_store_request *request)
+/* As get_ask, with the gate held while the store works on this thread: for its moment. */
+static void get_ask_here(struct mirror_store *store, struct fsw_store_request *request,
+                         uint64_t until)
+{
+    struct fsw_store *to = NULL;
+
+    if (mirror_enter(store)) {
+        to = get_turn_to(store, request, 0);
+        if (to != NULL)
+            fsw_store_get(to, request, until);
+        mirror_leave(store);
+    }
+    if (to == NULL)
+        get_finish(store, request, FSW_STORE_UNREACHABLE);
+}
+
+static void begin(struct mirror_store *store, struct fsw_store_request *request)
 {
     uint8_t asked = (uint8_t)request->copies & MIRROR_ALL;
     struct search search = {.asked = asked ? asked : MIRROR_ALL};
@@ -131,5 +153,16 @@ void mirror_get(struct mirror_store *store, struct fsw_store_request *request)
         .done = request->done, .owner = store, .kept = {request->deadline}};
     request->done = get_done;
     search_keep(request, search);
+}
+
+void mirror_get(struct mirror_store *store, struct fsw_store_request *request)
+{
+    begin(store, request);
     get_ask(store, request, 0);
+}
+
+void mirror_get_here(struct mirror_store *store, struct fsw_store_request *request, uint64_t until)
+{
+    begin(store, request);
+    get_ask_here(store, request, until);
 }

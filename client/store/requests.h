@@ -36,6 +36,11 @@ static inline struct fsw_store_request *fsw_requests_first(struct fsw_requests *
     return list->head.next == &list->head ? NULL : list->head.next;
 }
 
+static inline int fsw_requests_are_none(const struct fsw_requests *list)
+{
+    return list->head.next == &list->head;
+}
+
 static inline void fsw_requests_insert(struct fsw_store_request *request,
                                        struct fsw_store_request *prev,
                                        struct fsw_store_request *next)

@@ -42,6 +42,8 @@ void resp_store_lane_changed(struct resp_store *store)
 struct left {
     struct fsw_requests requests, before;
     unsigned stopping, interrupted, replants;
+    struct resp_quick_left quick;
+    int returned;
 };
 
 static void take_inbox(struct resp_store *store, struct left *left)
@@ -55,6 +57,7 @@ static void take_inbox(struct resp_store *store, struct left *left)
     left->interrupted = store->interrupted;
     left->replants = store->replants;
     store->interrupted = store->replants = 0;
+    left->returned = resp_quick_is_returned(&store->quick, &left->quick);
 }
 
 /* As if no put was ever acknowledged: both lanes are greeted anew, and that leaves the sentinel. */
@@ -64,6 +67,8 @@ static void replant(struct resp_store *store)
     report_emptied(&store->report, store->address.text, 0);
     resp_conn_reset(&store->puts.conn, "it is new from now on");
     resp_conn_reset(&store->gets.conn, "it is new from now on");
+    if (resp_quick_recall(&store->quick))
+        resp_conn_reset(&store->quick.lane.conn, "it is new from now on");
 }
 
 static void open_lanes(struct resp_store *store)
@@ -82,6 +87,7 @@ static void end_lanes(struct resp_store *store)
     }
     resp_lane_end(&store->gets);
     resp_lane_end(&store->puts);
+    resp_quick_end(&store->quick);
 }
 
 static void stop(struct resp_store *store)
@@ -140,16 +146,25 @@ static void on_sweep(uv_timer_t *timer)
     struct resp_store *store = timer->data;
     uint64_t now = fsw_now_ns();
 
-    if (resp_lane_sweep(&store->gets, now) + resp_lane_sweep(&store->puts, now) == 0)
+    if (resp_lane_sweep(&store->gets, now) + resp_lane_sweep(&store->puts, now) +
+            resp_quick_sweep(&store->quick, now) ==
+        0)
         uv_timer_stop(timer);
+    resp_quick_offer(&store->quick);
+}
+
+static void sweep_on(struct resp_store *store)
+{
+    if (!uv_is_active((uv_handle_t *)&store->sweep))
+        uv_timer_start(&store->sweep, on_sweep, SWEEP_MS, SWEEP_MS);
 }
 
 static void add_all(struct resp_store *store, struct fsw_requests *requests)
 {
     struct fsw_store_request *request;
 
-    if (fsw_requests_first(requests) != NULL && !uv_is_active((uv_handle_t *)&store->sweep))
-        uv_timer_start(&store->sweep, on_sweep, SWEEP_MS, SWEEP_MS);
+    if (fsw_requests_first(requests) != NULL)
+        sweep_on(store);
     while ((request = fsw_requests_pop(requests)) != NULL)
         resp_lane_add(request->verb == FSW_STORE_GET ? &store->gets : &store->puts, request);
 }
@@ -163,8 +178,17 @@ static void on_wake(uv_async_t *wake)
     add_all(store, &left.before);
     if (left.replants)
         replant(store);
-    if (left.interrupted)
+    if (left.interrupted) {
         resp_lane_give_up(&store->gets);
+        resp_quick_give_up(&store->quick);
+    }
+    if (left.returned) {
+        resp_quick_collect(&store->quick, &left.quick);
+        sweep_on(store);
+    }
+    if (store->lanes_open)
+        resp_quick_open(&store->quick);
+    resp_quick_offer(&store->quick);
     add_all(store, &left.requests);
     resp_lane_pump(&store->gets);
     resp_lane_pump(&store->puts);
@@ -266,6 +290,29 @@ static void store_submit(struct fsw_store *base, struct fsw_store_request *const
         uv_async_send(&store->wake);
 }
 
+/* What is not quick enough goes the usual way. */
+static void store_get(struct fsw_store *base, struct fsw_store_request *request, uint64_t until)
+{
+    fsw_request_check(request);
+    if (!resp_quick_get(&of_base(base)->quick, request, until))
+        store_submit(base, &request, 1);
+}
+
+void resp_store_ask_again(struct resp_store *store, struct fsw_store_request *request,
+                          unsigned losses)
+{
+    store->report.retries++;
+    pthread_mutex_lock(&store->inbox_lock);
+    int interrupted = store->losses != losses;
+    if (!interrupted)
+        fsw_requests_push_back(&store->inbox, request);
+    pthread_mutex_unlock(&store->inbox_lock);
+    if (interrupted)
+        resp_store_finish(store, request, FSW_STORE_UNREACHABLE);
+    else
+        uv_async_send(&store->wake);
+}
+
 static void store_lost(struct fsw_store *base, uint32_t copies)
 {
     struct resp_store *store = of_base(base);
@@ -273,6 +320,7 @@ static void store_lost(struct fsw_store *base, uint32_t copies)
     pthread_mutex_lock(&store->inbox_lock);
     fsw_requests_splice(&store->before, &store->inbox);
     store->interrupted = 1;
+    store->losses++;
     store->replants |= copies & 1;
     pthread_mutex_unlock(&store->inbox_lock);
     uv_async_send(&store->wake);
@@ -283,8 +331,10 @@ static void store_health(struct fsw_store *base, struct fsw_store_health *ret_he
     struct resp_store *store = of_base(base);
 
     report_health(&store->report, ret_health);
-    ret_health->bytes_out = store->gets.conn.bytes_out + store->puts.conn.bytes_out;
-    ret_health->bytes_in = store->gets.conn.bytes_in + store->puts.conn.bytes_in;
+    ret_health->bytes_out =
+        store->gets.conn.bytes_out + store->puts.conn.bytes_out + store->quick.lane.conn.bytes_out;
+    ret_health->bytes_in =
+        store->gets.conn.bytes_in + store->puts.conn.bytes_in + store->quick.lane.conn.bytes_in;
 }
 
 /* ---- birth and death ---- */
@@ -293,6 +343,7 @@ static void store_free(struct resp_store *store)
 {
     resp_lane_deinit(&store->gets);
     resp_lane_deinit(&store->puts);
+    resp_quick_deinit(&store->quick);
     pthread_mutex_destroy(&store->inbox_lock);
     report_deinit(&store->report);
     if (store->password != NULL)
@@ -332,6 +383,7 @@ static const struct fsw_store_ops resp_ops = {
     .probe = resp_sync_probe,
     .start = store_start,
     .submit = store_submit,
+    .get = store_get,
     .lost = store_lost,
     .list = resp_sync_list,
     .forget = resp_sync_forget,
@@ -355,7 +407,9 @@ int resp_store_new(const struct fsw_address *address, const char *password,
     if (password != NULL)
         store->password = strdup(password);
     if ((password != NULL && store->password == NULL) ||
-        resp_lane_init(&store->gets, store, 0) < 0 || resp_lane_init(&store->puts, store, 1) < 0) {
+        resp_lane_init(&store->gets, store, RESP_LANE_GETS) < 0 ||
+        resp_lane_init(&store->puts, store, RESP_LANE_PUTS) < 0 ||
+        resp_quick_init(&store->quick, store) < 0) {
         store_free(store);
         return -ENOMEM;
     }

@@ -3,12 +3,13 @@
  *
  *     submit() ── inbox ──▶ loop thread ─┬─ lane "gets": GET              ── connection ══ server
  *      any thread   (lock)               └─ lane "puts": PUT, DROP        ── connection ══
+ *     get() ────────── lane "quick", lent to this thread: one GET ──────── connection ══
  *
  * Two lanes, so that a read never waits behind 64 KB puts. A PUT and the DROP of the same id share
- * a lane, and so their order.
+ * a lane, and so their order. A third for one read at a time whose thread waits for it (resp_quick.h).
  *
- * Threads: `inbox` to `replants` under inbox_lock (a few instructions); `report` has a lock of its own;
- * everything else belongs to the loop's thread between start() and the end of close(). Neither lock
+ * Threads: `inbox` to `replants` and what quick says under inbox_lock (a few instructions); `report` has a
+ * lock of its own; everything else but quick belongs to the loop's thread between start() and the end of close(). Neither lock
  * is held while done() runs, and none is taken inside the other.
  */
 #ifndef FSW_STORE_RESP_H
@@ -23,6 +24,7 @@
 #include "client/store/report.h"
 #include "client/store/requests.h"
 #include "client/store/resp_lane.h"
+#include "client/store/resp_quick.h"
 
 #define RESP_SENTINEL_TEXT 17 /* hex */
 
@@ -40,6 +42,7 @@ struct resp_store {
     struct fsw_requests inbox, before; /* lost() was called: since, and before */
     unsigned stopping;
     unsigned interrupted, replants; /* lost() was called: of no copy, of this one */
+    atomic_uint losses;             /* how often; changes under the lock */
 
     unsigned started;
     pthread_t thread;
@@ -51,6 +54,7 @@ struct resp_store {
     uv_timer_t ask_again;
     unsigned asking, lanes_open, ending;
     struct resp_lane gets, puts;
+    struct resp_quick quick;
 
     struct report report;
 };
@@ -63,6 +67,10 @@ int resp_store_new(const struct fsw_address *address, const char *password,
 void resp_store_finish(struct resp_store *store, struct fsw_store_request *request,
                        enum fsw_store_result result);
 void resp_store_lane_changed(struct resp_store *store);
+
+/* On any thread: submits a GET that had no answer which ends it. losses: when it was begun. */
+void resp_store_ask_again(struct resp_store *store, struct fsw_store_request *request,
+                          unsigned losses);
 
 /* resp_sync.c: the ops that block. */
 int resp_sync_probe(struct fsw_store *base, struct fsw_error *err);

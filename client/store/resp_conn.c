@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/socket.h>
 
 #include "common/clock.h"
 
@@ -35,12 +36,17 @@
 #define READ_BYTES 65536
 #define FEED_BYTES 16384
 
+static const char not_resp[] = "what it sends is not an answer in RESP";
+static const char too_long[] = "an answer is longer than anything that was asked for";
+static const char closed[] = "it closed the connection";
+
 static void conn_attempt(struct resp_conn *conn);
 
 int resp_conn_init(struct resp_conn *conn, size_t room)
 {
     memset(conn, 0, sizeof *conn);
     conn->room = room;
+    conn->lent = -1;
     conn->fill.bytes = malloc(room);
     conn->flight.bytes = malloc(room);
     conn->inbox = malloc(READ_BYTES);
@@ -166,7 +172,7 @@ static void take_replies(struct resp_conn *conn)
         void *reply = NULL;
 
         if (redisReaderGetReply(conn->reader, &reply) != REDIS_OK) {
-            resp_conn_reset(conn, "what it sends is not an answer in RESP");
+            resp_conn_reset(conn, not_resp);
             return;
         }
         if (reply == NULL)
@@ -184,7 +190,7 @@ static void feed(struct resp_conn *conn, const char *bytes, size_t length)
     }
     take_replies(conn);
     if (conn->state == RESP_CONN_UP && conn->reader->len - conn->reader->pos > RESP_UNPARSED_MOST)
-        resp_conn_reset(conn, "an answer is longer than anything that was asked for");
+        resp_conn_reset(conn, too_long);
 }
 
 static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buffer)
@@ -194,7 +200,7 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buffer)
     if (n == 0)
         return;
     if (n < 0) {
-        resp_conn_reset(conn, n == UV_EOF ? "it closed the connection" : uv_strerror((int)n));
+        resp_conn_reset(conn, n == UV_EOF ? closed : uv_strerror((int)n));
         return;
     }
     conn->heard_ns = fsw_now_ns();
@@ -250,6 +256,90 @@ void resp_conn_flush(struct resp_conn *conn)
     if (r < 0) {
         conn->writing = 0;
         resp_conn_reset(conn, uv_strerror(r));
+    }
+}
+
+/* ---- lent ---- */
+
+int resp_conn_is_quiet(const struct resp_conn *conn)
+{
+    return conn->state == RESP_CONN_UP && !conn->writing && conn->fill.used == 0 &&
+           conn->reader->pos == conn->reader->len;
+}
+
+/* libuv leaves the descriptor in its epoll set until it is told of something there for the first time,
+ * and nothing is told after that: so the loop is not woken by what the borrower reads. */
+void resp_conn_lend(struct resp_conn *conn)
+{
+    uv_os_fd_t fd = -1;
+
+    uv_read_stop(&conn->socket.stream);
+    uv_fileno(&conn->socket.handle, &fd);
+    conn->lent = fd;
+}
+
+void resp_conn_take_back(struct resp_conn *conn)
+{
+    int r = uv_read_start(&conn->socket.stream, on_alloc, on_read);
+
+    conn->lent = -1;
+    conn->heard_ns = fsw_now_ns();
+    if (r < 0)
+        resp_conn_reset(conn, uv_strerror(r));
+}
+
+int resp_conn_say(struct resp_conn *conn, const char *command, size_t length)
+{
+    ssize_t n = send(conn->lent, command, length, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+    if (n < 0)
+        return -errno;
+    conn->bytes_out += (uint64_t)n;
+    return (size_t)n == length ? 0 : -ENOBUFS;
+}
+
+/* An answer that fills the reader's buffer is one too many. */
+static int one_reply(redisReader *reader, redisReply **ret_reply)
+{
+    void *reply = NULL;
+
+    if (redisReaderGetReply(reader, &reply) != REDIS_OK)
+        return -EPROTO;
+    if (reply == NULL)
+        return reader->len - reader->pos > RESP_UNPARSED_MOST ? -EMSGSIZE : 0;
+    if (reader->pos != reader->len) {
+        freeReplyObject(reply);
+        return -EPROTO;
+    }
+    *ret_reply = reply;
+    return 1;
+}
+
+int resp_conn_hear(struct resp_conn *conn, redisReply **ret_reply)
+{
+    ssize_t n = recv(conn->lent, conn->inbox, READ_BYTES, MSG_DONTWAIT);
+
+    if (n < 0)
+        return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+    if (n == 0)
+        return -EPIPE;
+    conn->bytes_in += (uint64_t)n;
+    if (redisReaderFeed(conn->reader, conn->inbox, (size_t)n) != REDIS_OK)
+        return -ENOMEM;
+    return one_reply(conn->reader, ret_reply);
+}
+
+const char *resp_conn_why(int error)
+{
+    switch (error) {
+    case -EPROTO:
+        return not_resp;
+    case -EMSGSIZE:
+        return too_long;
+    case -EPIPE:
+        return closed;
+    default:
+        return uv_strerror(error);
     }
 }
 

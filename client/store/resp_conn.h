@@ -6,7 +6,8 @@
  * and then everything without a reply is unknown. After down() it connects again, first after 50
  * ms, then doubling up to 2 s, with jitter, and starts over from 50 ms once the owner is content().
  *
- * All calls and hooks on the loop's thread.
+ * All calls and hooks on the loop's thread, but for one that is lent: its borrower's thread, and only
+ * that, may say() and hear() until it is given back.
  */
 #ifndef FSW_STORE_RESP_CONN_H
 #define FSW_STORE_RESP_CONN_H
@@ -61,6 +62,7 @@ struct resp_conn {
         uv_tcp_t tcp;
         uv_pipe_t pipe;
     } socket;
+    int lent; /* its descriptor; -1: it is not */
     redisReader *reader;
     size_t room; /* of each buffer */
     struct resp_buffer fill, flight;
@@ -88,6 +90,21 @@ void resp_conn_content(struct resp_conn *conn);
 /* Drops the connection (with a reset: nothing that is still under way is delivered later) and
  * connects again. Calls down() first. Nothing happens unless it is up or connecting. */
 void resp_conn_reset(struct resp_conn *conn, const char *why);
+
+/* Up, with nothing to be written and no part of an answer: it can be lent. */
+int resp_conn_is_quiet(const struct resp_conn *conn);
+
+/* The loop does not look at the socket any more, until it is taken back. No other call on a connection
+ * that is lent. */
+void resp_conn_lend(struct resp_conn *conn);
+void resp_conn_take_back(struct resp_conn *conn);
+
+/* For its borrower. Both never block. say: the command as a whole, or -errno. hear: 1 and one answer,
+ * which the caller frees; 0: it has not come as a whole; or -errno, and then the connection is of no more
+ * use. resp_conn_why() says it to people. */
+int resp_conn_say(struct resp_conn *conn, const char *command, size_t length);
+int resp_conn_hear(struct resp_conn *conn, redisReply **ret_reply);
+const char *resp_conn_why(int error);
 
 /* For good: no hook is called any more; handles are closed when the loop has run dry. */
 void resp_conn_end(struct resp_conn *conn);

@@ -29,24 +29,35 @@
 #define PUT_ROOM (512u << 10)
 #define GET_WINDOW 1024
 #define GET_ROOM (128u << 10)
+/* One request comes with the connection; room is for the greeting. */
+#define QUICK_WINDOW 4
+#define QUICK_ROOM (2u << 10)
 
 #define REST_NS (100 * FSW_NS_PER_MS)
 #define SILENCE_NS (10 * FSW_NS_PER_S)
 
 #define WORD(text) ((struct resp_word){(text), sizeof(text) - 1})
 
-int resp_lane_init(struct resp_lane *lane, struct resp_store *store, unsigned puts)
+static const struct {
+    unsigned window, room;
+} bounds[] = {
+    [RESP_LANE_GETS] = {GET_WINDOW, GET_ROOM},
+    [RESP_LANE_PUTS] = {PUT_WINDOW, PUT_ROOM},
+    [RESP_LANE_QUICK] = {QUICK_WINDOW, QUICK_ROOM},
+};
+
+int resp_lane_init(struct resp_lane *lane, struct resp_store *store, enum resp_lane_kind kind)
 {
     memset(lane, 0, sizeof *lane);
     lane->store = store;
-    lane->puts = puts;
+    lane->kind = kind;
     lane->silence_ns = SILENCE_NS;
-    lane->window = puts ? PUT_WINDOW : GET_WINDOW;
+    lane->window = bounds[kind].window;
     fsw_requests_init(&lane->waiting);
     fsw_requests_init(&lane->asking);
     fsw_requests_init(&lane->resting);
     lane->ring = calloc(lane->window, sizeof *lane->ring);
-    if (lane->ring == NULL || resp_conn_init(&lane->conn, puts ? PUT_ROOM : GET_ROOM) < 0) {
+    if (lane->ring == NULL || resp_conn_init(&lane->conn, bounds[kind].room) < 0) {
         resp_lane_deinit(lane);
         return -ENOMEM;
     }
@@ -90,16 +101,45 @@ static struct resp_flight flight_pop(struct resp_lane *lane)
 
 /* ---- going out ---- */
 
-static int send_get(struct resp_lane *lane, const struct fsw_store_request *request,
-                    struct resp_word key)
-{
-    char from[16], to[16];
-    struct resp_word words[4] = {WORD("GETRANGE"), key};
+/* The words of a GET, and what they point to. */
+struct get_words {
+    struct resp_word words[4];
+    char key[FSW_KEY_TEXT], from[RESP_NUMBER_TEXT], to[RESP_NUMBER_TEXT];
+};
 
-    words[2] = (struct resp_word){from, (size_t)snprintf(from, sizeof from, "%u", request->offset)};
-    words[3] = (struct resp_word){
-        to, (size_t)snprintf(to, sizeof to, "%u", request->offset + request->length - 1)};
-    return resp_conn_command(&lane->conn, words, 4);
+static struct resp_word number_word(char text[RESP_NUMBER_TEXT], uint32_t number)
+{
+    return (struct resp_word){text, (size_t)(resp_number_write(text, number) - text)};
+}
+
+static void get_spell(struct get_words *get, const struct fsw_device_id *device,
+                      const struct fsw_store_request *request)
+{
+    uint32_t last = request->offset + request->length - 1;
+    struct resp_word *words = get->words;
+
+    words[0] = WORD("GETRANGE");
+    words[1] = (struct resp_word){get->key, fsw_key_segment(get->key, device, request->id)};
+    words[2] = number_word(get->from, request->offset);
+    words[3] = number_word(get->to, last);
+}
+
+size_t resp_get_write(char to[RESP_GET_TEXT], const struct fsw_device_id *device,
+                      const struct fsw_store_request *request)
+{
+    struct get_words get;
+
+    get_spell(&get, device, request);
+    assert(resp_command_size(get.words, 4) <= RESP_GET_TEXT);
+    return resp_command_write(to, get.words, 4);
+}
+
+static int send_get(struct resp_lane *lane, const struct fsw_store_request *request)
+{
+    struct get_words get;
+
+    get_spell(&get, &lane->store->device, request);
+    return resp_conn_command(&lane->conn, get.words, 4);
 }
 
 static int send_request(struct resp_lane *lane, const struct fsw_store_request *request)
@@ -115,7 +155,7 @@ static int send_request(struct resp_lane *lane, const struct fsw_store_request *
     case FSW_STORE_DROP:
         return resp_conn_command(&lane->conn, (struct resp_word[]){WORD("UNLINK"), key}, 2);
     case FSW_STORE_GET:
-        return send_get(lane, request, key);
+        return send_get(lane, request);
     }
     return -EINVAL;
 }
@@ -172,6 +212,17 @@ void resp_lane_add(struct resp_lane *lane, struct fsw_store_request *request)
     fsw_requests_push_back(&lane->waiting, request);
 }
 
+void resp_lane_adopt(struct resp_lane *lane, struct fsw_store_request *request)
+{
+    flight_push(lane, RESP_FLIGHT_REQUEST, request);
+}
+
+int resp_lane_is_idle(const struct resp_lane *lane)
+{
+    return lane->ready && lane->count == 0 && fsw_requests_are_none(&lane->waiting) &&
+           fsw_requests_are_none(&lane->asking) && fsw_requests_are_none(&lane->resting);
+}
+
 static void rest(struct resp_lane *lane, struct fsw_store_request *request)
 {
     lane->store->report.retries++;
@@ -185,7 +236,7 @@ static void on_up(struct resp_conn *conn)
 {
     struct resp_lane *lane = conn->owner;
     struct resp_store *store = lane->store;
-    int leave = lane->puts && !store->sentinel_left;
+    int leave = lane->kind == RESP_LANE_PUTS && !store->sentinel_left;
 
     if (store->password != NULL && send_password(lane) == 0)
         flight_push(lane, RESP_FLIGHT_AUTH, NULL);
@@ -196,7 +247,7 @@ static void on_up(struct resp_conn *conn)
 static void become_ready(struct resp_lane *lane)
 {
     lane->ready = 1;
-    if (lane->ever)
+    if (lane->ever && lane->kind != RESP_LANE_QUICK)
         lane->store->report.reconnects++;
     lane->ever = 1;
     resp_conn_content(&lane->conn);
@@ -308,7 +359,11 @@ static void on_reply(struct resp_conn *conn, const redisReply *reply)
 
 static void on_turn(struct resp_conn *conn)
 {
-    resp_lane_pump(conn->owner);
+    struct resp_lane *lane = conn->owner;
+
+    resp_lane_pump(lane);
+    if (lane->kind == RESP_LANE_QUICK)
+        resp_quick_offer(&lane->store->quick);
 }
 
 /* Everything without an answer goes out again, before all else and in its old order. */

@@ -35,10 +35,16 @@ struct resp_flight {
     struct fsw_store_request *request;
 };
 
+enum resp_lane_kind {
+    RESP_LANE_GETS,
+    RESP_LANE_PUTS,  /* and drops */
+    RESP_LANE_QUICK, /* see resp_quick.h */
+};
+
 struct resp_lane {
     struct resp_store *store;
     struct resp_conn conn;
-    unsigned puts;  /* 1: the lane of PUT and DROP */
+    enum resp_lane_kind kind;
     unsigned ready; /* greeted: requests may go out */
     unsigned ever;  /* was ready before */
     struct fsw_requests waiting, asking, resting;
@@ -49,7 +55,7 @@ struct resp_lane {
 };
 
 /* Allocates. 0 or -ENOMEM. */
-int resp_lane_init(struct resp_lane *lane, struct resp_store *store, unsigned puts);
+int resp_lane_init(struct resp_lane *lane, struct resp_store *store, enum resp_lane_kind kind);
 void resp_lane_deinit(struct resp_lane *lane);
 
 void resp_lane_open(struct resp_lane *lane);
@@ -58,12 +64,23 @@ void resp_lane_open(struct resp_lane *lane);
 void resp_lane_add(struct resp_lane *lane, struct fsw_store_request *request);
 void resp_lane_pump(struct resp_lane *lane);
 
+/* A request whose command was sent already, by another, and is the only one. */
+void resp_lane_adopt(struct resp_lane *lane, struct fsw_store_request *request);
+
+/* 1: nothing is out, and nothing waits here for any reason. */
+int resp_lane_is_idle(const struct resp_lane *lane);
+
 /* Every 50 ms: gives up what is past its deadline, wakes what has rested, resets a connection that
  * has requests in flight and has said nothing for 10 s. Returns how many requests the lane has. */
 size_t resp_lane_sweep(struct resp_lane *lane, uint64_t now);
 
 /* Answers everything with UNREACHABLE, and goes on. */
 void resp_lane_give_up(struct resp_lane *lane);
+
+/* The command of a GET; returns its length. */
+#define RESP_GET_TEXT 192
+size_t resp_get_write(char to[RESP_GET_TEXT], const struct fsw_device_id *device,
+                      const struct fsw_store_request *request);
 
 /* Answers everything with UNREACHABLE and ends the connection. */
 void resp_lane_end(struct resp_lane *lane);

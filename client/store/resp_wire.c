@@ -7,7 +7,6 @@
 #include "client/store/resp_wire.h"
 
 #include <pthread.h>
-#include <stdio.h>
 #include <string.h>
 
 /* "$" and a length with their line end, or "*" and a count. */
@@ -22,12 +21,30 @@ size_t resp_command_size(const struct resp_word *words, size_t count)
     return size;
 }
 
+char *resp_number_write(char to[RESP_NUMBER_TEXT], uint64_t number)
+{
+    char digits[RESP_NUMBER_TEXT];
+    size_t at = sizeof digits;
+
+    do {
+        digits[--at] = (char)('0' + number % 10);
+        number /= 10;
+    } while (number > 0);
+    return mempcpy(to, digits + at, sizeof digits - at);
+}
+
+static char *write_head(char *to, char type, size_t number)
+{
+    *to = type;
+    return mempcpy(resp_number_write(to + 1, number), "\r\n", 2);
+}
+
 size_t resp_command_write(char *to, const struct resp_word *words, size_t count)
 {
-    char *p = to + snprintf(to, WORD_OVERHEAD, "*%zu\r\n", count);
+    char *p = write_head(to, '*', count);
 
     for (size_t i = 0; i < count; i++) {
-        p += snprintf(p, WORD_OVERHEAD, "$%zu\r\n", words[i].length);
+        p = write_head(p, '$', words[i].length);
         p = mempcpy(p, words[i].bytes, words[i].length);
         p = mempcpy(p, "\r\n", 2);
     }

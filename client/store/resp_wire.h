@@ -24,6 +24,10 @@ size_t resp_command_size(const struct resp_word *words, size_t count);
  * the host is short of just that. */
 size_t resp_command_write(char *to, const struct resp_word *words, size_t count);
 
+/* The number in decimal, without a NUL; returns its end. */
+#define RESP_NUMBER_TEXT 20
+char *resp_number_write(char to[RESP_NUMBER_TEXT], uint64_t number);
+
 /* A parser for the answers to our commands. They are never arrays and never longer than a segment:
  * whatever else a peer sends is an error of the reader, and never a large allocation. NULL: no
  * memory. */

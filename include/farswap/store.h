@@ -161,6 +161,13 @@ struct fsw_store_ops {
      * thread, after start(). */
     void (*submit)(struct fsw_store *store, struct fsw_store_request *const *requests, size_t n);
 
+    /* submit() of one GET, for a caller who does nothing else until it is answered: the store may send it
+     * and read the answer on this thread, until `until` (CLOCK_MONOTONIC in ns; 0: for as long as it
+     * thinks right), but for a few ms at most. When this returns, done() was called, on this thread or
+     * another, or will be. With no lock that done() takes, and not from done(). All calls have
+     * returned before close(). NULL: submit() is all it can do; fsw_store_get() knows. */
+    void (*get)(struct fsw_store *store, struct fsw_store_request *request, uint64_t until);
+
     /* Somebody who knows says that these copies have lost for good all that was put there: they are
      * new ones from now on. The sentinel is left there again as soon as they answer, and `emptied`
      * ends. Every GET in flight, at any copy, ends with FSW_STORE_UNREACHABLE soon, for its caller to
@@ -192,5 +199,14 @@ struct fsw_store {
     unsigned seal;   /* bytes it wants before each object: 0 or FSW_SEAL_BYTES */
     unsigned copies; /* that it keeps of each segment: 1 or 2 */
 };
+
+static inline void fsw_store_get(struct fsw_store *store, struct fsw_store_request *request,
+                                 uint64_t until)
+{
+    if (store->ops->get != NULL)
+        store->ops->get(store, request, until);
+    else
+        store->ops->submit(store, &request, 1);
+}
 
 #endif

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <malloc.h>
+#include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -239,6 +240,89 @@ static void test_endless_answer_takes_no_memory(void **state)
     peer_stop(&peer);
 }
 
+/* ---- a peer that greets as it should ---- */
+
+/* Whatever a connection says: what a store that knows our device would answer. */
+static void answer(const struct peer *peer, int fd)
+{
+    char heard[4096], sentinel[40];
+    ssize_t n = recv(fd, heard, sizeof heard - 1, MSG_DONTWAIT);
+    const char *says = sentinel;
+
+    if (n <= 0)
+        return;
+    heard[n] = '\0';
+    snprintf(sentinel, sizeof sentinel, "$16\r\n%016llx\r\n", SENTINEL);
+    if (strstr(heard, "GETRANGE") != NULL)
+        says = peer->answer;
+    else if (strstr(heard, "SET") != NULL)
+        says = "+OK\r\n";
+    send(fd, says, strlen(says), MSG_NOSIGNAL);
+}
+
+static void *play_friend(void *opaque)
+{
+    struct peer *peer = opaque;
+    struct pollfd fds[64] = {{.fd = peer->listener, .events = POLLIN}};
+    unsigned n = 1;
+
+    while (!peer->stop && poll(fds, n, 100) >= 0) {
+        for (unsigned i = 1; i < n; i++) {
+            if (fds[i].revents & POLLIN)
+                answer(peer, fds[i].fd);
+            if (fds[i].revents & (POLLHUP | POLLERR))
+                fds[i].events = 0, close(fds[i].fd), fds[i].fd = -1;
+        }
+        if (fds[0].revents & POLLIN && n < 64) {
+            fds[n++] = (struct pollfd){.fd = accept(peer->listener, NULL, NULL),
+                                       .events = POLLIN | POLLRDHUP};
+            peer->accepted++;
+        }
+    }
+    while (n > 1)
+        close(fds[--n].fd);
+    return NULL;
+}
+
+/* Gets whose caller waits, of one who is no use just then. */
+static void test_garbage_to_who_waits(void **state)
+{
+    static const char *const answers[] = {
+        "$3\r\nabc\r\n$3\r\nabc\r\n",
+        "*2\r\n+OK\r\n+OK\r\n",
+        ":7\r\n",
+        "HTTP/1.1\r\n",
+        "$-1\r\n",
+        "-ERR what\r\n",
+        "$1000\r\nxxx",
+        "$3\r\nabc\r\n",
+    };
+
+    for (size_t i = 0; i < sizeof answers / sizeof *answers; i++) {
+        struct peer peer = {.answer = answers[i]};
+        struct fsw_device_id device = device_random();
+        struct fsw_store *store;
+        struct fsw_error err;
+
+        peer.listener = listen_on(&peer.port);
+        assert_int_equal(pthread_create(&peer.thread, NULL, play_friend, &peer), 0);
+        store = store_to(&peer);
+        assert_int_equal(store_start_as(store, &device, 0, &err), 0);
+        wait_connected(store, 1);
+        for (unsigned turn = 0; turn < 8; turn++) {
+            struct call call;
+            call_prepare(&call, FSW_STORE_GET, 1, peer.back, 0, 1000, 40);
+            call_get(store, &call, 0);
+            assert_int_not_equal(call_wait(&call), FSW_STORE_OK);
+            assert_int_equal(call.request.result == FSW_STORE_GONE, answers[i][1] == '-');
+            assert_int_equal(call.done, 1);
+        }
+        assert_true(peer.accepted >= 3); /* one of them to be lent */
+        store->ops->close(store);
+        peer_stop(&peer);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -246,6 +330,7 @@ int main(void)
         cmocka_unit_test(test_never_answers_is_tried_again),
         cmocka_unit_test(test_garbage),
         cmocka_unit_test(test_random_bytes),
+        cmocka_unit_test(test_garbage_to_who_waits),
         cmocka_unit_test(test_endless_answer_takes_no_memory),
     };
 

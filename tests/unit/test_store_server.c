@@ -449,6 +449,7 @@ static void on_done(struct fsw_store_request *request)
 
     pthread_mutex_lock(&calls_lock);
     call->finished_ns = fsw_now_ns();
+    call->by = pthread_self();
     call->done++;
     pthread_cond_broadcast(&calls_changed);
     pthread_mutex_unlock(&calls_lock);
@@ -475,6 +476,11 @@ void call_submit(struct fsw_store *store, struct call *call)
     struct fsw_store_request *request = &call->request;
 
     store->ops->submit(store, &request, 1);
+}
+
+void call_get(struct fsw_store *store, struct call *call, uint64_t patience_ns)
+{
+    fsw_store_get(store, &call->request, patience_ns == 0 ? 0 : fsw_now_ns() + patience_ns);
 }
 
 enum fsw_store_result call_wait(struct call *call)
@@ -508,10 +514,20 @@ enum fsw_store_result do_put(struct fsw_store *store, uint64_t id, void *bytes, 
 enum fsw_store_result do_get(struct fsw_store *store, uint64_t id, void *bytes, uint32_t offset,
                              uint32_t length, unsigned deadline_ms)
 {
+    static atomic_uint turn;
     struct call call;
 
     call_prepare(&call, FSW_STORE_GET, id, bytes, offset, length, deadline_ms);
-    return do_call(store, &call);
+    switch (turn++ % 3) {
+    case 0:
+        return do_call(store, &call);
+    case 1:
+        call_get(store, &call, 0);
+        break;
+    default: /* the answer is on its way when it is over */
+        call_get(store, &call, 1000);
+    }
+    return call_wait(&call);
 }
 
 enum fsw_store_result do_drop(struct fsw_store *store, uint64_t id)

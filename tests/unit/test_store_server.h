@@ -8,6 +8,7 @@
 #define FSW_TEST_STORE_SERVER_H
 
 #include <hiredis/hiredis.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <sys/types.h>
@@ -69,6 +70,7 @@ struct call {
     struct fsw_store_request request;
     atomic_uint done;     /* how often done() was called */
     uint64_t finished_ns; /* when */
+    pthread_t by;         /* and on which thread */
 };
 
 /* 10 s: what no test may wait for longer. */
@@ -88,9 +90,11 @@ struct fsw_device_id device_random(void);
 void call_prepare(struct call *call, enum fsw_store_verb verb, uint64_t id, void *bytes,
                   uint32_t offset, uint32_t length, unsigned deadline_ms);
 void call_submit(struct fsw_store *store, struct call *call);
+/* The same by get(), with so much patience; 0: as much as the store thinks right. */
+void call_get(struct fsw_store *store, struct call *call, uint64_t patience_ns);
 enum fsw_store_result call_wait(struct call *call);
 
-/* All three at once, with a deadline of 5 s. */
+/* All three at once, with a deadline of 5 s. Of the gets some are submitted, some by get(). */
 enum fsw_store_result do_put(struct fsw_store *store, uint64_t id, void *bytes, uint32_t length);
 enum fsw_store_result do_get(struct fsw_store *store, uint64_t id, void *bytes, uint32_t offset,
                              uint32_t length, unsigned deadline_ms);
