@@ -151,7 +151,8 @@ int fsw_recover(struct fsw_device *device);
 /* Of a verb, what its pages must know: may it wait, until when, and who asks. */
 struct fsw_how {
     unsigned flags;        /* of struct fsw_io */
-    uint64_t deadline;     /* 0: FSW_WRITE_WAIT_NS from when it begins to wait, each page anew */
+    uint64_t deadline;     /* write_wait= ends earlier, from when it begins to wait, each page anew; 0:
+                              nothing else does */
     struct fsw_peer *peer; /* NULL: nobody who could be gone */
 };
 

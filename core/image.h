@@ -88,8 +88,8 @@ struct fsw_superblock {
     } store_state;
 
     /* Idle pages are asked to leave (core/steer.c), and what went. */
-    _Atomic uint64_t idle_asked;    /* number of the request in bits 32 to 63; seconds in the rest */
-    _Atomic uint64_t idle_answered; /* the last request that was carried out */
+    _Atomic uint64_t idle_asked; /* number of the request in bits 32 to 63; seconds in the rest */
+    _Atomic uint64_t idle_answered;          /* the last request that was carried out */
     _Atomic uint64_t idle_pages, idle_bytes; /* that left for it */
     _Atomic int64_t idle_result;             /* 0, or what stopped it: a negative errno */
 
@@ -100,7 +100,16 @@ struct fsw_superblock {
     _Atomic uint32_t prefetch;      /* prefetch=: 0 auto, 1 off, else bytes */
     _Atomic uint32_t fetch_timeout; /* fetch_timeout= in ms; 0: for ever */
     _Atomic uint32_t watermarks;    /* watermarks= as in struct fsw_params: the server follows it */
+    _Atomic uint32_t write_wait;    /* write_wait= in ms, and 1 more; 0: FSW_WRITE_WAIT_NS */
 };
+
+/* How long a page's write waits for room. */
+static inline uint64_t fsw_write_wait_ns(const struct fsw_superblock *super)
+{
+    uint32_t word = atomic_load_explicit(&super->write_wait, memory_order_relaxed);
+
+    return word == 0 ? FSW_WRITE_WAIT_NS : (word - 1) * FSW_NS_PER_MS;
+}
 
 #define FSW_CLASS_MAX 256u
 

@@ -209,6 +209,13 @@ static int place(struct fsw_device *device, uint64_t number, const void *page, u
     return 0;
 }
 
+uint64_t fsw_device_write_wait(const struct fsw_device *device)
+{
+    uint64_t wait = fsw_write_wait_ns(device->image.super);
+
+    return wait > FSW_WRITE_WAIT_NS ? wait : FSW_WRITE_WAIT_NS;
+}
+
 /* Waits for space, the first time setting the deadline. */
 static int wait_for_space(struct fsw_device *device, const struct fsw_how *how, uint64_t *deadline)
 {
@@ -216,7 +223,9 @@ static int wait_for_space(struct fsw_device *device, const struct fsw_how *how, 
         return -EAGAIN;
     uint64_t start = fsw_now_ns();
     if (*deadline == 0) {
-        *deadline = how->deadline != 0 ? how->deadline : start + FSW_WRITE_WAIT_NS;
+        *deadline = start + fsw_write_wait_ns(device->image.super);
+        if (how->deadline != 0 && how->deadline < *deadline)
+            *deadline = how->deadline;
         fsw_stat_add(&device->image, FSW_STAT_WRITE_STALLS, 1);
     }
     int r = fsw_overflow_wait(device, *deadline);
@@ -357,7 +366,8 @@ static int fetch_and_lock(struct fsw_device *device, const struct fsw_how *how,
     if (how->flags & FSW_IO_NOWAIT)
         return -EAGAIN;
     fetch->keep_pin = 1;
-    fetch->deadline = how->deadline != 0 ? how->deadline : fsw_now_ns() + FSW_WRITE_WAIT_NS;
+    fetch->deadline =
+        how->deadline != 0 ? how->deadline : fsw_now_ns() + fsw_device_write_wait(device);
     fsw_fetch(device, fetch, 1);
     if (fetch->result < 0)
         return fetch->result == -EAGAIN ? 1 : fetch->result;

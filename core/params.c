@@ -37,6 +37,9 @@ const struct fsw_param_info fsw_param_table[] = {
      "how long a read waits for the store before it fails (0 to 86400; 0: for ever)", 0},
     {"watermarks", "auto|START:STOP", "auto",
      "percent of memory= in use at which overflow starts and stops (START 10 to 99, STOP less)", 0},
+    {"write_wait", "SECONDS", "1",
+     "how long a write waits for room when pool and store are full before it fails (0 to 86400)",
+     0},
 };
 const unsigned fsw_param_count = sizeof fsw_param_table / sizeof fsw_param_table[0];
 
@@ -241,10 +244,22 @@ static int set_watermarks(struct fsw_params *params, const char *value, struct f
     return 0;
 }
 
+static int set_write_wait(struct fsw_params *params, const char *value, struct fsw_error *err)
+{
+    uint64_t seconds;
+
+    if (fsw_parse_u64(value, 0, FSW_WRITE_WAIT_MAX_S, &seconds) < 0)
+        return fsw_error(err, -EINVAL,
+                         "write_wait=%s is not allowed: 0 (not at all) to %u, in seconds", value,
+                         FSW_WRITE_WAIT_MAX_S);
+    params->write_wait = (uint32_t)seconds * 1000 + 1;
+    return 0;
+}
+
 /* In the order of fsw_param_table. */
 static int (*const setters[])(struct fsw_params *, const char *, struct fsw_error *) = {
-    set_name,     set_size,      set_memory,   set_codec,         set_overflow,
-    set_password, set_plaintext, set_prefetch, set_fetch_timeout, set_watermarks,
+    set_name,      set_size,     set_memory,        set_codec,      set_overflow,   set_password,
+    set_plaintext, set_prefetch, set_fetch_timeout, set_watermarks, set_write_wait,
 };
 _Static_assert(sizeof setters / sizeof setters[0] ==
                    sizeof fsw_param_table / sizeof fsw_param_table[0],

@@ -207,7 +207,8 @@ static struct nbdkit_plugin plugin = {
         "overflow-plaintext=yes   do not encrypt what leaves this host\n"
         "prefetch=auto|off|SIZE   what a read asks the store for besides its page\n"
         "fetch_timeout=SECONDS    a read that waits longer for the store fails (0: waits for ever)\n"
-        "watermarks=auto|START:STOP  percent of memory= at which overflow starts and stops",
+        "watermarks=auto|START:STOP  percent of memory= at which overflow starts and stops\n"
+        "write_wait=SECONDS       how long a write waits when pool and store are full (default 1)",
     .thread_model = thread_model,
     .get_ready = get_ready,
     .after_fork = after_fork,

@@ -49,8 +49,15 @@ static void watermarks(const struct fsw_superblock *super, char *text)
         snprintf(text, SETTING_TEXT, "%u:%u", word >> 8 & 0xff, word & 0xff);
 }
 
+static void write_wait(const struct fsw_superblock *super, char *text)
+{
+    snprintf(text, SETTING_TEXT, "%llu",
+             (unsigned long long)(fsw_write_wait_ns(super) / FSW_NS_PER_S));
+}
+
 const struct setting settings[] = {{"codec", codec},
                                    {"watermarks", watermarks},
                                    {"prefetch", prefetch},
-                                   {"fetch_timeout", fetch_timeout}};
+                                   {"fetch_timeout", fetch_timeout},
+                                   {"write_wait", write_wait}};
 const unsigned settings_count = sizeof settings / sizeof settings[0];

@@ -152,6 +152,7 @@ const struct cli_command cli_set = {
         "watermarks=     auto or START:STOP, percent of memory= in use at which overflow starts "
         "and "
         "stops.\n"
+        "write_wait=     seconds that a write waits for room when pool and store are full.\n"
         "overflow-lost=  1 or 2: that store of overflow= is gone for good. Pages that only it had "
         "are lost\n"
         "                (EIO), and their readers need not wait any more.\n"

@@ -83,14 +83,13 @@ static int has_timeout(const struct fsw_conn *conn)
  * as the engine thinks right. */
 static void wait_in_room(struct fsw_conn *conn, struct fsw_request *request)
 {
-    uint64_t most = conn->nbd->timeout / 2;
+    uint64_t most = conn->nbd->timeout / 2, wait = fsw_device_write_wait(conn->nbd->device);
 
     request->in_room = 1;
     if (request->io.verb == FSW_READ)
         conn->waiting++;
     else if (has_timeout(conn))
-        request->io.deadline =
-            request->since + (most < FSW_WRITE_WAIT_NS ? most : FSW_WRITE_WAIT_NS);
+        request->io.deadline = request->since + (most < wait ? most : wait);
     fsw_list_add(&conn->to_room, request);
 }
 

@@ -7,13 +7,13 @@
  * a whole does not, as on a disk.
  *
  * Errors of the verbs: -EIO (a page is damaged, its store lost it, or, for a write of part of it,
- * did not answer within FSW_WRITE_WAIT_NS), -ENOSPC (memory= is used up and nothing could be moved
- * to the store within FSW_WRITE_WAIT_NS), -EINVAL (outside the device).
+ * did not answer in time), -ENOSPC (memory= is used up and nothing could be moved
+ * to the store within write_wait=), -EINVAL (outside the device).
  * A write that fails leaves pages old or new, each whole.
  *
  * Verbs never allocate (a reader of zstd objects makes a context where none is idle, a few times).
  * read() may wait for the store as long as the store is away; the others wait at most
- * FSW_WRITE_WAIT_NS a page.
+ * fsw_device_write_wait() a page.
  */
 #ifndef FARSWAP_DEVICE_H
 #define FARSWAP_DEVICE_H
@@ -25,8 +25,6 @@
 #include "farswap/params.h"
 #include "farswap/stats.h"
 #include "farswap/store.h"
-
-#define FSW_WRITE_WAIT_NS 1000000000ull
 
 struct fsw_device;
 
@@ -42,7 +40,7 @@ enum fsw_open { FSW_OPEN_NEW_OR_EXISTING, FSW_OPEN_NEW, FSW_OPEN_EXISTING };
  *
  * A new image takes all of params, which fsw_params_check has found to be right. For one that is
  * there size= is not needed, or the same; so is overflow=, but it must be given if the image has a
- * store; memory=, codec=, prefetch= and fetch_timeout= change if they were given (fsw_params_given).
+ * store; what `farswap set` changes (steer.h) changes if it was given (fsw_params_given).
  * Nothing of what is refused is touched:
  *   -EEXIST   FSW_OPEN_NEW, and there is an image (the line says how to destroy it)
  *   -ENOENT   FSW_OPEN_EXISTING, and there is none
@@ -138,14 +136,18 @@ struct fsw_io {
     int result;  /* what the verb returned */
     void *bytes; /* READ: where to; WRITE: what */
     uint64_t offset, length;
-    uint64_t deadline;               /* mutations wait until then (CLOCK_MONOTONIC ns) at most; 0:
-                              FSW_WRITE_WAIT_NS a page */
+    uint64_t deadline;               /* mutations wait until then (CLOCK_MONOTONIC ns) at most, and for
+                              room no longer than write_wait= a page; 0: fsw_device_write_wait() a page */
     uint64_t started;                /* when it arrived (CLOCK_MONOTONIC ns), for the histograms; 0:
                               the verb sets it when it is first asked */
     struct fsw_peer *peer;           /* NULL: nobody who could be gone */
     void (*done)(struct fsw_io *io); /* fsw_device_begin only */
     uint64_t work[12];               /* the device's, from begin to done */
 };
+
+/* Nanoseconds that a mutation waits for each page at most: write_wait=, and FSW_WRITE_WAIT_NS at
+ * least, since a write of part of a page may have to wait for the store. */
+uint64_t fsw_device_write_wait(const struct fsw_device *device);
 
 /* One request, as by its verb, on this thread and, if it is large, on idle ones of the device's. */
 void fsw_device_do(struct fsw_device *device, struct fsw_io *io);

@@ -13,6 +13,9 @@
 #define FSW_PAGE_SIZE 4096u
 #define FSW_SIZE_MIN (4ull << 20)
 #define FSW_SIZE_MAX (16ull << 40)
+/* write_wait=: what it is if nobody says, and at most. */
+#define FSW_WRITE_WAIT_NS 1000000000ull
+#define FSW_WRITE_WAIT_MAX_S 86400u
 
 struct fsw_params {
     char name[FSW_NAME_MAX + 1];
@@ -26,8 +29,8 @@ struct fsw_params {
     int overflow_plaintext;
     uint32_t prefetch;      /* superblock.prefetch (core/prefetch.h) */
     uint32_t fetch_timeout; /* ms; 0: for ever */
-    uint32_t
-        watermarks; /* percent in use: overflow stops in bits 0 to 7, starts in 8 to 15; 0: auto */
+    uint32_t watermarks;    /* percent in use: stops in bits 0 to 7, starts in 8 to 15; 0: auto */
+    uint32_t write_wait;    /* superblock.write_wait */
     int encrypted;  /* 1: the image's pages at its store are (fsw_device_complete_params) */
     unsigned given; /* bit i: fsw_params_set was called for the i-th of fsw_param_table */
 };

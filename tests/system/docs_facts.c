@@ -87,6 +87,7 @@ static void superblock(void)
     FIELD(superblock, prefetch);
     FIELD(superblock, fetch_timeout);
     FIELD(superblock, watermarks);
+    FIELD(superblock, write_wait);
     CONSTANT(FSW_IMAGE_LAYOUT);
 }
 

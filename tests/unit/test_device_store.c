@@ -8,8 +8,10 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/shm.h>
+#include <unistd.h>
 
 #include "common/clock.h"
+#include "farswap/steer.h"
 
 static const struct rig_options with_store = {
     .size = 8 << 20, .memory = 8 << 20, .with_store = 1, .prefetch = FSW_PREFETCH_OFF};
@@ -191,6 +193,71 @@ static void with_a_full_store_writes_wait_and_then_fail(void **state)
     rig_close(&rig);
 }
 
+static void set(struct rig *rig, const char *key, const char *value)
+{
+    struct fsw_error err = {""};
+
+    assert_int_equal(fsw_device_set(rig->device, key, value, &err), 0);
+}
+
+/* What a write that finds no room takes, and how it ends: *ret_page, if it did not fit. */
+static uint64_t a_write_that_waits(struct rig *rig, unsigned *page)
+{
+    uint64_t start;
+    int r;
+
+    do {
+        start = fsw_now_ns();
+        r = rig_write_page(rig, *page, RIG_NOISE, *page);
+    } while (r == 0 && ++*page < 4096);
+    assert_int_equal(r, -ENOSPC);
+    return fsw_now_ns() - start;
+}
+
+static void *make_room(void *opaque)
+{
+    struct rig *rig = opaque;
+
+    uint64_t stalls = rig_stat(rig, FSW_STAT_NO_SPACE) + 1; /* each that was refused waited */
+
+    while (rig_stat(rig, FSW_STAT_WRITE_STALLS) < stalls)
+        usleep(1000);
+    usleep(1500 * 1000); /* longer than the default */
+    teststore_room(rig->store, 1000);
+    return NULL;
+}
+
+static void write_wait_says_how_long_writes_wait_for_room(void **state)
+{
+    uint64_t least = UINT64_MAX;
+    unsigned page = 0;
+    pthread_t thread;
+    struct rig rig;
+
+    rig_open(&rig, &(struct rig_options){.size = 16 << 20, .memory = 2 << 20, .with_store = 1});
+    teststore_room(rig.store, 2);
+    a_write_that_waits(&rig, &page);
+    set(&rig, "write_wait", "0"); /* at once, but for a busy machine */
+    for (int i = 0; i < 5; i++) {
+        uint64_t took = a_write_that_waits(&rig, &page);
+        least = took < least ? took : least;
+    }
+    assert_true(least < FSW_WRITE_WAIT_NS / 2);
+    assert_int_equal(fsw_device_write_wait(rig.device), FSW_WRITE_WAIT_NS);
+
+    /* Long enough for a store that has room again after a while. */
+    set(&rig, "write_wait", "86400");
+    assert_int_equal(fsw_device_write_wait(rig.device), 86400 * FSW_NS_PER_S);
+    uint64_t refused = rig_stat(&rig, FSW_STAT_NO_SPACE);
+    pthread_create(&thread, NULL, make_room, &rig);
+    assert_int_equal(rig_write_page(&rig, page, RIG_NOISE, page), 0);
+    pthread_join(thread, NULL);
+    assert_int_equal(rig_stat(&rig, FSW_STAT_NO_SPACE), refused);
+    for (unsigned i = 0; i <= page; i++)
+        rig_expect_page(&rig, i, RIG_NOISE, i);
+    rig_close(&rig);
+}
+
 /* The array of rows can't grow when nothing is free: its first frame must be there before. */
 static void the_first_segment_leaves_a_pool_that_is_full_already(void **state)
 {
@@ -313,6 +380,7 @@ RIG_MAIN(cmocka_unit_test(overflow_twice_is_a_mirror),
          cmocka_unit_test(a_get_that_is_refused_is_an_error_once),
          cmocka_unit_test(a_long_read_fetches_in_batches),
          cmocka_unit_test(with_a_full_store_writes_wait_and_then_fail),
+         cmocka_unit_test(write_wait_says_how_long_writes_wait_for_room),
          cmocka_unit_test(the_first_segment_leaves_a_pool_that_is_full_already),
          cmocka_unit_test(a_drop_is_tried_until_it_is_answered),
          cmocka_unit_test(closing_under_a_put_leaves_its_pages_in_the_pool))
