@@ -8,10 +8,10 @@
  *
  * Age is a coarse clock of eight bits in each entry. It ticks with bytes written: a lap of the hand
  * takes about as long as the pool takes to be written anew, and lasts FSW_TICKS_A_LAP ticks or so.
- * Ages are compared modulo 256, which is right while none is more than 127 old: fsw_reclaim_clamp()
- * walks the table, a part at each tick, and moves older ones up to 127. While nobody writes the clock
- * ticks once a minute, and when somebody asks. A page's age in seconds is told by when the clock came
- * to each of its values.
+ * A page's age is how far the clock is ahead of its entry, modulo 256, which is right while none is
+ * older than that: fsw_reclaim_clamp() walks the table, a part at each tick, and moves what is older
+ * than 127 up to 127, so none gets older than 191. While nobody writes the clock ticks once a minute,
+ * and when somebody asks. A page's age in seconds is told by when the clock came to each of its values.
  *
  * When somebody asks for idle pages to leave, the whole table is walked, once.
  */
@@ -128,11 +128,14 @@ static unsigned ticks_of(struct fsw_device *device, uint32_t seconds)
     return ticks;
 }
 
-/* Used after the hand passed. */
-static int used_since(uint8_t age, uint8_t stamp)
+/* Used after the hand passed. Each is as old as the clock says, which is read after them: a page that
+ * the sweep has not come to yet is older than FSW_AGE_MAX, and if age and stamp were compared with each
+ * other it would look young, and stay until the sweep comes. */
+static int used_since(const struct fsw_device *device, uint8_t age, uint8_t stamp)
 {
-    uint8_t since = (uint8_t)(age - stamp);
-    return since != 0 && since <= FSW_AGE_MAX;
+    uint8_t clock = atomic_load_explicit(&device->clock, memory_order_relaxed);
+
+    return (uint8_t)(clock - age) < (uint8_t)(clock - stamp);
 }
 
 /* 1 if the page should leave; its entry as it is now. */
@@ -148,7 +151,7 @@ static int should_leave(struct fsw_device *device, const struct fsw_pool_object 
     if (fsw_entry_state(value) != FSW_POOL || value & FSW_ENTRY_OVERFLOW ||
         fsw_entry_location(value) != object->location)
         return 0; /* rewritten, discarded, or on its way out already */
-    if (used_since(fsw_entry_age(value), device->reclaim.stamp)) {
+    if (used_since(device, fsw_entry_age(value), device->reclaim.stamp)) {
         fsw_stat_add(&device->image, FSW_STAT_RECLAIM_SECOND_CHANCES, 1);
         return 0;
     }

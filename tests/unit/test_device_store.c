@@ -258,6 +258,46 @@ static void write_wait_says_how_long_writes_wait_for_room(void **state)
     rig_close(&rig);
 }
 
+/* ---- pages that could not leave for long ---- */
+
+static int puts_have_failed(struct rig *rig, void *opaque)
+{
+    const uint64_t *wanted = opaque;
+    return rig_stat(rig, FSW_STAT_OVERFLOW_FAILED) >= *wanted;
+}
+
+/* The clock ticks so often, and the sweep follows; then the hand passes, and nothing can leave. */
+static void time_passes(struct rig *rig, unsigned ticks)
+{
+    uint64_t wanted = rig_stat(rig, FSW_STAT_OVERFLOW_FAILED) + 2;
+
+    atomic_fetch_add(&rig->device->clock, (uint8_t)ticks);
+    rig_evict(rig, 1);
+    rig_wait(rig, puts_have_failed, &wanted);
+    rig_evict(rig, 0);
+}
+
+static void what_the_sweep_has_not_clamped_is_old(void **state)
+{
+    const unsigned last =
+        62 * FSW_LEAF_ENTRIES; /* its leaf's turn comes at the 63rd tick and 126th */
+    struct rig rig;
+
+    rig_open(&rig, &(struct rig_options){.size = 126 << 20, .memory = 8 << 20, .with_store = 1});
+    teststore_room(rig.store, 0);
+    for (unsigned i = 0; i < 10; i++)
+        assert_int_equal(rig_write_page(&rig, last + i, RIG_HALF, i), 0);
+    time_passes(&rig, 126);
+    time_passes(&rig, 14);
+    uint64_t chances = rig_stat(&rig, FSW_STAT_RECLAIM_SECOND_CHANCES);
+    teststore_room(rig.store, 1000);
+    rig_evict_all(&rig);
+    assert_int_equal(rig_stat(&rig, FSW_STAT_RECLAIM_SECOND_CHANCES), chances);
+    for (unsigned i = 0; i < 10; i++)
+        rig_expect_page(&rig, last + i, RIG_HALF, i);
+    rig_close(&rig);
+}
+
 /* The array of rows can't grow when nothing is free: its first frame must be there before. */
 static void the_first_segment_leaves_a_pool_that_is_full_already(void **state)
 {
@@ -381,6 +421,7 @@ RIG_MAIN(cmocka_unit_test(overflow_twice_is_a_mirror),
          cmocka_unit_test(a_long_read_fetches_in_batches),
          cmocka_unit_test(with_a_full_store_writes_wait_and_then_fail),
          cmocka_unit_test(write_wait_says_how_long_writes_wait_for_room),
+         cmocka_unit_test(what_the_sweep_has_not_clamped_is_old),
          cmocka_unit_test(the_first_segment_leaves_a_pool_that_is_full_already),
          cmocka_unit_test(a_drop_is_tried_until_it_is_answered),
          cmocka_unit_test(closing_under_a_put_leaves_its_pages_in_the_pool))
