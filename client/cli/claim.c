@@ -33,7 +33,7 @@ static void make_folder(const char *path)
 
     memcpy(folder, path, strlen(path) + 1);
     *strrchr(folder, '/') = '\0';
-    mkdir(folder, 0755);
+    mkdir(folder, 0700); /* as everybody does: what is in it is for its owner alone */
 }
 
 int claim_take(const char *name, struct fsw_error *err)

@@ -2,7 +2,7 @@
  * cli.h: what the farswap command's files share. One file a command.
  *
  * Exit codes: 0 done; 1 it could not be done (the reason is on stderr); 2 the call itself was
- * wrong.
+ * wrong; 3 of down: memory is missing for swapoff, and everything stays up.
  */
 #ifndef FSW_CLI_H
 #define FSW_CLI_H
@@ -10,7 +10,7 @@
 #include "core/registry.h"
 #include "farswap/error.h"
 
-enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
+enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2, CLI_NO_MEMORY = 3 };
 
 struct cli_command {
     const char *name, *arguments, *summary, *help, *examples;
@@ -26,8 +26,12 @@ int cli_colours(void);
 /* "farswap: text" on stderr; returns CLI_FAILED. */
 int cli_fail(const struct fsw_error *err);
 
-/* Prints how the command is called; returns CLI_USAGE, or CLI_OK when it was asked for. */
+/* Prints how the command is called, and what was wrong; or, when it was asked for, all about it.
+ * Returns CLI_USAGE, or CLI_OK. */
 int cli_usage(const struct cli_command *command, int asked);
+
+/* 1: the option was there, at any place, and is taken out of argv. */
+int cli_take_option(int *argc, char **argv, const char *option);
 
 /* The device that a command means: the one that is named, "shmid:N" for an orphan, or the only one
  * there is when name is NULL. */

@@ -120,10 +120,8 @@ static int run(int argc, char **argv)
 {
     struct fsw_error err = {""};
     struct fsw_record record;
-    int orphan, lock = -1, local = argc > 1 && strcmp(argv[1], "--local") == 0;
+    int orphan, lock = -1, local = cli_take_option(&argc, argv, "--local");
 
-    argc -= local;
-    argv += local;
     if (argc != 2 || argv[1][0] == '-')
         return cli_usage(&cli_destroy, 0);
     int r = cli_find(argv[1], &record, &orphan, &err);

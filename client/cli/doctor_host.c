@@ -122,6 +122,9 @@ static void look_at_door(void)
 {
     if (doctor_has_nbd())
         ok("nbd: this kernel has it");
+    else if (access("/dev/fuse", R_OK | W_OK) < 0 && errno == EACCES)
+        fail(
+            "door: this kernel has no nbd module, and /dev/fuse is not for this user: run as root");
     else if (access("/dev/fuse", R_OK | W_OK) < 0)
         fail("door: this kernel has no nbd module, and /dev/fuse can't be used (%s): there is no "
              "way to "

@@ -141,7 +141,7 @@ static int run(int argc, char **argv)
     int r = down(&request, &err);
     if (r < 0)
         fprintf(stderr, "farswap: %s: %s\n", request.name, err.text);
-    return r < 0 ? CLI_FAILED : CLI_OK;
+    return r == -ENOMEM ? CLI_NO_MEMORY : r < 0 ? CLI_FAILED : CLI_OK;
 }
 
 const struct cli_command cli_down = {
@@ -153,7 +153,9 @@ const struct cli_command cli_down = {
         "left, ends the\n"
         "server and its block device, and destroys the image with what its store holds. When there "
         "is not\n"
-        "enough RAM for swapoff, it says how much is missing, and everything stays up. May be "
+        "enough RAM for swapoff, it says how much is missing, and everything stays up (exit code "
+        "3). "
+        "May be\n"
         "repeated.\n\n"
         "  --keep   the image stays, for the next `farswap up`\n"
         "  --force  begin although RAM is missing: what fits comes back, then it stops\n",

@@ -26,13 +26,56 @@ int cli_fail(const struct fsw_error *err)
     return CLI_FAILED;
 }
 
+/* As it was called, to say what of it was wrong. */
+static char **words;
+
+static int has_option(const struct cli_command *command, const char *option)
+{
+    const char *at = command->arguments;
+
+    while ((at = strstr(at, option)) != NULL) {
+        at += strlen(option);
+        if (strchr(" |]", *at) != NULL)
+            return 1;
+    }
+    return 0;
+}
+
+/* The first option that the command does not have; NULL: each is one. */
+static const char *unknown_option(const struct cli_command *command)
+{
+    for (unsigned i = 1; words != NULL && words[i] != NULL; i++)
+        if (words[i][0] == '-' && !has_option(command, words[i]))
+            return words[i];
+    return NULL;
+}
+
 int cli_usage(const struct cli_command *command, int asked)
 {
-    FILE *to = asked ? stdout : stderr;
+    const char *wrong = asked ? NULL : unknown_option(command);
 
-    fprintf(to, "usage: farswap %s %s\n%s\n\n%s\nExamples:\n%s", command->name, command->arguments,
-            command->summary, command->help, command->examples);
+    if (wrong != NULL)
+        fprintf(stderr, "farswap: %s has no option %s\n", command->name, wrong);
+    else if (!asked)
+        fprintf(stderr, "farswap: this is not how %s is called\n", command->name);
+    fprintf(asked ? stdout : stderr, "usage: farswap %s%s%s\n", command->name,
+            command->arguments[0] != '\0' ? " " : "", command->arguments);
+    if (asked)
+        printf("%s\n\n%s\nExamples:\n%s", command->summary, command->help, command->examples);
+    else
+        fprintf(stderr, "`farswap %s --help` says more.\n", command->name);
     return asked ? CLI_OK : CLI_USAGE;
+}
+
+int cli_take_option(int *argc, char **argv, const char *option)
+{
+    for (int i = 1; i < *argc; i++)
+        if (strcmp(argv[i], option) == 0) {
+            memmove(argv + i, argv + i + 1, (size_t)(*argc - i) * sizeof *argv); /* the NULL, too */
+            (*argc)--;
+            return 1;
+        }
+    return 0;
 }
 
 struct search {
@@ -95,31 +138,55 @@ static int help(FILE *to)
 {
     fprintf(to,
             "usage: farswap COMMAND [ARGUMENT...]\n"
-            "Looks at, steers and removes farswap devices: compressed swap in shared memory.\n\n");
+            "Swaps on farswap devices, compressed swap in shared memory; looks at them, steers and "
+            "removes them.\n\n");
     for (unsigned i = 0; i < COMMANDS; i++)
-        fprintf(to, "  farswap %-8s %-32s %s\n", commands[i]->name, commands[i]->arguments,
-                commands[i]->summary);
-    fprintf(to, "\n`farswap COMMAND --help` says more.\n");
+        fprintf(to, "  farswap %-8s %s\n", commands[i]->name, commands[i]->summary);
+    fprintf(
+        to,
+        "\n`farswap COMMAND --help` says more, with examples. Exit codes: 0 done, 1 it could not "
+        "be done,\n2 the call was wrong, 3 (of down) memory is missing, and everything stays "
+        "up.\n");
     return to == stdout ? CLI_OK : CLI_USAGE;
+}
+
+static int is_help(const char *word)
+{
+    return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
+}
+
+static int wants_help(char **argv)
+{
+    for (unsigned i = 0; argv[i] != NULL; i++)
+        if (is_help(argv[i]))
+            return 1;
+    return 0;
+}
+
+static const struct cli_command *find(const char *name)
+{
+    for (unsigned i = 0; i < COMMANDS; i++)
+        if (strcmp(name, commands[i]->name) == 0)
+            return commands[i];
+    return NULL;
 }
 
 int main(int argc, char **argv)
 {
     if (argc < 2)
         return help(stderr);
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
-        strcmp(argv[1], "help") == 0)
-        return help(stdout);
     if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) {
         printf("farswap %s\n", FSW_VERSION);
         return CLI_OK;
     }
-    for (unsigned i = 0; i < COMMANDS; i++)
-        if (strcmp(argv[1], commands[i]->name) == 0) {
-            if (argc > 2 && (strcmp(argv[2], "--help") == 0 || strcmp(argv[2], "-h") == 0))
-                return cli_usage(commands[i], 1);
-            return commands[i]->run(argc - 1, argv + 1);
-        }
-    fprintf(stderr, "farswap: there is no command %s\n\n", argv[1]);
-    return help(stderr);
+    int asked = is_help(argv[1]) || strcmp(argv[1], "help") == 0;
+    if (asked && argc == 2)
+        return help(stdout);
+    words = argv + 1 + asked;
+    const struct cli_command *command = find(words[0]);
+    if (command != NULL)
+        return asked || wants_help(words + 1) ? cli_usage(command, 1)
+                                              : command->run(argc - 1, words);
+    fprintf(stderr, "farswap: there is no command %s: `farswap --help` lists all\n", words[0]);
+    return CLI_USAGE;
 }

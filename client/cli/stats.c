@@ -43,12 +43,10 @@ static int run(int argc, char **argv)
     struct fsw_record record;
     struct fsw_image image;
     uint64_t values[FSW_STAT_COUNT];
-    int orphan, explain = argc > 1 && strcmp(argv[1], "--explain") == 0;
-    int classes = argc > 1 && strcmp(argv[1], "--classes") == 0;
+    int orphan, explain = cli_take_option(&argc, argv, "--explain");
+    int classes = cli_take_option(&argc, argv, "--classes");
 
-    argc -= explain + classes;
-    argv += explain + classes;
-    if (argc > 2 || (argc > 1 && argv[1][0] == '-'))
+    if (argc > 2 || explain + classes > 1 || (argc > 1 && argv[1][0] == '-'))
         return cli_usage(&cli_stats, 0);
     if (cli_find(argc > 1 ? argv[1] : NULL, &record, &orphan, &err) < 0 ||
         fsw_registry_attach(&record, 0, &image, &err) < 0)

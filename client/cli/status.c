@@ -224,10 +224,8 @@ static int show(struct devices *devices, int json)
 static int run(int argc, char **argv)
 {
     struct fsw_error err = {""};
-    int json = argc > 1 && strcmp(argv[1], "--json") == 0;
+    int json = cli_take_option(&argc, argv, "--json");
 
-    argc -= json;
-    argv += json;
     if (argc > 2 || (argc > 1 && argv[1][0] == '-'))
         return cli_usage(&cli_status, 0);
     struct devices *devices = calloc(1, sizeof *devices);

@@ -132,9 +132,12 @@ static int set(int argc, char **argv)
         return cli_usage(&cli_set, 0);
     if (cli_open_served(argv[1], &image, &record, &err) < 0)
         return cli_fail(&err);
-    for (int i = 2; r == 0 && i < argc; i++)
-        r = set_one(&image, argv[i], &err);
+    int done = 2;
+    while (done < argc && (r = set_one(&image, argv[done], &err)) == 0)
+        done++;
     fsw_image_detach(&image);
+    if (r < 0 && done > 2)
+        fprintf(stderr, "farswap: what stands before %s is set, the rest is not\n", argv[done]);
     return r < 0 ? cli_fail(&err) : CLI_OK;
 }
 

@@ -25,6 +25,7 @@ struct request {
     const char *name;
     const struct door *door;
     int priority; /* -1: above all other swap */
+    int asked;    /* something was said besides the name */
     struct config config;
 };
 
@@ -70,6 +71,7 @@ static int parse(struct request *request, char **argv, struct fsw_error *err)
     int r = 0;
 
     for (int i = 1; r == 0 && argv[i] != NULL; i++) {
+        request->asked |= i > 1;
         if (argv[i][0] == '-') {
             r = take_option(request, argv, &i, err);
         } else if (request->name == NULL) {
@@ -167,6 +169,10 @@ static int already(struct request *request, const struct host_swap *swap, struct
 
     if (r == 0) {
         door_say(request->name, "swap is on already: %s, priority %d", swap->path, swap->priority);
+        if (request->asked)
+            door_say(request->name,
+                     "parameters and options are as they were: `farswap set` changes "
+                     "some, `farswap down --keep` and `up` the priority and the door");
         warn_of_survival(request->name);
     }
     return r;

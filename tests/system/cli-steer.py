@@ -58,6 +58,9 @@ def sets(server, name):
     refused(1, "codec=gzip", "set", name, "codec=gzip")
     refused(1, "can't be changed", "set", name, "size=1G")
     refused(1, "say memory=SIZE", "set", name, "memory")
+    refused(1, "stands before codec is set, the rest is not", "set", name, "memory=84M", "codec=gzip", "prefetch=off")
+    wait_for(lambda: server.counters()["mem_limit"] == 84 << 20, 10, "the first of three settings")
+    must("set", name, "memory=80M")
     refused(1, "no device nobody", "set", "nobody", "memory=80M")
     for call in (["set"], ["set", name], ["set", "--memory", name], ["compact", "a", "b"], ["compact", "-x"]):
         refused(2, "usage: farswap", *call)
@@ -267,7 +270,14 @@ def helps():
             examples = said.partition("\nExamples:\n")[2].splitlines()
             expect(examples and all(line.startswith(f"  farswap {command}") for line in examples),
                    f"{command} has no examples: {said}")
+            expect(must(command, "swap0", option) == said and must("help", command) == said and
+                   must(option, command) == said, f"help of {command} elsewhere")
+        refused(2, f"{command} has no option --wrong", command, "--wrong") if command != "up" else \
+            refused(2, "--wrong: see `farswap up --help`", command, "--wrong")
     refused(2, "there is no command upp", "upp")
+    refused(2, "there is no command upp", "help", "upp")
+    refused(2, "not how list is called", "list", "swap0")
+    refused(2, "not how stats is called", "stats", "--explain", "--classes")
     for command in commands:
         if command not in ("up", "down", "list", "top", "set"):
             refused(1, "there is no device nobody", command, "nobody")
@@ -278,6 +288,8 @@ def test():
     server = servers.Server(size=SIZE).start()
     name = server.parameters["name"]
     handle = fill(server)
+    expect(json.loads(must("status", name, "--json")) and "requests" in must("stats", name, "--explain"),
+           "an option after the name")
     sets(server, name)
     compacts(server, handle, name)
     handle.shutdown()

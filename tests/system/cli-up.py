@@ -26,7 +26,8 @@ SMALL_HOARD = 96 << 20
 HOARDS = 3
 RANDOM_ROUNDS = 5
 SMALL = ("size=64M", "memory=80M")
-KILLED = 137
+NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"]
+NO_MEMORY = 3  # exit code
 
 
 def started(name):
@@ -86,7 +87,7 @@ def without_memory(device, *options):
     """As `down` sees a host that has no RAM left: it must refuse before it begins."""
     path = meminfo(os.path.join(workdir(), "meminfo"), 0)
     done = updown.cli("down", *options, device.name, prefix=world_with(path))
-    expect(done.returncode == 1 and "0 B of RAM are available" in done.stderr and
+    expect(done.returncode == NO_MEMORY and "0 B of RAM are available" in done.stderr and
            "more are needed" in done.stderr and "Everything stays up" in done.stderr,
            f"down {options} without memory: {done}")
     expect(device.swap()[2] > 0, "swapoff was begun")
@@ -98,7 +99,7 @@ def refuses_a_tight_cgroup(device, squeeze, process):
     done = device.down()
     if process.poll() == -signal.SIGKILL and done.returncode == 1:
         return False  # Linux 6.18 does so at times in a tight cgroup (scripts/lib/demo.sh)
-    expect(done.returncode == 1 and f"raise {squeeze.path}/{squeeze.limit_file} by " in done.stderr and
+    expect(done.returncode == NO_MEMORY and f"raise {squeeze.path}/{squeeze.limit_file} by " in done.stderr and
            "Everything stays up" in done.stderr, f"down with a tight cgroup: {done}")
     expect(process.poll() is None and device.swap()[2] > 0, "swapoff was begun")
     device.expect_up()
@@ -124,7 +125,9 @@ def lives(device):
     until = os.path.join(workdir(), "until")
     squeeze, process = hoard(until)
     wait_for(lambda: device.swap()[2] > HOARD // 4 or process.poll() is not None, 60, "swap in use")
-    expect("swap is on already" in device.must("up"), "up on what is up does not say so")
+    said = device.must("up")
+    expect("swap is on already" in said and "as they were" not in said, "up on what is up does not say so")
+    expect("options are as they were" in device.must("up", "--priority", "5"), "an option that changes nothing")
     device.expect_up()
     is_watched_again(device)
     without_memory(device)
@@ -179,13 +182,34 @@ def wrong_calls():
 def no_rights():
     device = updown.Device(f"rights{os.getpid()}")
     os.chmod(workdir(), 0o711)
-    prefix = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"]
     for call in (["up", device.name, *SMALL], ["down", device.name]):
-        done = updown.cli(*call, prefix=prefix)
+        done = updown.cli(*call, prefix=NOBODY)
         expect(done.returncode == 1 and "needs root" in done.stderr, f"{call}: {done}")
     done = updown.cli("up", device.name, *SMALL, prefix=["setpriv", "--bounding-set=-sys_admin"])
     expect(done.returncode == 1 and "CAP_SYS_ADMIN" in done.stderr, f"without the right: {done}")
     device.expect_nothing()
+
+
+def nobody_looks_in():
+    """A folder that `up` makes is for its owner alone: another user reads no statistics there."""
+    run_dir = os.path.join(workdir(), "private")
+    here = ["env", f"FARSWAP_RUNDIR={run_dir}"]
+    name = f"private{os.getpid()}"
+    done = updown.cli("up", name, *SMALL, prefix=here)
+    try:
+        expect(done.returncode == 0, f"up: {done}")
+        expect(os.stat(run_dir).st_mode & 0o7777 == 0o700, f"mode {os.stat(run_dir).st_mode:o}")
+        mount = f"{run_dir}/{name}.mnt"
+        for command in (f"head -c 1 {mount}/mm_stat", f"head -c 1 {mount}/disk", f"echo 1 >{mount}/compact"):
+            expect(harness.run(["sh", "-c", command]).returncode == 0, f"its owner can't: {command}")
+            done = harness.run([*NOBODY, "sh", "-c", command])
+            expect(done.returncode != 0 and "ermission denied" in done.stderr, f"nobody could: {command}")
+        for call in (["status", name], ["set", name, "memory=79M"], ["compact", name], ["stats", name]):
+            done = updown.cli(*call, prefix=[*NOBODY, *here])
+            expect(done.returncode == 1 and "Permission denied" in done.stderr and not done.stdout, f"{call}: {done}")
+    finally:
+        done = updown.cli("down", name, prefix=here)
+    expect(done.returncode == 0 and not os.listdir(run_dir), f"down: {done}")
 
 
 def no_module():
@@ -363,7 +387,7 @@ def stopped_when_memory_runs_short(device):
         for pid in servers_of_it:
             os.kill(pid, signal.SIGCONT)
     said = down.communicate(timeout=60)[0].decode()
-    expect(down.returncode == 1 and "swapoff was stopped before RAM ran out" in said and
+    expect(down.returncode == NO_MEMORY and "swapoff was stopped before RAM ran out" in said and
            "more are needed" in said, f"down as RAM runs short: {down.returncode}, {said}")
     device.expect_up()
 
@@ -431,6 +455,7 @@ def test():
     rng = harness.seeded()
     wrong_calls()
     no_rights()
+    nobody_looks_in()
     no_module()
     whole()
     expect(any(interrupted() for _ in range(3)), "a program was killed three times")
