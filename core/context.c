@@ -36,6 +36,19 @@ static int set_codec(struct fsw_context *context, uint8_t codec_id, int level)
     return 0;
 }
 
+/* One reader at least for every codec: objects stay what they are when codec= changes. */
+static int make_readers(uint8_t codec_id, unsigned count)
+{
+    int r = 0;
+
+    for (unsigned id = 0; r == 0 && id < FSW_CODEC_MAX; id++) {
+        const struct fsw_codec *codec = fsw_codec_by_id(id);
+        if (codec != NULL && codec->set_readers != NULL)
+            r = codec->set_readers(count, id == codec_id);
+    }
+    return r;
+}
+
 static unsigned wanted(const struct fsw_contexts *contexts, long cpus)
 {
     unsigned count = cpus < 2 ? 4 : (unsigned)cpus * 2;
@@ -58,7 +71,7 @@ int fsw_contexts_init(struct fsw_contexts *contexts, uint8_t codec_id, int level
     sem_init(&contexts->returned, 0, 0);
     for (unsigned i = 0; r == 0 && i < contexts->count; i++)
         r = set_codec(&contexts->all[i], codec_id, level);
-    return r;
+    return r < 0 ? r : make_readers(codec_id, contexts->count);
 }
 
 void fsw_contexts_deinit(struct fsw_contexts *contexts)
@@ -82,7 +95,7 @@ static void seize(struct fsw_context *context)
 
 int fsw_contexts_set_codec(struct fsw_contexts *contexts, uint8_t codec_id, int level)
 {
-    int r = 0;
+    int r = make_readers(codec_id, contexts->count);
 
     for (unsigned i = 0; r == 0 && i < contexts->count; i++) {
         seize(&contexts->all[i]);
@@ -108,7 +121,8 @@ void fsw_contexts_follow_cpus(struct fsw_contexts *contexts, unsigned cpus_onlin
             return;
         atomic_store(&contexts->count, now + 1);
     }
-    for (; now > then; now--) { /* out of sight before it goes */
+    make_readers(contexts->codec_id, then); /* no memory now: again at the next look */
+    for (; now > then; now--) {             /* out of sight before it goes */
         atomic_store(&contexts->count, now - 1);
         seize(&contexts->all[now - 1]);
         drop_state(&contexts->all[now - 1]);

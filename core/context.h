@@ -39,7 +39,8 @@ void fsw_contexts_deinit(struct fsw_contexts *contexts);
  * -ENOMEM: some contexts have the old one still. Allocates; not for the data path. */
 int fsw_contexts_set_codec(struct fsw_contexts *contexts, uint8_t codec_id, int level);
 
-/* CPUs came or went: the set follows. Allocates; not for the data path. */
+/* CPUs came or went: the set follows, and what reading needs (codec.h). Allocates; not for the data
+ * path. */
 void fsw_contexts_follow_cpus(struct fsw_contexts *contexts, unsigned cpus_online);
 
 struct fsw_context *fsw_context_borrow(struct fsw_contexts *contexts);

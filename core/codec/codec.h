@@ -31,6 +31,12 @@ struct fsw_codec {
     void *(*state_new)(int level);
     void (*state_free)(void *state);
 
+    /* Makes ahead what decompress needs, for `most` threads at once if new objects are of this codec
+     * or readers have stood in line, else for one; frees what is more. The process's, for all its
+     * devices. Allocates, and waits for readers that are at work (microseconds). -ENOMEM: there are
+     * fewer, and where there was one there is one. NULL: decompress needs nothing. */
+    int (*set_readers)(unsigned most, int in_use);
+
     /* Compresses the page, which is `length` bytes and then zeroes (fsw_without_tail), into at most
      * capacity bytes. Returns how many, or 0 if it does not fit. */
     size_t (*compress)(void *state, int level, const void *page, size_t length, void *bytes,

@@ -50,6 +50,29 @@ static void a_page_that_does_not_pay_is_kept_raw(void **state)
     assert_int_equal(make("raw", 1, 1, page, object), FSW_OBJECT_UNITS_MAX);
 }
 
+/* The memory that a codec works with is as large as the largest page of its level needs: one that has
+ * too little says that a page does not fit, and nobody would notice but by the pages kept raw. */
+static void every_length_fits_at_every_level(void **state)
+{
+    char page[FSW_PAGE_SIZE], back[FSW_PAGE_SIZE], packed[2 * FSW_PAGE_SIZE];
+    uint64_t chance = rig_seed();
+
+    for (int level = fsw_codec_zstd.level_min; level <= fsw_codec_zstd.level_max; level++) {
+        void *memory = fsw_codec_zstd.state_new(level);
+        for (unsigned i = 0; i < 200; i++) {
+            size_t length = 8 + rig_below(&chance, i % 2 ? FSW_PAGE_SIZE / 8 : 40) * 8;
+            rig_fill(page, i % 3 ? RIG_TEXT : RIG_NOISE, i);
+            memset(page + length, 0, sizeof page - length);
+            size_t n = fsw_codec_zstd.compress(memory, level, page, length, packed, sizeof packed);
+            if (n == 0)
+                fail_msg("level %d can't take %zu bytes", level, length);
+            assert_int_equal(fsw_codec_zstd.decompress(packed, n, back), 0);
+            assert_memory_equal(page, back, sizeof page);
+        }
+        fsw_codec_zstd.state_free(memory);
+    }
+}
+
 static void nothing_damaged_or_foreign_opens(void **state)
 {
     char page[FSW_PAGE_SIZE], back[FSW_PAGE_SIZE], object[FSW_OBJECT_MAX + 48];
@@ -145,5 +168,6 @@ static void codec_names(void **state)
 
 RIG_MAIN(cmocka_unit_test(every_page_comes_back_by_every_codec),
          cmocka_unit_test(a_page_that_does_not_pay_is_kept_raw),
+         cmocka_unit_test(every_length_fits_at_every_level),
          cmocka_unit_test(nothing_damaged_or_foreign_opens), cmocka_unit_test(noise_is_no_object),
          cmocka_unit_test(same_filled_pages_are_seen), cmocka_unit_test(codec_names))
