@@ -70,6 +70,41 @@ def of_work(server):
     expect("\033" not in text, "colours where there is no terminal")
 
 
+def of_several():
+    """Each device once, in order of name, with its own numbers; what can't be read does not hide the rest."""
+    small = servers.Plugin(name=f"b{os.getpid()}", size=16 << 20).start()
+    large = servers.Plugin(name=f"a{os.getpid()}", size=32 << 20).start()
+    names = [large.parameters["name"], small.parameters["name"]]
+    for server, pages in ((small, 3), (large, 5)):
+        handle = server.connect()
+        handle.pwrite(os.urandom(pages * PAGE), 0)
+        handle.shutdown()
+    small.kill()
+    done = cli("status", "--json")
+    devices = json.loads(done.stdout)
+    expect(done.returncode == 0 and [device["name"] for device in devices] == names, f"{done}")
+    for device, size, pages, state, pid in zip(devices, (32 << 20, 16 << 20), (5, 3), ("served", "stopped"),
+                                               (large.pid, 0)):
+        expect((device["size"], device["counters"]["pages_stored"], device["state"], device["pid"]) ==
+               (size, pages, state, pid), f"{device}")
+        expect(set(device["rates"]) < set(device["counters"]) and device["latency"]["write"]["count"] > 0,
+               f"{device}")
+    expect([device["name"] for device in json.loads(cli("status", names[1], "--json").stdout)] == names[1:],
+           "one of two")
+    text = cli("status").stdout
+    expect(0 <= text.find(names[0] + "  served by process") < text.find("\n\n" + names[1] + "  stopped"), text)
+    done = cli("stats")
+    expect(done.returncode == 1 and "there are 2 devices: say which" in done.stderr, f"stats of two: {done}")
+    broken = os.path.join(servers.image_environment()["FARSWAP_RUNDIR"], "broken.image")
+    with open(small.image_file()) as record, open(broken, "w") as file:
+        file.writelines("shmid=2147483000\n" if line.startswith("shmid=") else line for line in record)
+    done = cli("status", "--json")
+    expect(done.returncode == 1 and "broken: " in done.stderr and len(json.loads(done.stdout)) == 2, f"{done}")
+    os.unlink(broken)
+    large.destroy()
+    small.destroy()
+
+
 def of_large_requests():
     """farswap-nbd keeps requests: none is told to have begun with an earlier one. What the server says is
     never longer than what the client waited, but for the width of a bucket."""
@@ -143,6 +178,7 @@ def of_the_dead(server):
 
 def test():
     of_nothing()
+    of_several()
     of_large_requests()
     donor = servers.Donor()
     server = servers.Plugin(size=SIZE, memory="4M", overflow=donor.uri).start()

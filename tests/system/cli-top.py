@@ -124,6 +124,18 @@ def resizes(screen, server):
                         f"the device at {columns}x{lines}")
 
 
+def shows_several(screen, server):
+    """A second device comes, with a screenful of its own, and goes."""
+    other = servers.Plugin().start()
+    name = other.parameters["name"]
+    text = screen.wait(lambda text: f"process {other.pid}" in text and text, "the second device")
+    expect(server.parameters["name"] in text and text.count("overflow ") == 2, f"not both:\n{text}")
+    other.kill()
+    screen.wait(lambda text: f"{name}  stopped" in text and f"process {server.pid}" in text, "its end")
+    expect(other.cli("destroy", name).returncode == 0, "destroy under top")
+    screen.wait(lambda text: name not in text and server.parameters["name"] in text, "it to go")
+
+
 def without_utf8(server):
     screen = Screen("ascii", server.parameters["name"], locale="C")
     screen.wait(lambda text: row(text, "write"), "the device")
@@ -151,6 +163,7 @@ def test():
     screen = Screen("top")
     shows_work(screen, server)
     resizes(screen, server)
+    shows_several(screen, server)
     without_utf8(server)
     shmid = server.shmid()
     server.stop()
