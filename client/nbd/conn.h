@@ -94,7 +94,7 @@ struct fsw_conn {
     unsigned luck, sleeps;       /* how often bytes came soon; see receive_soon */
     unsigned round;              /* small requests in the last round */
     unsigned shun, shunned;      /* reads that shall not wait for the store here; see learn_store */
-    struct fsw_request *filling; /* a large write whose payload is on its way */
+    struct fsw_request *filling; /* a large write whose payload is on its way, or there */
     size_t filled;
 
     /* requests */

@@ -17,6 +17,7 @@
 #include <sys/eventfd.h>
 
 #include "client/nbd/answer.h"
+#include "client/nbd/receive.h"
 #include "common/clock.h"
 
 /* Of T: when a read has waited so long, its connection is given up. */
@@ -24,11 +25,6 @@
 /* See cheap_here. */
 #define CHEAP_NS (60 * FSW_NS_PER_S / 1000000)
 #define LEARN_EVERY 16
-/* See receive_soon: how long to look, and when. */
-#define SOON_NS (15 * FSW_NS_PER_S / 1000000)
-#define LUCK_MOST 8
-#define LUCK_LOST 4
-#define TRY_LUCK_EVERY 64
 /* See learn_store. */
 #define SHUN_MOST 63
 /* How soon a request that found no place in the waiting room tries again. */
@@ -270,17 +266,6 @@ static int fill(struct fsw_conn *conn, const struct fsw_wire_request *asked, con
     return 0;
 }
 
-/* The payload goes on. */
-static void filled_some(struct fsw_conn *conn)
-{
-    struct fsw_request *request = conn->filling;
-
-    if (conn->filled < request->io.length)
-        return;
-    conn->filling = NULL;
-    do_large(conn, request);
-}
-
 /* The request after the one that is done now, if it was read as well. */
 static void expect_next(struct fsw_conn *conn, const char *bytes, size_t length)
 {
@@ -294,7 +279,7 @@ static void expect_next(struct fsw_conn *conn, const char *bytes, size_t length)
 
 /* Takes requests from what was read. 1: more bytes are needed; 0: one has to wait until others have
  * ended; -EPROTO. */
-static int digest(struct fsw_conn *conn)
+static int take_all(struct fsw_conn *conn)
 {
     struct fsw_wire_request asked;
     size_t used, more;
@@ -318,83 +303,26 @@ static int digest(struct fsw_conn *conn)
             return 0;
         conn->in_at += used + more;
         conn->round += found == FSW_WIRE_REQUEST;
-        if (conn->filling != NULL)
-            filled_some(conn);
     }
     return 1;
 }
 
-/* ---- receiving ---- */
-
-/* DISC is the last a client sends: it may close its half then and still wait for answers. */
-static void note_goodbye(struct fsw_conn *conn)
+/* As take_all; but a write whose payload is whole comes last. The next one's is read before, as far as
+ * it is there: a Unix socket holds little more than 128 KiB, and its writer is woken when most of that
+ * was read, so it sends on while we compress. */
+static int digest(struct fsw_conn *conn)
 {
-    struct fsw_wire wire = {.size = conn->wire.size};
-    struct fsw_wire_request last;
-    size_t used;
+    struct fsw_request *whole = fsw_conn_is_whole(conn) ? conn->filling : NULL;
 
-    if (conn->in_end - conn->in_at < FSW_WIRE_REQUEST_BYTES)
-        return;
-    const char *tail = conn->in + conn->in_end - FSW_WIRE_REQUEST_BYTES;
-    if (fsw_wire_next(&wire, tail, FSW_WIRE_REQUEST_BYTES, &used, &last) == FSW_WIRE_REQUEST &&
-        last.type == FSW_WIRE_DISCONNECT)
-        atomic_store(&conn->says_goodbye, 1);
-}
-
-/* Bytes read, 0 at the end of the stream, or -errno (-EAGAIN: none now). */
-static ssize_t receive(struct fsw_conn *conn, int flags)
-{
-    struct iovec iov[2];
-    struct msghdr message = {.msg_iov = iov, .msg_iovlen = 0};
-    size_t rest = conn->filling != NULL ? conn->filling->io.length - conn->filled : 0;
-
-    if (conn->in_at > 0) {
-        memmove(conn->in, conn->in + conn->in_at, conn->in_end - conn->in_at);
-        conn->in_end -= conn->in_at;
-        conn->in_at = 0;
-    }
-    size_t room = FSW_CONN_IN_BYTES - conn->in_end;
-    size_t window = rest > 0 && conn->window < room ? conn->window : room;
-    if (rest > 0)
-        iov[message.msg_iovlen++] =
-            (struct iovec){.iov_base = conn->filling->block + conn->filled, .iov_len = rest};
-    iov[message.msg_iovlen++] =
-        (struct iovec){.iov_base = conn->in + conn->in_end, .iov_len = window};
-    ssize_t n = recvmsg(conn->fd, &message, flags);
-    if (n <= 0)
-        return n < 0 ? -errno : 0;
-    conn->came_at = fsw_now_ns();
-    /* What this brought may have been on its way for long: the next mutation looks at the peer. */
-    atomic_store_explicit(&conn->peer.looked_at, 0, memory_order_release);
-    size_t direct = (size_t)n < rest ? (size_t)n : rest;
-    conn->filled += direct;
-    conn->in_end += (size_t)n - direct;
-    if (rest > 0)
-        filled_some(conn);
-    if (conn->kind == FSW_CONN_TCP)
-        note_goodbye(conn);
-    return n;
-}
-
-/* Looks for a moment whether something comes, before the thread goes to sleep: waking it costs more
- * than that, for both sides. Only as long as it mostly comes: an idle connection costs nothing, and
- * where the client needs this very CPU, nothing comes while we look. */
-static ssize_t receive_soon(struct fsw_conn *conn)
-{
-    if (conn->round > 1) /* the longer we sleep, the more are done together */
-        return -EAGAIN;
-    if (conn->luck == 0 && ++conn->sleeps % TRY_LUCK_EVERY != 0)
-        return -EAGAIN;
-    uint64_t until = fsw_now_ns() + SOON_NS;
-    do {
-        ssize_t n = receive(conn, MSG_DONTWAIT);
-        if (n != -EAGAIN) {
-            conn->luck += conn->luck < LUCK_MOST;
-            return n;
-        }
-    } while (fsw_now_ns() < until);
-    conn->luck = conn->luck > LUCK_LOST ? conn->luck - LUCK_LOST : 0;
-    return -EAGAIN;
+    if (whole != NULL)
+        conn->filling = NULL;
+    int r = take_all(conn);
+    if (whole == NULL)
+        return r;
+    if (conn->filling != NULL && !fsw_conn_is_whole(conn))
+        fsw_conn_receive(conn, MSG_DONTWAIT); /* its end, or an error, is met again */
+    do_large(conn, whole);
+    return r;
 }
 
 /* ---- what has ended ---- */
@@ -521,10 +449,10 @@ static int is_over(const struct fsw_conn *conn)
 static int read_on(struct fsw_conn *conn)
 {
     unsigned filling = conn->filling != NULL ? 1 : 0;
-    ssize_t n = receive(conn, MSG_DONTWAIT);
+    ssize_t n = fsw_conn_receive(conn, MSG_DONTWAIT);
 
-    if (n == -EAGAIN && conn->out == filling && (n = receive_soon(conn)) == -EAGAIN)
-        n = receive(conn, 0);
+    if (n == -EAGAIN && conn->out == filling && (n = fsw_conn_receive_soon(conn)) == -EAGAIN)
+        n = fsw_conn_receive(conn, 0);
     if (n == -EAGAIN || n == -EINTR)
         return 0;
     if (n == 0 && conn->giving_up)
@@ -563,11 +491,14 @@ void fsw_conn_serve(struct fsw_conn *conn)
         int hungry = digest(conn);
         if (hungry < 0)
             fsw_conn_break_off(conn);
+        unsigned out = conn->out;
         collect(conn);
         enter_room(conn);
         fsw_conn_flush(conn);
         if (is_over(conn))
             break;
+        if (fsw_conn_is_whole(conn) || (!hungry && conn->out < out)) /* there is room again */
+            continue;
         if (hungry && !conn->leaving && conn->to_room.first == NULL && read_on(conn))
             continue;
         if (!help(conn) && atomic_load(&conn->ended) == NULL)

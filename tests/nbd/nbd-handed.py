@@ -60,6 +60,65 @@ def many_in_flight(server, source):
     expect(server.hear() == "closed", "the end of the socket was not told")
 
 
+def large_in_a_row(server, source, rng):
+    """Large writes without a pause, small requests between them, DISC behind them, in pieces of any
+    size: all take effect and are answered."""
+    kernel = server.hand()
+    written, stream = {}, b""
+    for i in range(60):
+        length = rng.choice((1, 16, 17, 32, 33, 60)) * PAGE + rng.choice((0, 0, 0, 777))
+        written[i] = bytes(source.bytes(length))
+        kernel.wanted[i] = 0
+        stream += raw.request(raw.WRITE, i, i * 64 * PAGE, written[i])
+    stream += raw.request(raw.DISC, 60)
+    while stream:
+        length = rng.choice((27, 28, 100, 5000, 70000, 300000))
+        kernel.sock.sendall(stream[:length])
+        stream = stream[length:]
+    expect(kernel.ended(20), "DISC does not end the connection")
+    expect(all(kernel.answers.get(i) == (0, b"") for i in written), "a write was not answered")
+    expect(server.hear() == "closed", "the end of the socket was not told")
+    kernel = server.hand()
+    for i, data in written.items():
+        expect(kernel.read(i * 64 * PAGE, len(data)) == data, f"content of write {i}")
+    kernel.sock.close()
+    expect(server.hear() == "closed", "the end of the socket was not told")
+
+
+def all_there(server, source):
+    """Large writes that are there when the server looks, with nothing behind them."""
+    kernel = server.hand()
+    for turn in range(20):
+        data = [bytes(source.bytes(17 * PAGE)) for _ in range(1 + turn % 2)]
+        os.kill(server.pid, signal.SIGSTOP)
+        cookies = [kernel.send(raw.WRITE, i * 32 * PAGE, payload=one) for i, one in enumerate(data)]
+        os.kill(server.pid, signal.SIGCONT)
+        expect(all(kernel.wait(cookie)[0] == 0 for cookie in cookies), "a write failed")
+        for i, one in enumerate(data):
+            expect(kernel.read(i * 32 * PAGE, len(one)) == one, f"turn {turn}: content")
+    kernel.sock.close()
+    expect(server.hear() == "closed", "the end of the socket was not told")
+
+
+def no_room(server, source):
+    """A write that finds no room beside the one before it comes when that one is answered."""
+    for turn in range(20):
+        kernel = server.hand()
+        kernel.sock.settimeout(20)
+        first, second = bytes(source.bytes(17 * PAGE)), bytes(source.bytes(768 * PAGE))
+        behind = raw.request(raw.WRITE, 2, 32 * PAGE, second)
+        os.kill(server.pid, signal.SIGSTOP)
+        kernel.wanted = {1: 0, 2: 0}
+        kernel.sock.sendall(raw.request(raw.WRITE, 1, 0, first) + behind[:2000])
+        os.kill(server.pid, signal.SIGCONT)
+        kernel.sock.sendall(behind[2000:])
+        expect(kernel.wait(1)[0] == 0 and kernel.wait(2)[0] == 0, f"turn {turn}: a write failed")
+        expect(kernel.read(0, len(first)) == first, "content of the first")
+        expect(kernel.read(32 * PAGE, len(second)) == second, "content of the second")
+        kernel.sock.close()
+        expect(server.hear() == "closed", "the end of the socket was not told")
+
+
 def fenced(server, source):
     """What the old connection had on its way when the next was served never takes effect. The server
     is stopped while both come, so that it finds them at once."""
@@ -257,6 +316,9 @@ def test():
     server = raw.Handed(size=str(SIZE), memory="96M").start()
     verbs(server, source)
     many_in_flight(server, source)
+    large_in_a_row(server, source, rng)
+    all_there(server, source)
+    no_room(server, source)
     fenced(server, source)
     fenced_at_work(server, source)
     stopped_and_late(server, source)
