@@ -484,6 +484,12 @@ static void no_write_of_a_fenced_client_comes_after_a_newer_one(void **state)
 
 /* ---- hints ---- */
 
+/* What could change if a hint were more than that. (The reserve is filled meanwhile.) */
+static const enum fsw_stat hinted[] = {
+    FSW_STAT_TABLE_LEAVES, FSW_STAT_READS,      FSW_STAT_WRITES,          FSW_STAT_FAILED_READS,
+    FSW_STAT_PAGES_POOL,   FSW_STAT_PAGES_SAME, FSW_STAT_PAGES_STORE,     FSW_STAT_CORRUPT_PAGES,
+    FSW_STAT_POOL_FRAMES,  FSW_STAT_SEGMENTS,   FSW_STAT_COMPR_DATA_SIZE,
+};
 static uint64_t stats_before[FSW_STAT_COUNT], stats_after[FSW_STAT_COUNT];
 
 static void a_hint_has_no_effect_that_could_be_seen(void **state)
@@ -505,8 +511,8 @@ static void a_hint_has_no_effect_that_could_be_seen(void **state)
     fsw_device_expect(rig.device, &(struct fsw_io){.offset = UINT64_MAX});
     fsw_device_stats(rig.device, stats_after);
     assert_int_equal(stats_before[FSW_STAT_TABLE_LEAVES], 1);
-    assert_int_equal(stats_after[FSW_STAT_TABLE_LEAVES], 1);
-    assert_memory_equal(stats_before, stats_after, sizeof stats_before);
+    for (unsigned i = 0; i < sizeof hinted / sizeof hinted[0]; i++)
+        assert_int_equal(stats_after[hinted[i]], stats_before[hinted[i]]);
     assert_int_equal(teststore_gets(rig.store), 0);
     for (uint64_t page = 3; page <= 5; page++)
         rig_expect_page(&rig, page, page == 5 ? RIG_SAME32 : RIG_TEXT, page);
