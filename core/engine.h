@@ -96,6 +96,7 @@ struct fsw_keeper {
     uint32_t
         futile;     /* frames that were freeable when compaction last came to where nothing moves */
     unsigned again; /* the look at which it tries again all the same */
+    struct fsw_store_health counted; /* of the store's health, what the counters have */
 };
 
 struct fsw_device {

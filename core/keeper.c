@@ -134,15 +134,32 @@ static void follow_cpus(struct fsw_device *device)
         fsw_contexts_follow_cpus(&device->contexts, (unsigned)sysconf(_SC_NPROCESSORS_ONLN));
 }
 
-/* What `farswap status` says of the store, once in ten looks. */
-static void follow_store(struct fsw_device *device)
+/* A store counts from its start on, and the image from its making. */
+static void count_store(struct fsw_device *device, const struct fsw_store_health *health)
+{
+    const struct fsw_store_health *counted = &device->keeper.counted;
+    const struct fsw_image *image = &device->image;
+    uint32_t there = health->up & ~health->emptied & fsw_all_copies(device);
+
+    fsw_stat_add(image, FSW_STAT_STORE_SENT, health->bytes_out - counted->bytes_out);
+    fsw_stat_add(image, FSW_STAT_STORE_RECEIVED, health->bytes_in - counted->bytes_in);
+    fsw_stat_add(image, FSW_STAT_STORE_RECONNECTS, health->reconnects - counted->reconnects);
+    fsw_stat_add(image, FSW_STAT_STORE_LIES, health->lies - counted->lies);
+    fsw_stat_set(image, FSW_STAT_STORES_AWAY,
+                 device->store->copies - (unsigned)__builtin_popcount(there));
+    device->keeper.counted = *health;
+}
+
+/* What `farswap status` says of the store. */
+static void look_at_store(struct fsw_device *device)
 {
     struct fsw_store_state *state = &device->image.super->store_state;
     struct fsw_store_health health;
 
-    if (device->store == NULL || device->keeper.looks % 10 != 0)
+    if (device->store == NULL)
         return;
     device->store->ops->health(device->store, &health);
+    count_store(device, &health);
     uint32_t sequence = atomic_load(&state->sequence) | 1; /* odd already: who wrote has died */
     atomic_store(&state->sequence, sequence);
     if (atomic_load(&state->connected) != (uint32_t)health.connected ||
@@ -165,7 +182,8 @@ static void *keeper_loop(void *opaque)
         follow_memory(device);
         follow_watermarks(device);
         follow_codec(device);
-        follow_store(device);
+        if (keeper->looks % 10 == 0)
+            look_at_store(device);
         fsw_lost_follow(device);
         follow_cpus(device);
         follow_idle(device);
@@ -176,6 +194,7 @@ static void *keeper_loop(void *opaque)
         if (!atomic_load(&keeper->stop))
             pthread_cond_timedwait(&keeper->wake, &keeper->lock, &until);
     }
+    look_at_store(device);
     return NULL;
 }
 

@@ -114,7 +114,11 @@ static void print_store(const struct view *view)
                    view->store_connected ? "connected" : "AWAY", plain());
             print_duration((int64_t)time(NULL) - view->store_since);
         }
-        if (!view->store_connected && view->store_error[0] != '\0')
+        uint64_t away = view->values[FSW_STAT_STORES_AWAY];
+        if (view->record.served && view->store_connected && away > 0)
+            printf(", %sbut %llu store%s AWAY or EMPTIED%s", red(), (unsigned long long)away,
+                   away > 1 ? "s are" : " is", plain());
+        if ((!view->store_connected || away > 0) && view->store_error[0] != '\0')
             printf("\n            %s", view->store_error);
     }
     putchar('\n');
@@ -159,7 +163,8 @@ static void print_trouble(const struct view *view)
 {
     const enum fsw_stat stats[] = {FSW_STAT_CORRUPT_PAGES, FSW_STAT_STORE_LOST_PAGES,
                                    FSW_STAT_NO_SPACE,      FSW_STAT_WRITE_STALLS,
-                                   FSW_STAT_FAILED_READS,  FSW_STAT_OVERFLOW_FAILED};
+                                   FSW_STAT_FAILED_READS,  FSW_STAT_OVERFLOW_FAILED,
+                                   FSW_STAT_STORE_LIES};
 
     for (unsigned i = 0; i < sizeof stats / sizeof stats[0]; i++)
         if (view->values[stats[i]] > 0)

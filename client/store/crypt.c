@@ -204,6 +204,7 @@ static void store_health(struct fsw_store *base, struct fsw_store_health *ret_he
 
     store->lower->ops->health(store->lower, ret_health);
     ret_health->errors += lies;
+    ret_health->lies += lies;
     /* What else was said of it is small beside that, unless it is away now. */
     if (lies > 0 && (ret_health->connected || ret_health->last_error[0] == '\0'))
         snprintf(ret_health->last_error, sizeof ret_health->last_error,

@@ -113,7 +113,17 @@
     X(CLEAN_RACED, clean_raced, COUNTER, "pages",                                                  \
       "pages rewritten or discarded while cleaning moved them")                                    \
     X(CLEAN_RETURNED, clean_returned, COUNTER, "pages",                                            \
-      "pages that cleaning brought back into the pool, for the store was full")
+      "pages that cleaning brought back into the pool, for the store was full")                    \
+    X(STORE_SENT, store_sent_bytes, COUNTER, "bytes",                                              \
+      "bytes sent to the stores, as they were on the wire (or written to a file)")                 \
+    X(STORE_RECEIVED, store_received_bytes, COUNTER, "bytes",                                      \
+      "bytes received from the stores, as they were on the wire")                                  \
+    X(STORE_RECONNECTS, store_reconnects, COUNTER, "connections",                                  \
+      "connections to the stores that were made anew")                                             \
+    X(STORE_LIES, store_lies, COUNTER, "objects",                                                  \
+      "answers of an encrypted store that were not what was put there")                            \
+    X(STORES_AWAY, stores_away, GAUGE, "stores",                                                   \
+      "stores that do not answer, or came back empty")
 
 enum fsw_stat {
 #define X(NAME, name, kind, unit, meaning) FSW_STAT_##NAME,

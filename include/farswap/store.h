@@ -133,6 +133,7 @@ struct fsw_store_health {
     uint64_t puts, gets, drops; /* answered */
     uint64_t bytes_out, bytes_in; /* on the wire, as far as the library under it tells */
     uint64_t reconnects, retries, errors;
+    uint64_t lies; /* gets whose bytes were not what was put: a store with seals knows */
     char last_error[160]; /* of the last failure, for people; "" if none ever */
 };
 

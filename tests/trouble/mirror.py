@@ -43,6 +43,8 @@ def test():
     work.only_reads(0)
     work.goes_on()
     killer.stop(3)
+    wait_for(lambda: "1 store is AWAY" in host.cli("status").stdout and host.counters()["stores_away"] == 1,
+             load.PATIENCE_S, "status to say that one store is away")
     work.finish()
     host.expect_nothing_lost()
     host.check()
