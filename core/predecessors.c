@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static void path_of(const char *name, const struct fsw_device_id *device, char path[PATH_MAX])
@@ -140,12 +141,32 @@ static int read_one(const char *file, const char *name, struct fsw_record *recor
     return 1;
 }
 
+/* When its device was made: a file keeps that when it gets another name. */
+static struct timespec made(const char *file)
+{
+    char path[PATH_MAX];
+    struct stat stat = {0};
+
+    snprintf(path, sizeof path, "%s/%s", fsw_registry_state_dir(), file);
+    if (lstat(path, &stat) < 0)
+        stat.st_mtim = (struct timespec){0};
+    return stat.st_mtim;
+}
+
+static int newest_first(const struct dirent **a, const struct dirent **b)
+{
+    struct timespec x = made((*a)->d_name), y = made((*b)->d_name);
+
+    return x.tv_sec != y.tv_sec ? (x.tv_sec < y.tv_sec) - (x.tv_sec > y.tv_sec)
+                                : (x.tv_nsec < y.tv_nsec) - (x.tv_nsec > y.tv_nsec);
+}
+
 void fsw_predecessors_each(const char *name,
                            int (*each)(const struct fsw_record *record, void *opaque), void *opaque)
 {
     struct dirent **files;
     struct fsw_record record;
-    int n = scandir(fsw_registry_state_dir(), &files, NULL, NULL), stop = 0;
+    int n = scandir(fsw_registry_state_dir(), &files, NULL, newest_first), stop = 0;
 
     for (int i = 0; i < n; i++) {
         if (!stop && read_one(files[i]->d_name, name, &record))

@@ -15,7 +15,7 @@ int fsw_predecessors_keep(const struct fsw_record *record, struct fsw_error *err
 int fsw_predecessors_retire(const char *name, struct fsw_error *err);
 
 /* Ids of those that have something at one of these stores (as overflow= is written down). Returns how
- * many; if there are more, the rest is left out. */
+ * many; if there are more, the oldest are left out: a place for one device is the newest one's. */
 unsigned fsw_predecessors_at(const char *name, const char *overflow, struct fsw_device_id *ids,
                              unsigned room);
 

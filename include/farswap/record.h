@@ -24,7 +24,7 @@ struct fsw_record {
     int served; /* 1: a server holds the lock */
 };
 
-/* Calls each for every predecessor of a name, in no order; it returns 0 to go on, and may say that this
+/* Calls each for every predecessor of a name, the newest first; it returns 0 to go on, and may say that this
  * one is forgotten. One whose image is still somewhere in memory (an orphan) is none. Reads files. */
 void fsw_predecessors_each(const char *name,
                            int (*each)(const struct fsw_record *record, void *opaque),
