@@ -433,6 +433,30 @@ static void test_deadlines_without_both(void **state)
     }
 }
 
+/* The contract's lost(), also of no copy: who waits comes back to think again, whichever he waits for. */
+static void test_lost_sends_back_who_waits(void **state)
+{
+    struct fixture *f = *state;
+    struct call calls[8];
+    uint8_t back[8];
+
+    puts_all(f, 0, 8, 3);
+    server_freeze(&f->servers[0]);
+    server_freeze(&f->servers[1]);
+    for (unsigned i = 0; i < 8; i++) {
+        call_prepare(&calls[i], FSW_STORE_GET, i, back + i, 0, 1, 0);
+        call_submit(f->store, &calls[i]);
+    }
+    f->store->ops->lost(f->store, 0);
+    for (unsigned i = 0; i < 8; i++) {
+        assert_int_equal(call_wait(&calls[i]), FSW_STORE_UNREACHABLE);
+        assert_int_equal(calls[i].done, 1);
+    }
+    server_thaw(&f->servers[0]);
+    server_thaw(&f->servers[1]);
+    reads_all(f, 0, 8, 0, 5000);
+}
+
 /* Both are slower than the time after which the other is asked: answers come all the same. */
 static void test_both_are_slow(void **state)
 {
@@ -647,6 +671,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_one_lies, setup_encrypted, teardown),
         cmocka_unit_test_setup_teardown(test_one_is_full, setup_small, teardown),
         cmocka_unit_test_setup_teardown(test_deadlines_without_both, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_lost_sends_back_who_waits, setup, teardown),
         cmocka_unit_test_setup_teardown(test_both_are_slow, setup, teardown),
         cmocka_unit_test_setup_teardown(test_the_other_is_asked_again, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_long_way_to_both, setup, teardown),

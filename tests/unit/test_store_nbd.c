@@ -169,6 +169,59 @@ static void a_put_while_it_is_away_is_unreachable_and_lands_later(void **state)
     assert_int_equal(get(f->store, 2, 5000), FSW_STORE_GONE);
 }
 
+/* N2 of nbd.h: ends not before 2 s after the next connection, which was made after `since`. */
+#define QUARANTINE_NS (2 * FSW_NS_PER_S)
+#define SAME_ROW 65536u /* added to an id */
+
+static void begin_put(struct fsw_store *store, struct call *call, uint64_t id, char *bytes,
+                      unsigned deadline_ms)
+{
+    fill_segment(bytes, 5000, id);
+    call_prepare(call, FSW_STORE_PUT, id, bytes, 0, 5000, deadline_ms);
+    call_submit(store, call);
+}
+
+static void a_put_that_was_under_way_holds_its_row(void **state)
+{
+    struct fixture *f = *state;
+    struct call lost, held, other;
+    char bytes[3][5000];
+
+    assert_int_equal(put(f->store, 1), FSW_STORE_OK);
+    server_freeze(&f->server);
+    begin_put(f->store, &lost, 2, bytes[0], 300);
+    assert_int_equal(call_wait(&lost), FSW_STORE_UNREACHABLE);
+    server_kill(&f->server);
+    wait_connected(f->store, 0);
+    begin_put(f->store, &held, 2 + SAME_ROW, bytes[1], 0);
+    begin_put(f->store, &other, 3, bytes[2], 0);
+    uint64_t since = fsw_now_ns();
+    server_restart(&f->server);
+    assert_int_equal(call_wait(&other), FSW_STORE_OK);
+    assert_int_equal(call_wait(&held), FSW_STORE_OK);
+    assert_true(held.finished_ns >= since + QUARANTINE_NS);
+    assert_true(other.finished_ns < held.finished_ns);
+    assert_int_equal(get(f->store, 2 + SAME_ROW, 5000), FSW_STORE_OK);
+}
+
+/* What the one before had under way nobody knows. */
+static void the_next_process_writes_nothing_at_first(void **state)
+{
+    struct fixture *f = *state;
+    char bytes[5000];
+    struct call call;
+
+    assert_int_equal(put(f->store, 1), FSW_STORE_OK);
+    f->store->ops->close(f->store);
+    f->store = store_open(f->uri, NULL);
+    uint64_t since = fsw_now_ns();
+    assert_int_equal(store_start_as(f->store, &f->device, 1, NULL), 0);
+    begin_put(f->store, &call, 2, bytes, 0);
+    assert_int_equal(get(f->store, 1, 5000), FSW_STORE_OK);
+    assert_int_equal(call_wait(&call), FSW_STORE_OK);
+    assert_true(call.finished_ns >= since + QUARANTINE_NS);
+}
+
 /* One in memory that is started again is empty: nobody says that anything is gone. */
 static void emptied_it_is_unreachable(void **state)
 {
@@ -314,6 +367,8 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(emptied_it_is_unreachable, setup_memory, teardown),
         cmocka_unit_test_setup_teardown(emptied_meanwhile_it_is_unreachable, setup_memory,
                                         teardown),
+        TEST(a_put_that_was_under_way_holds_its_row),
+        TEST(the_next_process_writes_nothing_at_first),
         TEST(a_name_is_found_later),
         TEST(past_its_end_it_is_full),
         TEST(somebody_elses_is_refused),
