@@ -219,6 +219,25 @@ const char *fsw_device_overflow(const struct fsw_device *device)
     return device->image.super->overflow;
 }
 
+/* Of the limit, when so many frames are still free. */
+static unsigned percent_in_use(uint32_t limit, uint32_t free)
+{
+    return limit > free ? (unsigned)((uint64_t)(limit - free) * 100 / limit) : 0;
+}
+
+void fsw_device_watermarks(const struct fsw_device *device, unsigned *ret_start, unsigned *ret_stop)
+{
+    uint32_t word = atomic_load(&device->image.super->watermarks);
+    uint32_t limit = atomic_load(&device->pool.frames.limit);
+
+    *ret_start = word >> 8 & 0xff;
+    *ret_stop = word & 0xff;
+    if (word != 0)
+        return;
+    *ret_start = percent_in_use(limit, atomic_load(&device->reclaim.low));
+    *ret_stop = percent_in_use(limit, atomic_load(&device->reclaim.high));
+}
+
 static size_t add_codec(char *at, size_t room, unsigned id, uint32_t word)
 {
     const struct fsw_codec *codec = fsw_codec_by_id(id);

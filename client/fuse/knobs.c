@@ -131,6 +131,61 @@ static int store_mem_limit(struct fsw_device *device, const char *text)
     return fsw_device_set(device, "memory", text, NULL);
 }
 
+/* ---- as zswap's parameters ---- */
+
+static int show_compressor(struct fsw_device *device, char *text, size_t room)
+{
+    char codecs[128], *name = strchr(fsw_device_codecs(device, codecs, sizeof codecs), '[');
+
+    return name == NULL ? -EIO
+                        : snprintf(text, room, "%.*s\n", (int)strcspn(name + 1, "]"), name + 1);
+}
+
+/* memory= in percent of all RAM, rounded as it was when it was set so. */
+static int show_max_pool_percent(struct fsw_device *device, char *text, size_t room)
+{
+    uint64_t v[FSW_STAT_COUNT], all = (uint64_t)sysconf(_SC_PHYS_PAGES) * FSW_PAGE_SIZE;
+
+    fsw_device_stats(device, v);
+    return show_number(text, room, (v[FSW_STAT_MEM_LIMIT] * 100 + all - 1) / all);
+}
+
+static int store_max_pool_percent(struct fsw_device *device, const char *text)
+{
+    char percent[16];
+    uint64_t number;
+
+    if (fsw_parse_u64(text, 1, 100, &number) < 0)
+        return -EINVAL;
+    snprintf(percent, sizeof percent, "%llu%%", (ull)number);
+    return fsw_device_set(device, "memory", percent, NULL);
+}
+
+static int show_accept_threshold(struct fsw_device *device, char *text, size_t room)
+{
+    unsigned start, stop;
+
+    fsw_device_watermarks(device, &start, &stop);
+    return show_number(text, room, stop);
+}
+
+/* Overflow goes on starting where it does, unless that is no higher. */
+static int store_accept_threshold(struct fsw_device *device, const char *text)
+{
+    unsigned start, stop;
+    char watermarks[32];
+    uint64_t number;
+
+    if (fsw_parse_u64(text, 1, 98, &number) < 0)
+        return -EINVAL;
+    fsw_device_watermarks(device, &start, &stop);
+    snprintf(watermarks, sizeof watermarks, "%u:%u", start > number ? start : (unsigned)number + 1,
+             (unsigned)number);
+    return fsw_device_set(device, "watermarks", watermarks, NULL);
+}
+
+/* ---- what is done ---- */
+
 static int store_mem_used_max(struct fsw_device *device, const char *text)
 {
     uint64_t zero;
@@ -206,16 +261,22 @@ static int store_writeback(struct fsw_device *device, const char *text)
 }
 
 const struct fsw_knob fsw_knobs[] = {
+    {"accept_threshold_percent", 0644, "of memory= in use, where overflow stops",
+     show_accept_threshold, store_accept_threshold},
     {"backing_dev", 0444, "the store that pages overflow to", show_backing_dev, NULL},
     {"bd_stat", 0444, "pages in the store, read from it, written to it", show_bd_stat, NULL},
     {"comp_algorithm", 0644, "the codec, for pages written from now on", show_comp_algorithm,
      store_comp_algorithm},
     {"compact", 0200, "packs the pool, and returns when that is done", NULL, store_compact},
+    {"compressor", 0644, "the codec alone, as zswap names it", show_compressor,
+     store_comp_algorithm},
     {"disksize", 0644, "bytes of the device", show_disksize, store_fixed},
     {"idle", 0200, "marks pages as idle", NULL, store_idle},
     {"initstate", 0444, "1", show_initstate, NULL},
     {"io_stat", 0444, "failed reads, failed writes, 0, pages discarded", show_io_stat, NULL},
     {"max_comp_streams", 0644, "CPUs; can't be changed", show_streams, store_streams},
+    {"max_pool_percent", 0644, "memory= in percent of all RAM", show_max_pool_percent,
+     store_max_pool_percent},
     {"mem_limit", 0644, "the most bytes that the image may take", show_mem_limit, store_mem_limit},
     {"mem_used_max", 0200, "0 starts that number of mm_stat anew", NULL, store_mem_used_max},
     {"mm_stat", 0444, "stored, compressed, used, limit, most used, same-filled, compacted, huge",

@@ -55,6 +55,11 @@ void fsw_device_forget_mem_used_max(struct fsw_device *device);
 /* "raw [lz4:4] zstd": every codec, the one that is in use in brackets. Returns text. */
 char *fsw_device_codecs(const struct fsw_device *device, char *text, size_t room);
 
+/* Percent of memory= in use at which overflow starts, and at which it stops; what watermarks=auto comes
+ * to, too. */
+void fsw_device_watermarks(const struct fsw_device *device, unsigned *ret_start,
+                           unsigned *ret_stop);
+
 /* The store's URI; "" without one. */
 const char *fsw_device_overflow(const struct fsw_device *device);
 

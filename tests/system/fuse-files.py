@@ -7,6 +7,7 @@ this kernel has one to show.
 
 import errno
 import glob
+import json
 import os
 import sys
 
@@ -21,7 +22,8 @@ from harness import PAGE, expect, run, wait_for  # noqa: E402
 SIZE = 64 << 20
 READ_ONLY = ["backing_dev", "bd_stat", "initstate", "io_stat", "mm_stat", "stats"]
 WRITE_ONLY = ["compact", "idle", "mem_used_max", "writeback"]
-BOTH = ["comp_algorithm", "disksize", "max_comp_streams", "mem_limit"]
+BOTH = ["accept_threshold_percent", "comp_algorithm", "compressor", "disksize", "max_comp_streams", "max_pool_percent",
+        "mem_limit"]
 
 
 def fails(number, call, *arguments):
@@ -100,6 +102,7 @@ def settings(door):
     wait_for(lambda: door.counters()["mem_limit"] == 80 << 20, 5, "the limit to be followed")
     fails(errno.EINVAL, door.store, "mem_limit", "much")
     fails(errno.ENOSPC, door.store, "mem_limit", "0")  # less than is in use
+    like_zswap(door)
     fails(errno.EBUSY, door.store, "disksize", "1G")
     expect(door.show("disksize") == f"{SIZE}\n", door.show("disksize"))
     door.store("mem_used_max", "0")
@@ -113,6 +116,30 @@ def settings(door):
     done = run(["/bin/sh", "-c", f"echo lz4 >{door.path('comp_algorithm')} && "
                 f"cat {door.path('comp_algorithm')}"])
     expect("[lz4]" in done.stdout, f"echo and cat: {done.stdout}{done.stderr}")
+
+
+def like_zswap(door):
+    """What zswap calls parameters, in words that it understands."""
+    expect(door.show("compressor") == "zstd:3\n", door.show("compressor"))
+    door.store("compressor", "lz4")
+    expect(door.show("compressor") == "lz4\n" and "[lz4]" in door.show("comp_algorithm"), door.show("compressor"))
+    fails(errno.EINVAL, door.store, "compressor", "gzip")
+    for percent in (5, 1):
+        door.store("max_pool_percent", str(percent))
+        expect(door.show("max_pool_percent") == f"{percent}\n", door.show("max_pool_percent"))
+        ram = os.sysconf("SC_PHYS_PAGES") * PAGE
+        expect(abs(int(door.show("mem_limit")) - ram * percent // 100) < ram // 1000, door.show("mem_limit"))
+    door.store("mem_limit", "80M")
+    expect(80 <= numbers(door, "accept_threshold_percent")[0] < 100, door.show("accept_threshold_percent"))
+    for percent in (90, 98, 40):
+        door.store("accept_threshold_percent", str(percent))
+        expect(numbers(door, "accept_threshold_percent") == [percent], door.show("accept_threshold_percent"))
+        shown = door.cli("status", "--json", door.parameters["name"]).stdout
+        start, stop = map(int, json.loads(shown)[0]["settings"]["watermarks"].split(":"))
+        expect(stop == percent < start < 100, f"watermarks={start}:{stop}")
+    for knob in ("max_pool_percent", "accept_threshold_percent"):
+        for text in ("0", "101", "all", ""):
+            fails(errno.EINVAL, door.store, knob, text)
 
 
 def writeback():
