@@ -93,9 +93,8 @@ struct fsw_keeper {
     _Atomic uint32_t codec;                        /* the word that the contexts have */
     struct fsw_pool_object objects[FSW_SLOTS_MAX]; /* of the zspage that is being packed */
     unsigned next_class, looks;
-    uint32_t
-        futile;     /* frames that were freeable when compaction last came to where nothing moves */
-    unsigned again; /* the look at which it tries again all the same */
+    _Atomic uint32_t futile; /* freeable frames when nothing moved any more */
+    unsigned again;          /* the look at which it tries again all the same */
     struct fsw_store_health counted; /* of the store's health, what the counters have */
 };
 

@@ -500,7 +500,7 @@ static void hold_all(struct rig *rig, uint64_t pages, int held)
 static int has_given_up(struct rig *rig, void *opaque)
 {
     return rig_stat(rig, FSW_STAT_COMPACT_MOVED) == 0 &&
-           __atomic_load_n(&rig->device->keeper.futile, __ATOMIC_RELAXED) > 0;
+           atomic_load(&rig->device->keeper.futile) > 0;
 }
 
 /* A put that fails lets its pages go, and nothing else says so. */

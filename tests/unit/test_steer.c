@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -406,9 +407,58 @@ static void the_command_refuses_what_cannot_be(void **state)
     rig_close(&rig);
 }
 
+/* Sums over the lines of `farswap stats --classes`, whose columns the first line names. */
+static void the_command_lists_the_classes(void **state)
+{
+    char line[256];
+    unsigned long long size, objects, used, zspages, frames, freeable, slots;
+    uint64_t sums[4] = {0}, lines = 0, could_be_free = 0;
+    unsigned class;
+    struct rig rig;
+
+    rig_open(&rig, &(struct rig_options){.size = MIB(16), .memory = MIB(24)});
+    fsw_keeper_stop(rig.device); /* or it would pack what this is to show */
+    for (uint64_t page = 0; page < 4000; page++)
+        assert_int_equal(rig_write_page(&rig, page, (enum rig_kind)(page % RIG_KINDS), page), 0);
+    for (uint64_t page = 0; page < 4000; page++)
+        if (page % 3)
+            assert_int_equal(fsw_device_discard(rig.device, page * FSW_PAGE_SIZE, FSW_PAGE_SIZE),
+                             0);
+    snprintf(line, sizeof line, "%s stats --classes %s", FARSWAP_CLI, rig.device->name);
+    FILE *said = popen(line, "re");
+    assert_non_null(fgets(line, sizeof line, said));
+    assert_non_null(strstr(line, "objects  used_bytes  zspages  frames  freeable"));
+    for (; fgets(line, sizeof line, said) != NULL; lines++) {
+        assert_int_equal(sscanf(line, "%u %llu %llu %llu %llu %llu %llu %llu", &class, &size,
+                                &objects, &used, &zspages, &frames, &freeable, &slots),
+                         8);
+        const struct fsw_class_shape *shape = &fsw_class_table()->shape[class];
+        assert_true(size == shape->units * FSW_UNIT && slots == shape->slots);
+        assert_true(used == objects * size && objects <= zspages * slots && freeable < frames);
+        sums[0] += objects;
+        sums[1] += zspages;
+        sums[2] += frames;
+        sums[3] += used;
+        could_be_free += freeable;
+    }
+    assert_int_equal(pclose(said), 0);
+    assert_true(lines > 3);
+    assert_true(sums[0] == rig_stat(&rig, FSW_STAT_PAGES_POOL));
+    assert_true(sums[1] == rig_stat(&rig, FSW_STAT_ZSPAGES));
+    assert_true(sums[2] == rig_stat(&rig, FSW_STAT_POOL_FRAMES));
+    assert_true(sums[3] >= rig_stat(&rig, FSW_STAT_COMPR_DATA_SIZE));
+    /* What it says could come free does, and nothing else. */
+    while (fsw_compact_step(rig.device) > 0)
+        ;
+    assert_in_range(sums[2] - rig_stat(&rig, FSW_STAT_POOL_FRAMES), could_be_free,
+                    could_be_free + sums[1]);
+    rig_close(&rig);
+}
+
 RIG_MAIN(cmocka_unit_test(watermarks_say_when_overflow_starts_and_stops),
          cmocka_unit_test(memory_goes_down_and_up_while_a_store_takes_pages),
          cmocka_unit_test(memory_below_use_without_a_store_loses_nothing),
          cmocka_unit_test(the_codec_changes_under_load),
          cmocka_unit_test(cpus_come_and_go_under_load),
-         cmocka_unit_test(the_command_refuses_what_cannot_be))
+         cmocka_unit_test(the_command_refuses_what_cannot_be),
+         cmocka_unit_test(the_command_lists_the_classes))
