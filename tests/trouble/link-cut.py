@@ -6,10 +6,9 @@ import sys
 
 sys.path[:0] = [sys.path[0] + "/../system/lib", sys.path[0] + "/lib"]
 
-import donors  # noqa: E402
+import far  # noqa: E402
 import harness  # noqa: E402
 import load  # noqa: E402
-import road  # noqa: E402
 
 SIZE = 128 << 20
 POOL = 16 << 20
@@ -18,10 +17,7 @@ CUT_S = 30
 
 def test():
     rng = harness.seeded()
-    way = road.Road()
-    donor = donors.Donor(where=(road.FAR, 6390), prefix=way.far)
-    host = load.Host(prefix=way.near, size=str(SIZE), memory=str(POOL), overflow=donor.uri,
-                     overflow_password="+" + donors.password_file()).start()
+    way, host = far.host(SIZE, POOL)
     work = load.Load(host, rng, writer=True)
     work.filled()
     killer = load.Killer(host, rng, 12, 16)  # so that puts are given up, too

@@ -6,10 +6,9 @@ import sys
 
 sys.path[:0] = [sys.path[0] + "/../system/lib", sys.path[0] + "/lib"]
 
-import donors  # noqa: E402
+import far  # noqa: E402
 import harness  # noqa: E402
 import load  # noqa: E402
-import road  # noqa: E402
 from harness import expect  # noqa: E402
 
 SIZE = 64 << 20
@@ -18,10 +17,7 @@ POOL = 12 << 20
 
 def test():
     rng = harness.seeded()
-    way = road.Road()
-    donor = donors.Donor(where=(road.FAR, 6390), prefix=way.far)
-    host = load.Host(prefix=way.near, size=str(SIZE), memory=str(POOL), overflow=donor.uri,
-                     overflow_password="+" + donors.password_file()).start()
+    way, host = far.host(SIZE, POOL)
     for warning in ("everybody on this host can read the store's password", "the password goes to 10.97.2.2"):
         expect(warning in host.log(), f"it does not say: {warning}")
     work = load.Load(host, rng, writer=True)

@@ -177,6 +177,16 @@ static void wait_emptied(struct fsw_store *store, uint32_t copies)
     }
 }
 
+/* Segment 1 is there; a get of 2 waits, since no sentinel says any more (or another's) that it is not. */
+static void begin_to_wait(struct fixture *f, int other, struct call *call, uint8_t *bytes)
+{
+    assert_int_equal(segment_put(f->store, 1, PLACE_OBJECT), FSW_STORE_OK);
+    wait_up(f->store);
+    place_spoil_sentinel(&place, &f->device, other);
+    call_prepare(call, FSW_STORE_GET, 2, bytes, 0, PLACE_OBJECT, 0);
+    call_submit(f->store, call);
+}
+
 /* Nobody waits any more, and it is a store like a new one: what it has stays, what it lacks is gone. */
 static void test_declared_lost_it_is_new(void **state)
 {
@@ -185,11 +195,7 @@ static void test_declared_lost_it_is_new(void **state)
     uint8_t bytes[PLACE_OBJECT];
     struct call call;
 
-    assert_int_equal(segment_put(f->store, 1, PLACE_OBJECT), FSW_STORE_OK);
-    wait_up(f->store);
-    place_spoil_sentinel(&place, &f->device, 0);
-    call_prepare(&call, FSW_STORE_GET, 2, bytes, 0, sizeof bytes, 0);
-    call_submit(f->store, &call);
+    begin_to_wait(f, 0, &call, bytes);
     wait_emptied(f->store, all);
     assert_int_equal(call.done, 0);
     f->store->ops->lost(f->store, all);
@@ -212,11 +218,7 @@ static void test_a_get_is_sent_back(void **state)
     uint8_t bytes[PLACE_OBJECT];
     struct call call;
 
-    assert_int_equal(segment_put(f->store, 1, PLACE_OBJECT), FSW_STORE_OK);
-    wait_up(f->store);
-    place_spoil_sentinel(&place, &f->device, 1);
-    call_prepare(&call, FSW_STORE_GET, 2, bytes, 0, sizeof bytes, 0);
-    call_submit(f->store, &call);
+    begin_to_wait(f, 1, &call, bytes);
     f->store->ops->lost(f->store, 0);
     assert_int_equal(segment_get(f->store, 1, 0, PLACE_OBJECT, 5000),
                      FSW_STORE_OK); /* this is not */
