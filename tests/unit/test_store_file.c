@@ -2,11 +2,11 @@
  * test_store_file.c: what a file store does on a real file system that is small, full, frozen, or
  * not its own. The file system is an ext4 on a loop device, in a mount namespace of the test's own.
  */
+#include "test_store_disk.h"
 #include "test_store_place.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fs.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,11 +14,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -37,60 +35,11 @@ struct fixture {
 
 /* ---- the disk ---- */
 
-static int frozen = -1; /* a descriptor of the disk while it is frozen */
-static pid_t thawer;
-
-static void command(const char *text)
-{
-    if (system(text) != 0)
-        fail_msg("%s", text);
-}
-
 static void make_disk(void)
 {
-    char text[768];
-
     snprintf(disk, sizeof disk, "%s/disk", place.servers[0].dir);
     snprintf(path, sizeof path, "%s/overflow", disk);
-    snprintf(
-        text, sizeof text,
-        "mkdir %s && truncate -s 16M %s.image && mke2fs -q -t ext4 -O ^has_journal %s.image && "
-        "mount -o loop %s.image %s",
-        disk, disk, disk, disk, disk);
-    command(text);
-}
-
-/* A frozen file system outlives its mount: whatever becomes of the test, somebody thaws it. */
-static void freeze(void)
-{
-    int ends[2];
-    char byte;
-
-    assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
-    frozen = open(disk, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    assert_true(frozen >= 0);
-    thawer = fork();
-    assert_true(thawer >= 0);
-    if (thawer == 0) {
-        close(ends[1]);
-        while (read(ends[0], &byte, 1) < 0)
-            ;
-        ioctl(frozen, FITHAW, 0);
-        _exit(0);
-    }
-    close(ends[0]);
-    assert_int_equal(ioctl(frozen, FIFREEZE, 0), 0);
-    close(frozen);
-    frozen = ends[1];
-}
-
-static void thaw(void)
-{
-    if (frozen < 0)
-        return;
-    close(frozen);
-    waitpid(thawer, NULL, 0);
-    frozen = -1;
+    disk_make(disk);
 }
 
 static uint64_t blocks(void)
@@ -154,7 +103,7 @@ static int teardown(void **state)
 {
     struct fixture *f = *state;
 
-    thaw();
+    disk_thaw();
     close_store(f);
     unlink(path);
     free(f);
@@ -566,7 +515,7 @@ static void test_a_given_up_put_is_quarantined(void **state)
     static uint8_t bytes[FSW_SEGMENT_BYTES];
 
     assert_int_equal(segment_put(f->store, 1, PLACE_OBJECT), FSW_STORE_OK);
-    freeze();
+    disk_freeze(disk);
     segment_fill(f->store, bytes, sizeof bytes, ID);
     call_prepare(&next, FSW_STORE_PUT, ID, bytes, 0, sizeof bytes, 200);
     call_submit(f->store, &next);
@@ -582,7 +531,7 @@ static void test_a_given_up_put_is_quarantined(void **state)
     call_prepare(&next, FSW_STORE_PUT, NEXT, bytes, 0, sizeof bytes, 0);
     call_submit(f->store, &next);
     assert_int_equal(drop.done, 0);
-    thaw();
+    disk_thaw();
     assert_int_equal(call_wait(&drop), FSW_STORE_OK);
     assert_int_equal(call_wait(&next), FSW_STORE_OK);
     assert_true(drop.finished_ns <= next.finished_ns);
@@ -598,7 +547,7 @@ static void test_deadlines_of_a_frozen_disk(void **state)
     static uint8_t bytes[FSW_SEGMENT_BYTES];
 
     segment_fill(f->store, bytes, sizeof bytes, 1);
-    freeze();
+    disk_freeze(disk);
     for (unsigned i = 0; i < N; i++) {
         call_prepare(&calls[i], i % 2 ? FSW_STORE_PUT : FSW_STORE_DROP, i, bytes, 0, sizeof bytes,
                      10 + 40 * i);

@@ -4,6 +4,7 @@
  *     test_store_mirror redis|farswapd BINARY [unix]
  */
 #include "test_store_place.h"
+#include "test_store_relay.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -12,12 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <poll.h>
-#include <signal.h>
-#include <sys/prctl.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -511,53 +506,6 @@ static void test_the_other_is_asked_again(void **state)
 
 #define WAY_MS 450 /* longer than the other copy is waited for at first */
 
-/* One connection, in a process of its own: what the server answers comes that much later. */
-static void relay(int client, const char *path)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    struct pollfd fds[2] = {{.fd = client, .events = POLLIN}, {.events = POLLIN}};
-    static char bytes[1 << 20];
-
-    snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
-    fds[1].fd = socket(AF_UNIX, SOCK_STREAM, 0);
-    if (connect(fds[1].fd, (struct sockaddr *)&address, sizeof address) < 0)
-        _exit(1);
-    while (poll(fds, 2, -1) > 0)
-        for (unsigned i = 0; i < 2; i++) {
-            ssize_t n = fds[i].revents == 0 ? 0 : recv(fds[i].fd, bytes, sizeof bytes, 0);
-            if (fds[i].revents != 0 && n <= 0)
-                _exit(0);
-            if (n > 0 && i == 1)
-                usleep(WAY_MS * 1000);
-            for (ssize_t done = 0, sent; done < n; done += sent)
-                if ((sent = send(fds[!i].fd, bytes + done, (size_t)(n - done), MSG_NOSIGNAL)) < 0)
-                    _exit(0);
-        }
-    _exit(1);
-}
-
-/* Accepts for ever, and dies with the test; so do its children. */
-static pid_t start_relay(const char *path, int *ret_port)
-{
-    int listener = listen_on(ret_port);
-    pid_t child = fork();
-
-    if (child == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        signal(SIGCHLD, SIG_IGN);
-        for (;;) {
-            int client = accept(listener, NULL, NULL);
-            if (client >= 0 && fork() == 0) {
-                prctl(PR_SET_PDEATHSIG, SIGKILL);
-                relay(client, path);
-            }
-            close(client);
-        }
-    }
-    close(listener);
-    return child;
-}
-
 static void test_a_long_way_to_both(void **state)
 {
     struct fixture *f = *state;
@@ -571,7 +519,7 @@ static void test_a_long_way_to_both(void **state)
     puts_all(f, 0, 4, 3);
     f->store->ops->close(f->store);
     for (unsigned copy = 0; copy < 2; copy++)
-        relays[copy] = start_relay(f->servers[copy].socket, &ports[copy]);
+        relays[copy] = relay_start(f->servers[copy].socket, WAY_MS, &ports[copy]);
     snprintf(uri, sizeof uri, "resp://127.0.0.1:%d resp://127.0.0.1:%d", ports[0], ports[1]);
     f->store = store_open(uri, NULL);
     assert_int_equal(store_start_as(f->store, &f->device, 3, &err), 0);
@@ -579,10 +527,8 @@ static void test_a_long_way_to_both(void **state)
     for (uint64_t id = 0; id < 4; id++)
         assert_int_equal(get_from(f, id, 0, &answered, &ms), FSW_STORE_OK);
     assert_true(put_to(f, 10, 0) != 0);
-    for (unsigned copy = 0; copy < 2; copy++) {
-        kill(relays[copy], SIGKILL);
-        waitpid(relays[copy], NULL, 0);
-    }
+    for (unsigned copy = 0; copy < 2; copy++)
+        relay_stop(relays[copy]);
 }
 
 static void test_close_answers_everything_once(void **state)
