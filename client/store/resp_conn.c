@@ -271,17 +271,22 @@ int resp_conn_is_quiet(const struct resp_conn *conn)
  * and nothing is told after that: so the loop is not woken by what the borrower reads. */
 void resp_conn_lend(struct resp_conn *conn)
 {
+    const struct timeval tick = {.tv_usec = 1};
     uv_os_fd_t fd = -1;
 
     uv_read_stop(&conn->socket.stream);
     uv_fileno(&conn->socket.handle, &fd);
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tick, sizeof tick);
+    uv_stream_set_blocking(&conn->socket.stream, 1);
     conn->lent = fd;
 }
 
 void resp_conn_take_back(struct resp_conn *conn)
 {
-    int r = uv_read_start(&conn->socket.stream, on_alloc, on_read);
+    int r = uv_stream_set_blocking(&conn->socket.stream, 0);
 
+    if (r == 0)
+        r = uv_read_start(&conn->socket.stream, on_alloc, on_read);
     conn->lent = -1;
     conn->heard_ns = fsw_now_ns();
     if (r < 0)
@@ -315,9 +320,9 @@ static int one_reply(redisReader *reader, redisReply **ret_reply)
     return 1;
 }
 
-int resp_conn_hear(struct resp_conn *conn, redisReply **ret_reply)
+int resp_conn_hear(struct resp_conn *conn, int asleep, redisReply **ret_reply)
 {
-    ssize_t n = recv(conn->lent, conn->inbox, READ_BYTES, MSG_DONTWAIT);
+    ssize_t n = recv(conn->lent, conn->inbox, READ_BYTES, asleep ? 0 : MSG_DONTWAIT);
 
     if (n < 0)
         return errno == EAGAIN || errno == EINTR ? 0 : -errno;

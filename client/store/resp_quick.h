@@ -16,7 +16,7 @@
  *       borrower while LENT or RECALLED. `state` hands them over.
  *   Q2  It is offered only with no flight, no request and no part of an answer in it: the next answer is
  *       the borrower's.
- *   Q3  A borrower keeps it for RESP_LOAN_NS at most, whoever waits for it.
+ *   Q3  A borrower keeps it for RESP_LOAN_NS, or a few ticks of the kernel, whoever waits for it.
  */
 #ifndef FSW_STORE_RESP_QUICK_H
 #define FSW_STORE_RESP_QUICK_H
@@ -41,6 +41,8 @@ struct resp_quick {
     atomic_uint state;
     atomic_uint wanted; /* somebody would have borrowed it: it is opened only then */
     unsigned opened;    /* the loop's */
+
+    unsigned brisk; /* the borrower's: the last answer came at once */
 
     struct resp_quick_left {
         struct fsw_store_request *request; /* sent, without an answer; NULL: none */

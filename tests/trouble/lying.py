@@ -129,7 +129,7 @@ def one_copy(rng, prefix):
         device.rewrite()
         device.settle(forger)
         lies = dict(zip(sorted(forger.keys()), old.values()))
-        caught(device, forger, f"{prefix}replayed", dict(list(lies.items())[:LIES]))
+        caught(device, forger, f"{prefix}replayed", dict(list(lies.items())[-LIES:]))
     device.host.check()
 
 

@@ -25,6 +25,7 @@ static struct place place;
 struct fixture {
     struct fsw_device_id device;
     struct fsw_store *store;
+    uint64_t id; /* a segment that is there */
     uint8_t bytes[LENGTH], back[LENGTH];
 };
 
@@ -34,7 +35,7 @@ static void each_server(void (*act)(struct server *server))
         act(&place.servers[copy]);
 }
 
-/* Segment `id`, whole. */
+/* The whole of a segment. */
 static void prepare(struct fixture *f, struct call *call, uint64_t id, unsigned deadline_ms)
 {
     memset(f->back, 0xee, LENGTH);
@@ -49,23 +50,32 @@ static void assert_got(struct fixture *f, struct call *call)
 }
 
 /* Until an answer was read here: a store may take its time to get ready for that, or to be again. */
-static void wait_quick(struct fixture *f, uint64_t id)
+static void wait_quick(struct fixture *f)
 {
     uint64_t end = fsw_now_ns() + PATIENCE_NS;
     struct call call;
 
     do {
-        prepare(f, &call, id, 0);
+        prepare(f, &call, f->id, 0);
         call_get(f->store, &call, 0);
         assert_got(f, &call);
     } while (!pthread_equal(call.by, pthread_self()) && fsw_now_ns() < end);
     assert_true(pthread_equal(call.by, pthread_self()));
 }
 
-static void put(struct fixture *f, uint64_t id)
+/* Makes f->id a segment that all copies have: whichever is asked then can answer. */
+static void put(struct fixture *f)
 {
-    segment_fill(f->store, f->bytes, LENGTH, id);
-    assert_int_equal(segment_put(f->store, id, LENGTH), FSW_STORE_OK);
+    uint64_t end = fsw_now_ns() + PATIENCE_NS;
+    struct call call;
+
+    do {
+        assert_true(fsw_now_ns() < end);
+        segment_fill(f->store, f->bytes, LENGTH, ++f->id);
+        memcpy(f->back, f->bytes, LENGTH); /* the store's to change */
+        call_prepare(&call, FSW_STORE_PUT, f->id, f->back, 0, LENGTH, 5000);
+        call_submit(f->store, &call);
+    } while (call_wait(&call) != FSW_STORE_OK || call.request.copies != (1u << place.copies) - 1);
 }
 
 static int setup(void **state)
@@ -76,8 +86,8 @@ static int setup(void **state)
     f->device = device_random();
     place_start(&place);
     f->store = place_started(&place, &f->device);
-    put(f, 1);
-    wait_quick(f, 1);
+    put(f);
+    wait_quick(f);
     return 0;
 }
 
@@ -103,7 +113,7 @@ static int teardown(void **state)
 static void ask_the_frozen(struct fixture *f, struct call *call, unsigned deadline_ms)
 {
     each_server(server_freeze);
-    prepare(f, call, 1, deadline_ms);
+    prepare(f, call, f->id, deadline_ms);
     call_get(f->store, call, MOMENT_NS);
     assert_int_equal(call->done, 0);
 }
@@ -114,7 +124,7 @@ static void test_health_counts_it(void **state)
     struct fsw_store_health before, after;
 
     f->store->ops->health(f->store, &before);
-    wait_quick(f, 1);
+    wait_quick(f);
     f->store->ops->health(f->store, &after);
     assert_true(after.gets > before.gets);
     assert_true(after.bytes_in >= before.bytes_in + LENGTH);
@@ -130,7 +140,7 @@ static void test_patience_ends_and_the_get_goes_on(void **state)
     ask_the_frozen(f, &call, 0);
     each_server(server_thaw);
     assert_got(f, &call);
-    wait_quick(f, 1);
+    wait_quick(f);
 }
 
 /* What comes after the deadline is nobody's, and the next answer is the next one's. */
@@ -144,7 +154,7 @@ static void test_late_answer_leaves_the_bytes_alone(void **state)
     each_server(server_thaw);
     for (unsigned i = 0; i < LENGTH; i++)
         assert_int_equal(f->back[i], 0xee);
-    wait_quick(f, 1);
+    wait_quick(f);
     assert_int_equal(call.done, 1);
 }
 
@@ -157,7 +167,7 @@ static void test_lost_sends_it_back(void **state)
     f->store->ops->lost(f->store, 0);
     assert_int_equal(call_wait(&call), FSW_STORE_UNREACHABLE);
     each_server(server_thaw);
-    wait_quick(f, 1);
+    wait_quick(f);
     assert_int_equal(call.done, 1);
 }
 
@@ -177,15 +187,15 @@ static void test_what_is_not_there_is_gone(void **state)
     struct fixture *f = *state;
     struct call call;
 
-    prepare(f, &call, 99, 0);
+    prepare(f, &call, UINT32_MAX, 0);
     call_get(f->store, &call, 0);
     assert_int_equal(call_wait(&call), FSW_STORE_GONE);
-    wait_quick(f, 1);
+    wait_quick(f);
     place_spoil_sentinel(&place, &f->device, 0);
-    prepare(f, &call, 99, 300);
+    prepare(f, &call, UINT32_MAX, 300);
     call_get(f->store, &call, 0);
     assert_int_equal(call_wait(&call), FSW_STORE_UNREACHABLE);
-    wait_quick(f, 1);
+    wait_quick(f);
 }
 
 /* Nobody looks at a connection that is lent to nobody: its end is found by who wants it next. */
@@ -195,12 +205,12 @@ static void test_server_comes_back(void **state)
     struct call call;
 
     each_server(server_kill);
-    prepare(f, &call, 1, 300);
+    prepare(f, &call, f->id, 300);
     call_get(f->store, &call, 0);
     assert_int_equal(call_wait(&call), FSW_STORE_UNREACHABLE);
     each_server(server_restart);
-    put(f, 2);
-    wait_quick(f, 2);
+    put(f);
+    wait_quick(f);
 }
 
 /* ---- several at once ---- */
@@ -208,6 +218,7 @@ static void test_server_comes_back(void **state)
 struct reader {
     pthread_t thread;
     struct fsw_store *store;
+    uint64_t id;
     const uint8_t *bytes;
     atomic_bool *over;
     unsigned wrong, rounds, here;
@@ -220,7 +231,7 @@ static void *read_on(void *opaque)
     struct call call;
 
     for (; !*reader->over; reader->rounds++) {
-        call_prepare(&call, FSW_STORE_GET, 1, back, 0, LENGTH, 0);
+        call_prepare(&call, FSW_STORE_GET, reader->id, back, 0, LENGTH, 0);
         call_get(reader->store, &call, reader->rounds % 2 ? 0 : MOMENT_NS / 4);
         reader->wrong += call_wait(&call) != FSW_STORE_OK || call.done != 1;
         reader->wrong += memcmp(back, reader->bytes, LENGTH) != 0;
@@ -238,7 +249,7 @@ static void disturb(struct fixture *f, unsigned turn)
         if (place.servers[copy].kind == SERVER_REDIS && turn % 4 == 0)
             server_ask(&place.servers[copy], "CLIENT KILL TYPE normal");
     for (unsigned i = 0; i < 50; i++) {
-        prepare(f, &call, 1, 0);
+        prepare(f, &call, f->id, 0);
         call_submit(f->store, &call);
         assert_got(f, &call);
     }
@@ -253,7 +264,8 @@ static void test_readers_at_once(void **state)
     unsigned here = 0;
 
     for (unsigned i = 0; i < N; i++) {
-        readers[i] = (struct reader){.store = f->store, .bytes = f->bytes, .over = &over};
+        readers[i] =
+            (struct reader){.store = f->store, .id = f->id, .bytes = f->bytes, .over = &over};
         assert_int_equal(pthread_create(&readers[i].thread, NULL, read_on, &readers[i]), 0);
     }
     for (unsigned turn = 0; turn < 12; turn++)
@@ -266,7 +278,7 @@ static void test_readers_at_once(void **state)
         here += readers[i].here;
     }
     assert_true(here > 0);
-    wait_quick(f, 1);
+    wait_quick(f);
 }
 
 int main(int argc, char **argv)
