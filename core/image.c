@@ -148,6 +148,7 @@ static int write_super(struct fsw_superblock *super, const struct fsw_params *pa
     atomic_store(&super->fetch_timeout, params->fetch_timeout);
     atomic_store(&super->watermarks, params->watermarks);
     atomic_store(&super->write_wait, params->write_wait);
+    atomic_store(&super->read_age, params->read_age);
     return 0;
 }
 

@@ -101,6 +101,7 @@ struct fsw_superblock {
     _Atomic uint32_t fetch_timeout; /* fetch_timeout= in ms; 0: for ever */
     _Atomic uint32_t watermarks;    /* watermarks= as in struct fsw_params: the server follows it */
     _Atomic uint32_t write_wait;    /* write_wait= in ms, and 1 more; 0: FSW_WRITE_WAIT_NS */
+    _Atomic uint32_t read_age;      /* read_age=: enum fsw_read_age; reads look at it */
 };
 
 /* How long a page's write waits for room. */

@@ -135,6 +135,8 @@ static void settle_params(struct fsw_params *params, struct fsw_superblock *supe
         atomic_store(&super->watermarks, params->watermarks);
     if (fsw_params_given(params, "write_wait"))
         atomic_store(&super->write_wait, params->write_wait);
+    if (fsw_params_given(params, "read_age"))
+        atomic_store(&super->read_age, params->read_age);
     params->codec = (uint8_t)atomic_load(&super->codec);
     params->codec_level = fsw_codec_word_level(atomic_load(&super->codec));
     params->size = super->size;

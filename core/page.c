@@ -100,6 +100,19 @@ static int no_entry(struct fsw_device *device, uint64_t number)
 
 /* ---- reading ---- */
 
+/* What read_age= makes of a page that is read. */
+static uint64_t with_age_of_read(const struct fsw_device *device, uint64_t value)
+{
+    uint8_t now = atomic_load_explicit(&device->clock, memory_order_relaxed);
+    uint32_t word = atomic_load_explicit(&device->image.super->read_age, memory_order_relaxed);
+
+    if (__builtin_expect(word == FSW_READ_AGE_YOUNG, 1))
+        return fsw_entry_with_age(value, now);
+    if (word == FSW_READ_AGE_KEEP)
+        return value;
+    return fsw_entry_with_age(value, now - (uint8_t)(now - fsw_entry_age(value)) / 2);
+}
+
 /* The object of a locked entry, opened after the lock bit is gone. */
 static int open_locked(struct fsw_device *device, fsw_entry *entry, uint64_t value, uint64_t number,
                        void *page)
@@ -110,10 +123,9 @@ static int open_locked(struct fsw_device *device, fsw_entry *entry, uint64_t val
     uint64_t location = fsw_entry_location(value);
     int r = huge ? fsw_pool_read_huge(&device->image, location, object, page)
                  : fsw_pool_read(&device->image, location, object, units);
-    uint8_t now = atomic_load_explicit(&device->clock, memory_order_relaxed);
 
     fsw_crash_point("page: locked by a reader");
-    fsw_entry_unlock(entry, fsw_entry_with_age(value, now));
+    fsw_entry_unlock(entry, with_age_of_read(device, value));
     fsw_crash_point("page: read, younger");
     if (r == 0)
         r = huge ? fsw_object_open_huge(device->seed, (uint32_t)number, object, page)

@@ -40,6 +40,8 @@ const struct fsw_param_info fsw_param_table[] = {
     {"write_wait", "SECONDS", "1",
      "how long a write waits for room when pool and store are full before it fails (0 to 86400)",
      0},
+    {"read_age", "young|half|keep", "young",
+     "what a read does to a page's age: as if written, half as old, or nothing", 0},
 };
 const unsigned fsw_param_count = sizeof fsw_param_table / sizeof fsw_param_table[0];
 
@@ -256,10 +258,23 @@ static int set_write_wait(struct fsw_params *params, const char *value, struct f
     return 0;
 }
 
+static int set_read_age(struct fsw_params *params, const char *value, struct fsw_error *err)
+{
+    static const char *const words[] = {
+        [FSW_READ_AGE_YOUNG] = "young", [FSW_READ_AGE_HALF] = "half", [FSW_READ_AGE_KEEP] = "keep"};
+
+    for (unsigned i = 0; i < sizeof words / sizeof words[0]; i++)
+        if (strcmp(value, words[i]) == 0) {
+            params->read_age = i;
+            return 0;
+        }
+    return fsw_error(err, -EINVAL, "read_age=%s is not allowed: young, half or keep", value);
+}
+
 /* In the order of fsw_param_table. */
 static int (*const setters[])(struct fsw_params *, const char *, struct fsw_error *) = {
     set_name,      set_size,     set_memory,        set_codec,      set_overflow,   set_password,
-    set_plaintext, set_prefetch, set_fetch_timeout, set_watermarks, set_write_wait,
+    set_plaintext, set_prefetch, set_fetch_timeout, set_watermarks, set_write_wait, set_read_age,
 };
 _Static_assert(sizeof setters / sizeof setters[0] ==
                    sizeof fsw_param_table / sizeof fsw_param_table[0],

@@ -208,7 +208,8 @@ static struct nbdkit_plugin plugin = {
         "prefetch=auto|off|SIZE   what a read asks the store for besides its page\n"
         "fetch_timeout=SECONDS    a read that waits longer for the store fails (0: waits for ever)\n"
         "watermarks=auto|START:STOP  percent of memory= at which overflow starts and stops\n"
-        "write_wait=SECONDS       how long a write waits when pool and store are full (default 1)",
+        "write_wait=SECONDS       how long a write waits when pool and store are full (default 1)\n"
+        "read_age=young|half|keep  what a read does to a page's age (default young)",
     .thread_model = thread_model,
     .get_ready = get_ready,
     .after_fork = after_fork,

@@ -3,7 +3,7 @@
  * a part of the set and a store in this process's memory, and beside it through exact LRU, FIFO and
  * random replacement with as many pages.
  *
- *      policy [--pages N] [--accesses N] [--part N] [--seed N] [TRACE ...]
+ *      policy [--pages N] [--accesses N] [--part N] [--seed N] [--read-age young|half|keep] [TRACE ...]
  *
  * A trace of one's own is a file of lines "r PAGE" or "w PAGE", as bench/record makes them of real
  * programs; its set is the pages that it names. The others are made here:
@@ -30,7 +30,8 @@
 
 static struct {
     uint64_t pages, accesses, part, seed;
-} options = {.pages = 32768, .accesses = 400000, .part = 4, .seed = 1};
+    const char *read_age;
+} options = {.read_age = "young", .pages = 32768, .accesses = 400000, .part = 4, .seed = 1};
 
 static uint64_t chance(uint64_t *state)
 {
@@ -225,6 +226,10 @@ static struct fsw_device *open_device(struct kept *kept, uint64_t pages)
     /* Pages below take half a page each. */
     params.memory = fsw_image_base_bytes(params.size) + fsw_image_table_bytes(params.size) +
                     params.size / 2 / options.part;
+    if (fsw_params_set(&params, "read_age", options.read_age, &err) < 0) {
+        fprintf(stderr, "policy: %s\n", err.text);
+        exit(1);
+    }
     kept->base = (struct fsw_store){.ops = &kept_ops, .copies = 1};
     if (fsw_device_open(&params, FSW_OPEN_NEW, 0, &kept->base, &device, &err) < 0) {
         fprintf(stderr, "policy: %s\n", err.text);
@@ -419,10 +424,13 @@ int main(int argc, char **argv)
                  {"--seed", &options.seed}};
     int at = 1;
 
-    for (; at + 1 < argc && argv[at][0] == '-'; at += 2)
+    for (; at + 1 < argc && argv[at][0] == '-'; at += 2) {
+        if (strcmp(argv[at], "--read-age") == 0)
+            options.read_age = argv[at + 1];
         for (unsigned i = 0; i < 4; i++)
             if (strcmp(argv[at], known[i].name) == 0)
                 *known[i].value = strtoull(argv[at + 1], NULL, 0);
+    }
     uint64_t state = options.seed;
     make_zipf(&state);
     printf("%-14s %8s %8s %8s %8s %8s %8s\n", "trace", "pool", "farswap", "LRU", "FIFO", "random",

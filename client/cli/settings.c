@@ -55,9 +55,15 @@ static void write_wait(const struct fsw_superblock *super, char *text)
              (unsigned long long)(fsw_write_wait_ns(super) / FSW_NS_PER_S));
 }
 
-const struct setting settings[] = {{"codec", codec},
-                                   {"watermarks", watermarks},
-                                   {"prefetch", prefetch},
-                                   {"fetch_timeout", fetch_timeout},
-                                   {"write_wait", write_wait}};
+static void read_age(const struct fsw_superblock *super, char *text)
+{
+    static const char *const words[] = {"young", "half", "keep"};
+    uint32_t word = atomic_load(&super->read_age);
+
+    snprintf(text, SETTING_TEXT, "%s", word <= FSW_READ_AGE_KEEP ? words[word] : "?");
+}
+
+const struct setting settings[] = {{"codec", codec},           {"watermarks", watermarks},
+                                   {"prefetch", prefetch},     {"fetch_timeout", fetch_timeout},
+                                   {"write_wait", write_wait}, {"read_age", read_age}};
 const unsigned settings_count = sizeof settings / sizeof settings[0];

@@ -17,6 +17,13 @@
 #define FSW_WRITE_WAIT_NS 1000000000ull
 #define FSW_WRITE_WAIT_MAX_S 86400u
 
+/* What a read does to the age of a page in the pool (read_age=). */
+enum fsw_read_age {
+    FSW_READ_AGE_YOUNG, /* it is as if just written */
+    FSW_READ_AGE_HALF,  /* half as old */
+    FSW_READ_AGE_KEEP,  /* nothing */
+};
+
 struct fsw_params {
     char name[FSW_NAME_MAX + 1];
     uint64_t size;   /* bytes, a multiple of 4096, 4 MiB to 16 TiB */
@@ -31,6 +38,7 @@ struct fsw_params {
     uint32_t fetch_timeout; /* ms; 0: for ever */
     uint32_t watermarks;    /* percent in use: stops in bits 0 to 7, starts in 8 to 15; 0: auto */
     uint32_t write_wait;    /* superblock.write_wait */
+    uint32_t read_age;      /* enum fsw_read_age */
     int encrypted;  /* 1: the image's pages at its store are (fsw_device_complete_params) */
     unsigned given; /* bit i: fsw_params_set was called for the i-th of fsw_param_table */
 };

@@ -88,6 +88,7 @@ static void superblock(void)
     FIELD(superblock, fetch_timeout);
     FIELD(superblock, watermarks);
     FIELD(superblock, write_wait);
+    FIELD(superblock, read_age);
     CONSTANT(FSW_IMAGE_LAYOUT);
 }
 

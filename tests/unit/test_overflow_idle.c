@@ -94,6 +94,45 @@ static void pages_that_are_used_stay(void **state)
     rig_close(&rig);
 }
 
+static unsigned age_of(struct rig *rig, uint64_t page)
+{
+    return (uint8_t)(atomic_load(&rig->device->clock) - fsw_entry_age(*rig_entry(rig, page)));
+}
+
+static void read_age_says_what_a_read_does_to_an_age(void **state)
+{
+    static const char *const words[] = {"young", "half", "keep"};
+    const unsigned expected[] = {0, 50, 100}, later[] = {0, 63, 127};
+    struct fsw_error err = {""};
+    struct fsw_overflowed went;
+    struct rig rig;
+
+    rig_open(&rig, &with_store);
+    rig.device->image.super->overflow[0] = 't';
+    fsw_keeper_stop(rig.device); /* the clock is ours */
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(fsw_device_set(rig.device, "read_age", words[i], &err), 0);
+        write_pages(&rig, 0, 2);
+        atomic_fetch_add(&rig.device->clock, 100);
+        rig_expect_page(&rig, 0, RIG_HALF, 0);
+        assert_int_equal(age_of(&rig, 0), expected[i]);
+        assert_int_equal(age_of(&rig, 1), 100); /* nobody read it */
+        atomic_fetch_add(&rig.device->clock, 27);
+        rig_expect_page(&rig, 1, RIG_HALF, 1);
+        assert_int_equal(age_of(&rig, 1), later[i]);
+    }
+    atomic_store(&rig.device->keeper.stop, 0);
+    assert_int_equal(fsw_keeper_start(rig.device), 0);
+
+    /* So with keep what is only read is idle. */
+    write_pages(&rig, 0, 2);
+    tick(&rig, 50);
+    expect_pages(&rig, 1);
+    assert_int_equal(ask(&rig, 30, &went), 0);
+    assert_int_equal(went.pages, 2);
+    rig_close(&rig);
+}
+
 static void a_clock_that_nobody_winds_ticks_by_itself(void **state)
 {
     struct rig rig;
@@ -250,6 +289,7 @@ static void the_wider_request_counts(void **state)
 }
 
 RIG_MAIN(cmocka_unit_test(all_pages_leave_when_asked), cmocka_unit_test(pages_that_are_used_stay),
+         cmocka_unit_test(read_age_says_what_a_read_does_to_an_age),
          cmocka_unit_test(a_clock_that_nobody_winds_ticks_by_itself),
          cmocka_unit_test(a_store_that_takes_no_more_ends_it),
          cmocka_unit_test(what_was_used_before_a_mark_leaves),
