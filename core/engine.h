@@ -61,6 +61,7 @@ enum fsw_hook {
 /* Who is to leave. */
 enum fsw_leaving {
     FSW_LEAVE_OLDEST, /* what the second-chance hand finds */
+    FSW_LEAVE_HUGE,   /* what another one finds of those that did not compress, then the same */
     FSW_LEAVE_IDLE,   /* what is old enough, all over the table, as somebody asked */
 };
 
@@ -69,10 +70,14 @@ struct fsw_reclaim {
     struct fsw_pool_object objects[FSW_SLOTS_MAX]; /* of the zspage under the hand */
     unsigned count, next;
     uint8_t stamp;
-    uint64_t idle_page;         /* the walk of FSW_LEAVE_IDLE; the device's end: it is over */
-    uint8_t idle_ticks;         /* how old is old enough; 0: everything is */
-    uint8_t idle_clock;         /* when that was worked out */
-    int idle_huge;              /* only pages that did not compress */
+    uint32_t huge_hand; /* the last zspage of huge objects that its hand passed */
+    unsigned huge_laps; /* that it took since the other moved */
+    unsigned huge_vain; /* zspages that it has passed since a page left */
+    unsigned others;    /* zspages that the other is to pass before there may be huge ones again */
+    uint64_t idle_page; /* the walk of FSW_LEAVE_IDLE; the device's end: it is over */
+    uint8_t idle_ticks; /* how old is old enough; 0: everything is */
+    uint8_t idle_clock; /* when that was worked out */
+    int idle_huge;      /* only pages that did not compress */
     _Atomic uint64_t mark;      /* ticks when everything was marked idle; 0: it was not */
     uint64_t uses, used_at;     /* requests, and when there was one more: the keeper's */
     _Atomic uint32_t low, high; /* watermarks, in free frames */
@@ -150,8 +155,8 @@ int fsw_recover(struct fsw_device *device);
 
 /* Of a verb, what its pages must know: may it wait, until when, and who asks. */
 struct fsw_how {
-    unsigned flags;        /* of struct fsw_io */
-    uint64_t deadline;     /* write_wait= ends earlier, from when it begins to wait, each page anew; 0:
+    unsigned flags;    /* of struct fsw_io */
+    uint64_t deadline; /* write_wait= ends earlier, from when it begins to wait, each page anew; 0:
                               nothing else does */
     struct fsw_peer *peer; /* NULL: nobody who could be gone */
 };

@@ -149,6 +149,7 @@ static int write_super(struct fsw_superblock *super, const struct fsw_params *pa
     atomic_store(&super->watermarks, params->watermarks);
     atomic_store(&super->write_wait, params->write_wait);
     atomic_store(&super->read_age, params->read_age);
+    atomic_store(&super->huge, params->huge);
     return 0;
 }
 

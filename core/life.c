@@ -137,6 +137,8 @@ static void settle_params(struct fsw_params *params, struct fsw_superblock *supe
         atomic_store(&super->write_wait, params->write_wait);
     if (fsw_params_given(params, "read_age"))
         atomic_store(&super->read_age, params->read_age);
+    if (fsw_params_given(params, "huge"))
+        atomic_store(&super->huge, params->huge);
     params->codec = (uint8_t)atomic_load(&super->codec);
     params->codec_level = fsw_codec_word_level(atomic_load(&super->codec));
     params->size = super->size;

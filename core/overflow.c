@@ -195,7 +195,8 @@ static int choose(struct fsw_device *device)
         atomic_store(&overflow->wanted, 0);
     if (!atomic_load(&overflow->wanted))
         return 0;
-    device->reclaim.leaving = FSW_LEAVE_OLDEST;
+    device->reclaim.leaving =
+        atomic_load(&device->image.super->huge) != 0 ? FSW_LEAVE_HUGE : FSW_LEAVE_OLDEST;
     return 1;
 }
 

@@ -42,6 +42,8 @@ const struct fsw_param_info fsw_param_table[] = {
      0},
     {"read_age", "young|half|keep", "young",
      "what a read does to a page's age: as if written, half as old, or nothing", 0},
+    {"huge", "first|age", "age", "whether pages that don't compress leave before others, or by age",
+     0},
 };
 const unsigned fsw_param_count = sizeof fsw_param_table / sizeof fsw_param_table[0];
 
@@ -271,10 +273,21 @@ static int set_read_age(struct fsw_params *params, const char *value, struct fsw
     return fsw_error(err, -EINVAL, "read_age=%s is not allowed: young, half or keep", value);
 }
 
+static int set_huge(struct fsw_params *params, const char *value, struct fsw_error *err)
+{
+    int first = strcmp(value, "first") == 0;
+
+    if (!first && strcmp(value, "age") != 0)
+        return fsw_error(err, -EINVAL, "huge=%s is not allowed: first or age", value);
+    params->huge = (uint32_t)first;
+    return 0;
+}
+
 /* In the order of fsw_param_table. */
 static int (*const setters[])(struct fsw_params *, const char *, struct fsw_error *) = {
-    set_name,      set_size,     set_memory,        set_codec,      set_overflow,   set_password,
-    set_plaintext, set_prefetch, set_fetch_timeout, set_watermarks, set_write_wait, set_read_age,
+    set_name,       set_size,      set_memory,   set_codec,         set_overflow,
+    set_password,   set_plaintext, set_prefetch, set_fetch_timeout, set_watermarks,
+    set_write_wait, set_read_age,  set_huge,
 };
 _Static_assert(sizeof setters / sizeof setters[0] ==
                    sizeof fsw_param_table / sizeof fsw_param_table[0],

@@ -13,6 +13,10 @@
  * than 127 up to 127, so none gets older than 191. While nobody writes the clock ticks once a minute,
  * and when somebody asks. A page's age in seconds is told by when the clock came to each of its values.
  *
+ * With huge=first a second hand goes round the zspages of pages that did not compress, which win most
+ * room by leaving. It leaves what was used since it was here a second chance, too, of one lap; after
+ * two laps all of them are gone or on their way, and the first hand has its turn.
+ *
  * When somebody asks for idle pages to leave, the whole table is walked, once.
  */
 #include "common/clock.h"
@@ -20,6 +24,9 @@
 #include "farswap/steer.h"
 
 #define SWEEP_PARTS 64u /* a whole sweep of the table in 64 ticks: half of FSW_AGE_MAX */
+/* Zspages of any kind, besides as many as were passed in vain, before the next look for huge objects: so
+ * that costs no more than the other hand, also when nobody may leave. */
+#define OTHERS 4u
 #define SLOWEST_TICK_NS (60 * FSW_NS_PER_S)
 
 /* So many percent of the limit. Never none: what is asked of the system takes a moment. */
@@ -159,6 +166,25 @@ static int should_leave(struct fsw_device *device, const struct fsw_pool_object 
     return 1;
 }
 
+/* The next zspage of huge objects if they are to leave; 0: they are not, or none may. */
+static unsigned pass_huge(struct fsw_device *device)
+{
+    struct fsw_reclaim *reclaim = &device->reclaim;
+
+    while (reclaim->leaving == FSW_LEAVE_HUGE && reclaim->others == 0) {
+        unsigned n = fsw_pool_pass_huge(&device->pool, &reclaim->huge_hand, reclaim->objects,
+                                        &reclaim->stamp);
+        reclaim->huge_vain += n > 0;
+        if (n > 0)
+            return n;
+        if (++reclaim->huge_laps == 2) {
+            reclaim->others = OTHERS + reclaim->huge_vain;
+            reclaim->huge_laps = reclaim->huge_vain = 0;
+        }
+    }
+    return 0;
+}
+
 static int next_oldest(struct fsw_device *device, struct fsw_victim *ret_victim)
 {
     struct fsw_reclaim *reclaim = &device->reclaim;
@@ -168,12 +194,18 @@ static int next_oldest(struct fsw_device *device, struct fsw_victim *ret_victim)
     for (;;) {
         while (reclaim->next < reclaim->count) {
             fsw_stat_add(&device->image, FSW_STAT_RECLAIM_SCANNED, 1);
-            if (should_leave(device, &reclaim->objects[reclaim->next++], ret_victim))
+            if (should_leave(device, &reclaim->objects[reclaim->next++], ret_victim)) {
+                reclaim->huge_vain = 0;
                 return 1;
+            }
         }
+        reclaim->next = 0;
+        reclaim->count = pass_huge(device);
+        if (reclaim->count > 0)
+            continue;
         if (left-- == 0)
             return 0;
-        reclaim->next = 0;
+        reclaim->others -= reclaim->others > 0;
         reclaim->count = fsw_pool_pass_oldest(&device->pool, reclaim->objects, &reclaim->stamp);
     }
 }

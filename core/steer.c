@@ -78,7 +78,7 @@ int fsw_image_await_lost(const struct fsw_image *image, uint64_t wait_ns)
 static int can_change(const char *key)
 {
     static const char *const keys[] = {"memory",     "codec",      "prefetch", "fetch_timeout",
-                                       "watermarks", "write_wait", "read_age"};
+                                       "watermarks", "write_wait", "read_age", "huge"};
 
     for (unsigned i = 0; i < sizeof keys / sizeof keys[0]; i++)
         if (strcmp(key, keys[i]) == 0)
@@ -100,8 +100,10 @@ static void change(struct fsw_superblock *super, const char *key, const struct f
         atomic_store(&super->watermarks, params->watermarks);
     else if (strcmp(key, "write_wait") == 0)
         atomic_store(&super->write_wait, params->write_wait);
-    else
+    else if (strcmp(key, "read_age") == 0)
         atomic_store(&super->read_age, params->read_age);
+    else
+        atomic_store(&super->huge, params->huge);
 }
 
 int fsw_image_set(const struct fsw_image *image, const char *key, const char *value,
@@ -115,7 +117,7 @@ int fsw_image_set(const struct fsw_image *image, const char *key, const char *va
     if (!can_change(key))
         return fsw_error(err, -EINVAL,
                          "%s= can't be changed while the device lives: memory=, codec=, prefetch=, "
-                         "fetch_timeout=, watermarks=, write_wait= and read_age= can",
+                         "fetch_timeout=, watermarks=, write_wait=, read_age= and huge= can",
                          key);
     fsw_params_init(&params);
     params.size = image->super->size;

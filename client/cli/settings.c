@@ -63,7 +63,16 @@ static void read_age(const struct fsw_superblock *super, char *text)
     snprintf(text, SETTING_TEXT, "%s", word <= FSW_READ_AGE_KEEP ? words[word] : "?");
 }
 
-const struct setting settings[] = {{"codec", codec},           {"watermarks", watermarks},
-                                   {"prefetch", prefetch},     {"fetch_timeout", fetch_timeout},
-                                   {"write_wait", write_wait}, {"read_age", read_age}};
+static void huge(const struct fsw_superblock *super, char *text)
+{
+    snprintf(text, SETTING_TEXT, "%s", atomic_load(&super->huge) != 0 ? "first" : "age");
+}
+
+const struct setting settings[] = {{"codec", codec},
+                                   {"watermarks", watermarks},
+                                   {"prefetch", prefetch},
+                                   {"fetch_timeout", fetch_timeout},
+                                   {"write_wait", write_wait},
+                                   {"read_age", read_age},
+                                   {"huge", huge}};
 const unsigned settings_count = sizeof settings / sizeof settings[0];

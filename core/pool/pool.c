@@ -409,6 +409,42 @@ unsigned fsw_zspage_collect(struct fsw_pool *pool, uint32_t id, unsigned from,
     return n;
 }
 
+/* The hand passes that zspage: it is the newest. 0: it went away, or is another class's, or, if it must
+ * be the oldest, is not any more. The class's lock is held. */
+static int pass(struct fsw_pool *pool, uint32_t id, unsigned class_number, int oldest,
+                uint8_t *ret_stamp)
+{
+    FSW_LOCK_SCOPE(&pool->lru_lock);
+    int same = atomic_load_explicit(&pool->image->classes[id], relaxed) == class_number &&
+               (!oldest || pool->oldest == id);
+
+    if (same) {
+        age_remove(pool, id);
+        fsw_zspage_append(pool, id);
+        *ret_stamp = pool->zspages[id].stamp;
+        pool->zspages[id].stamp = atomic_load_explicit(pool->clock, relaxed);
+    }
+    return same;
+}
+
+unsigned fsw_pool_pass_huge(struct fsw_pool *pool, uint32_t *hand, struct fsw_pool_object *objects,
+                            uint8_t *ret_stamp)
+{
+    unsigned huge = pool->table->of_units[FSW_OBJECT_UNITS_MAX], n = 0;
+    struct fsw_class *class = &pool->classes[huge];
+    uint32_t top = atomic_load(&pool->image->super->zspages_top), id = *hand;
+
+    while (n == 0 && atomic_load_explicit(&class->stats->objects, relaxed) > 0 && ++id < top) {
+        if (atomic_load_explicit(&pool->image->classes[id], relaxed) != huge)
+            continue;
+        FSW_LOCK_SCOPE(&class->lock);
+        if (pass(pool, id, huge, 0, ret_stamp))
+            n = fsw_zspage_collect(pool, id, 0, objects);
+    }
+    *hand = n > 0 ? id : 0;
+    return n;
+}
+
 unsigned fsw_pool_pass_oldest(struct fsw_pool *pool, struct fsw_pool_object *objects,
                               uint8_t *ret_stamp)
 {
@@ -421,16 +457,7 @@ unsigned fsw_pool_pass_oldest(struct fsw_pool *pool, struct fsw_pool_object *obj
             return 0;
 
         FSW_LOCK_SCOPE(&pool->classes[class_number].lock);
-        pthread_mutex_lock(&pool->lru_lock);
-        int same = pool->oldest == id && pool->zspages[id].class == class_number;
-        if (same) { /* else it went away between the locks */
-            age_remove(pool, id);
-            fsw_zspage_append(pool, id);
-            *ret_stamp = pool->zspages[id].stamp;
-            pool->zspages[id].stamp = atomic_load_explicit(pool->clock, relaxed);
-        }
-        pthread_mutex_unlock(&pool->lru_lock);
-        if (same)
+        if (pass(pool, id, class_number, 1, ret_stamp))
             return fsw_zspage_collect(pool, id, 0, objects);
     }
 }

@@ -147,6 +147,11 @@ void fsw_pool_prefetch_slot(const struct fsw_pool *pool, uint64_t location);
 unsigned fsw_pool_pass_oldest(struct fsw_pool *pool, struct fsw_pool_object *objects,
                               uint8_t *ret_stamp);
 
+/* The same for the next zspage of huge objects after *hand, by number, which is where the hand is
+ * then. 0: there is none behind it, and the hand is at the begin again. */
+unsigned fsw_pool_pass_huge(struct fsw_pool *pool, uint32_t *hand, struct fsw_pool_object *objects,
+                            uint8_t *ret_stamp);
+
 /* Proves P2, P3 and all lists; for tests, with no other call running. 0, or -EUCLEAN with a line.
  */
 int fsw_pool_check(struct fsw_pool *pool, struct fsw_error *err);

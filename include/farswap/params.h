@@ -39,6 +39,7 @@ struct fsw_params {
     uint32_t watermarks;    /* percent in use: stops in bits 0 to 7, starts in 8 to 15; 0: auto */
     uint32_t write_wait;    /* superblock.write_wait */
     uint32_t read_age;      /* enum fsw_read_age */
+    uint32_t huge;          /* 1: pages that did not compress leave first; 0: by age */
     int encrypted;  /* 1: the image's pages at its store are (fsw_device_complete_params) */
     unsigned given; /* bit i: fsw_params_set was called for the i-th of fsw_param_table */
 };

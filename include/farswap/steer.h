@@ -13,7 +13,7 @@
 
 #include "farswap/device.h"
 
-/* memory=, codec=, prefetch=, fetch_timeout=, watermarks=, write_wait= or read_age=, with the values of the same parameters. overflow-lost=N: the N-th store of
+/* memory=, codec=, prefetch=, fetch_timeout=, watermarks=, write_wait=, read_age= or huge=, with the values of the same parameters. overflow-lost=N: the N-th store of
  * overflow= has lost for good all that was put there, as somebody knows; if it is the only one that
  * had a page, that page is -EIO from now on, and counted. (A store that answers and has lost nothing
  * is left alone; one that was emptied and answers keeps what was put there since.) -EINVAL, -ENOSPC (memory= below what

@@ -65,19 +65,19 @@ def sets(server, name):
     for call in (["set"], ["set", name], ["set", "--memory", name], ["compact", "a", "b"], ["compact", "-x"]):
         refused(2, "usage: farswap", *call)
     must("set", name, "watermarks=90:80", "prefetch=off", "fetch_timeout=5", "write_wait=0",
-         "read_age=half")
+         "read_age=half", "huge=first")
     settings = json.loads(must("status", "--json", name))[0]["settings"]
     expect(settings == {"codec": "zstd:3", "watermarks": "90:80", "prefetch": "off", "fetch_timeout": "5",
-                        "write_wait": "0", "read_age": "half"},
+                        "write_wait": "0", "read_age": "half", "huge": "first"},
            f"status says {settings}")
     expect("codec=zstd:3\n" in must("status", name), "people are not told the codec")
     for key, value in settings.items():  # what it says it takes
         must("set", name, f"{key}={value}")
     must("set", name, "watermarks=auto", "prefetch=8k", "fetch_timeout=0", "codec=lz4", "write_wait=60",
-         "read_age=young")
+         "read_age=young", "huge=age")
     settings = json.loads(must("status", "--json", name))[0]["settings"]
     expect(settings == {"codec": "lz4", "watermarks": "auto", "prefetch": "8192", "fetch_timeout": "0",
-                        "write_wait": "60", "read_age": "young"},
+                        "write_wait": "60", "read_age": "young", "huge": "age"},
            f"status says {settings}")
     refused(1, "START:STOP", "set", name, "watermarks=80:90")
     refused(1, "prefetch=lots", "set", name, "prefetch=lots")

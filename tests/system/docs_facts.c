@@ -89,6 +89,7 @@ static void superblock(void)
     FIELD(superblock, watermarks);
     FIELD(superblock, write_wait);
     FIELD(superblock, read_age);
+    FIELD(superblock, huge);
     CONSTANT(FSW_IMAGE_LAYOUT);
 }
 

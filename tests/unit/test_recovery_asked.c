@@ -181,6 +181,7 @@ static void memory_and_codec_may_change(void **state)
     handover_must(fsw_params_set(&params, "watermarks", "80:60", &err), &err);
     handover_must(fsw_params_set(&params, "write_wait", "0", &err), &err);
     handover_must(fsw_params_set(&params, "read_age", "keep", &err), &err);
+    handover_must(fsw_params_set(&params, "huge", "first", &err), &err);
     handover_take(&rig, &params, NULL);
     assert_true(used > rig_stat(&rig, FSW_STAT_MEM_LIMIT)); /* in debt */
     handover_expect(&rig);
@@ -203,6 +204,7 @@ static void memory_and_codec_may_change(void **state)
     assert_int_equal(rig.device->image.super->watermarks, 80 << 8 | 60);
     assert_int_equal(fsw_write_wait_ns(rig.device->image.super), 0);
     assert_int_equal(rig.device->image.super->read_age, FSW_READ_AGE_KEEP);
+    assert_int_equal(rig.device->image.super->huge, 1);
     rig_expect_page(&rig, 3, RIG_TEXT, 3);
     rig_prove(&rig);
     handover_let_go(&rig);

@@ -219,6 +219,8 @@ static void wrong_parameters_say_what_is_allowed(void **state)
         {"fetch_timeout", "-1", "for ever"},
         {"fetch_timeout", "1.5", "in seconds"},
         {"fetch_timeout", "86401", "86400"},
+        {"huge", "last", "first or age"},
+        {"huge", "", "first or age"},
         {"read_age", "old", "young, half or keep"},
         {"read_age", "", "young, half or keep"},
         {"write_wait", "-1", "not at all"},

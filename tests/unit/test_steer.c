@@ -266,6 +266,54 @@ static void watermarks_say_when_overflow_starts_and_stops(void **state)
     rig_close(&rig);
 }
 
+/* ---- huge= ---- */
+
+#define KIND_PAGES 1000u
+
+static unsigned in_store(struct rig *rig, unsigned from)
+{
+    unsigned count = 0;
+
+    for (uint64_t page = from; page < from + KIND_PAGES; page++)
+        count += fsw_entry_state(fsw_entry_load(rig_entry(rig, page))) == FSW_STORE;
+    return count;
+}
+
+/* Which of two kinds leaves: those that compress are older. */
+static void huge_says_whether_what_does_not_compress_leaves_first(void **state)
+{
+    unsigned some, most = 20;
+    char value[16];
+    struct fsw_error err = {""};
+    struct rig rig;
+
+    for (int first = 0; first < 2; first++) {
+        rig_open(&rig,
+                 &(struct rig_options){
+                     .size = MIB(16), .memory = MIB(12), .with_store = 1, .answer_at_once = 1});
+        for (uint64_t page = 0; page < 2 * KIND_PAGES; page++)
+            assert_int_equal(
+                rig_write_page(&rig, page, page < KIND_PAGES ? RIG_HALF : RIG_NOISE, page), 0);
+        assert_int_equal(rig_stat(&rig, FSW_STAT_HUGE_PAGES), KIND_PAGES);
+        some = in_use(&rig) - 5;
+        assert_in_range(some, 30, 80);
+        assert_int_equal(fsw_device_set(rig.device, "huge", first ? "first" : "age", &err), 0);
+        snprintf(value, sizeof value, "%u:%u", some + 1, some);
+        set_watermarks(&rig, value);
+        rig_wait(&rig, uses_at_most, &some);
+        assert_true(in_store(&rig, first ? KIND_PAGES : 0) > 50);
+        assert_int_equal(in_store(&rig, first ? 0 : KIND_PAGES), 0);
+        /* Others follow. */
+        set_watermarks(&rig, "16:15");
+        rig_wait(&rig, uses_at_most, &most);
+        assert_true(in_store(&rig, 0) > 0);
+        assert_int_equal(in_store(&rig, KIND_PAGES) == KIND_PAGES, first);
+        for (uint64_t page = 0; page < 2 * KIND_PAGES; page++)
+            rig_expect_page(&rig, page, page < KIND_PAGES ? RIG_HALF : RIG_NOISE, page);
+        rig_close(&rig);
+    }
+}
+
 /* ---- codec= ---- */
 
 /* Which codecs the pool's objects have, a bit each. */
@@ -456,6 +504,7 @@ static void the_command_lists_the_classes(void **state)
 }
 
 RIG_MAIN(cmocka_unit_test(watermarks_say_when_overflow_starts_and_stops),
+         cmocka_unit_test(huge_says_whether_what_does_not_compress_leaves_first),
          cmocka_unit_test(memory_goes_down_and_up_while_a_store_takes_pages),
          cmocka_unit_test(memory_below_use_without_a_store_loses_nothing),
          cmocka_unit_test(the_codec_changes_under_load),
