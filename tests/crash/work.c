@@ -321,6 +321,15 @@ static void change_memory(struct worker *worker)
     nudge(worker->work->device, 0);
 }
 
+/* Who leaves, from now on. */
+static void change_policy(struct worker *worker)
+{
+    struct fsw_superblock *super = worker->work->device->image.super;
+
+    atomic_store(&super->huge, (uint32_t)rig_below(&worker->state, 2));
+    atomic_store(&super->read_age, (uint32_t)rig_below(&worker->state, FSW_READ_AGE_KEEP + 1));
+}
+
 /* Whole pages mostly; sometimes borders and parts. */
 static uint64_t choose_length(struct worker *worker, uint64_t *offset)
 {
@@ -372,6 +381,9 @@ static int one_step(struct worker *worker)
         return 0;
     case 12:
         worker->work->shelf->fail_in_thousand = rig_below(&worker->state, 2) ? 400 : 0;
+        return 0;
+    case 13:
+        change_policy(worker);
         return 0;
     default:
         fill(worker, length, -1);

@@ -3,7 +3,7 @@
  *
  * Workers with pages of their own (so that the model needs no locks) write, discard, zero and read at any
  * offset and length, with contents of every kind, ask for compaction, push everything out to the
- * store, and change memory=. Everything follows from the seed but for the moment at which the
+ * store, and change memory= and who leaves. Everything follows from the seed but for the moment at which the
  * engine's own threads do their part.
  */
 #ifndef WORK_H
