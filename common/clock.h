@@ -17,6 +17,15 @@ static inline uint64_t fsw_now_ns(void)
     return (uint64_t)now.tv_sec * FSW_NS_PER_S + (uint64_t)now.tv_nsec;
 }
 
+/* Since the host booted, also while it slept. */
+static inline uint64_t fsw_boot_seconds(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_BOOTTIME, &now);
+    return (uint64_t)now.tv_sec;
+}
+
 /* As of the last tick (1 to 10 ms ago): a fifth of the cost, for what is looked at with every page.
  */
 static inline uint64_t fsw_now_coarse_ns(void)

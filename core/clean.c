@@ -30,6 +30,7 @@
 #include "common/cleanup.h"
 #include "common/clock.h"
 #include "common/touch.h"
+#include "core/budget.h"
 #include "core/crash.h"
 #include "core/engine.h"
 
@@ -66,6 +67,8 @@ static unsigned effort(struct fsw_device *device)
     uint64_t begin = full ? FSW_CLEAN_FULL : FSW_CLEAN_BEGIN;
 
     if (atomic_load(&device->overflow.drops.bytes) * DROPS_PART > bytes) /* it would make more */
+        return 0;
+    if (!fsw_budget_allows(device, FSW_CLEAN_PUTS))
         return 0;
     if (bytes == 0 || dead < (full ? 1 : clean->worth) || dead * 100 < bytes * begin)
         return 0;

@@ -8,6 +8,7 @@
  *      page.c      one page: read, write, empty; retiring what an entry named
  *      reclaim.c   who leaves: the second-chance hand, the age clock, watermarks     (policy)
  *      overflow.c  how, with put.c, drop.c, clean.c, repair.c: overflow.h            (mechanism)
+ *      budget.c    how much may leave in a day
  *      fetch.c     pages read from the store
  *      sweep.c     segments of nobody, dropped at the store
  *      lost.c      copies of which somebody says that they have lost everything

@@ -15,6 +15,7 @@
 
 #include "common/checksum.h"
 #include "common/shm.h"
+#include "core/budget.h"
 #include "core/crash.h"
 #include "core/object.h"
 
@@ -150,6 +151,7 @@ static int write_super(struct fsw_superblock *super, const struct fsw_params *pa
     atomic_store(&super->write_wait, params->write_wait);
     atomic_store(&super->read_age, params->read_age);
     atomic_store(&super->huge, params->huge);
+    fsw_budget_set_day(super, params->overflow_limit);
     return 0;
 }
 

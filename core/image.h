@@ -103,6 +103,13 @@ struct fsw_superblock {
     _Atomic uint32_t write_wait;    /* write_wait= in ms, and 1 more; 0: FSW_WRITE_WAIT_NS */
     _Atomic uint32_t read_age;      /* read_age=: enum fsw_read_age; reads look at it */
     _Atomic uint32_t huge;          /* huge=: 1: first; 0: by age */
+
+    /* How much may leave (core/budget.h). */
+    _Atomic uint64_t overflow_limit;   /* bytes */
+    _Atomic uint64_t overflow_spent;   /* of them */
+    _Atomic uint64_t overflow_refill;  /* when nothing is spent again, CLOCK_BOOTTIME s; UINT64_MAX:
+                                          when somebody says so */
+    _Atomic uint32_t overflow_limited; /* 0: that has no meaning */
 };
 
 /* How long a page's write waits for room. */

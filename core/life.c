@@ -18,6 +18,7 @@
 #include "common/cleanup.h"
 #include "common/parse.h"
 #include "common/shm.h"
+#include "core/budget.h"
 #include "core/crash.h"
 #include "core/engine.h"
 #include "core/predecessors.h"
@@ -139,6 +140,8 @@ static void settle_params(struct fsw_params *params, struct fsw_superblock *supe
         atomic_store(&super->read_age, params->read_age);
     if (fsw_params_given(params, "huge"))
         atomic_store(&super->huge, params->huge);
+    if (fsw_params_given(params, "overflow_limit"))
+        fsw_budget_set_day(super, params->overflow_limit);
     params->codec = (uint8_t)atomic_load(&super->codec);
     params->codec_level = fsw_codec_word_level(atomic_load(&super->codec));
     params->size = super->size;

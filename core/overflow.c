@@ -12,6 +12,7 @@
 #include "common/cleanup.h"
 #include "common/clock.h"
 #include "common/touch.h"
+#include "core/budget.h"
 #include "core/crash.h"
 #include "core/engine.h"
 
@@ -200,6 +201,22 @@ static int choose(struct fsw_device *device)
     return 1;
 }
 
+/* What was to leave may not. 1: somebody asked for it, and can be answered. The lock is held. */
+static int hold_back(struct fsw_device *device)
+{
+    struct fsw_overflow *overflow = &device->overflow;
+
+    if (!overflow->limited)
+        fsw_stat_add(&device->image, FSW_STAT_OVERFLOW_LIMITED, 1);
+    overflow->limited = 1;
+    if (device->reclaim.leaving != FSW_LEAVE_IDLE) {
+        overflow->pause_until = fsw_now_ns() + PAUSE_MIN_NS;
+        return 0;
+    }
+    overflow->idle_sweep.result = -EDQUOT;
+    return 1;
+}
+
 /* Packs and puts one segment if there is reason to. The lock is held, and let go while packing. */
 static int work(struct fsw_device *device)
 {
@@ -208,6 +225,9 @@ static int work(struct fsw_device *device)
 
     if (put == NULL || fsw_now_ns() < overflow->pause_until || !choose(device))
         return 0;
+    if (!fsw_budget_allows(device, 1))
+        return hold_back(device);
+    overflow->limited = 0;
     if (overflow->puts_out >= fsw_clean_puts_allowed(device))
         return 0;
     overflow->idle = put->next;

@@ -144,6 +144,7 @@ struct fsw_overflow {
     int running, stop;
     uint64_t pause_until, pause; /* after a failed put */
     uint64_t last_put;           /* when */
+    int limited;                 /* no more may leave (core/budget.h), and pages are to */
     struct fsw_overflow_idle idle_sweep;
     struct fsw_put *puts;
 };

@@ -44,6 +44,8 @@ const struct fsw_param_info fsw_param_table[] = {
      "what a read does to a page's age: as if written, half as old, or nothing", 0},
     {"huge", "first|age", "age", "whether pages that don't compress leave before others, or by age",
      0},
+    {"overflow_limit", "SIZE|off", "off",
+     "the most bytes that may leave for the store in 24 hours (1M or more)", 0},
 };
 const unsigned fsw_param_count = sizeof fsw_param_table / sizeof fsw_param_table[0];
 
@@ -283,11 +285,24 @@ static int set_huge(struct fsw_params *params, const char *value, struct fsw_err
     return 0;
 }
 
+static int set_overflow_limit(struct fsw_params *params, const char *value, struct fsw_error *err)
+{
+    uint64_t bytes = 0;
+
+    if (strcmp(value, "off") != 0 &&
+        (fsw_parse_size(value, &bytes) < 0 || bytes < FSW_OVERFLOW_LIMIT_MIN))
+        return fsw_error(err, -EINVAL,
+                         "overflow_limit=%s is not allowed: off, or bytes a day, 1M or more",
+                         value);
+    params->overflow_limit = bytes;
+    return 0;
+}
+
 /* In the order of fsw_param_table. */
 static int (*const setters[])(struct fsw_params *, const char *, struct fsw_error *) = {
-    set_name,       set_size,      set_memory,   set_codec,         set_overflow,
-    set_password,   set_plaintext, set_prefetch, set_fetch_timeout, set_watermarks,
-    set_write_wait, set_read_age,  set_huge,
+    set_name,       set_size,      set_memory,   set_codec,          set_overflow,
+    set_password,   set_plaintext, set_prefetch, set_fetch_timeout,  set_watermarks,
+    set_write_wait, set_read_age,  set_huge,     set_overflow_limit,
 };
 _Static_assert(sizeof setters / sizeof setters[0] ==
                    sizeof fsw_param_table / sizeof fsw_param_table[0],

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "core/budget.h"
 #include "core/crash.h"
 #include "core/engine.h"
 
@@ -82,6 +83,7 @@ void fsw_put_submit(struct fsw_device *device, struct fsw_put *put,
         .done = done,
         .owner = put,
     };
+    fsw_budget_charge(device, put->units * FSW_UNIT);
     fsw_crash_point("put: packed, not asked for");
     device->store->ops->submit(device->store, &request, 1);
     fsw_crash_point("put: asked for");
@@ -184,6 +186,7 @@ static void failed(struct fsw_device *device, struct fsw_put *put)
     for (uint32_t i = 0; i < put->count; i++)
         unmark(device, put->entries[i], put->values[i]);
     fsw_stat_add(&device->image, FSW_STAT_OVERFLOW_FAILED, 1);
+    fsw_budget_give_back(device, put->units * FSW_UNIT);
     if (put->request.result == FSW_STORE_FULL)
         fsw_stat_add(&device->image, FSW_STAT_STORE_FULL, 1);
     fsw_crash_point("put: failed, no entry marked");

@@ -10,6 +10,7 @@
 
 #include "common/clock.h"
 #include "common/parse.h"
+#include "core/budget.h"
 #include "core/codec/codec.h"
 #include "core/engine.h"
 
@@ -77,8 +78,9 @@ int fsw_image_await_lost(const struct fsw_image *image, uint64_t wait_ns)
 
 static int can_change(const char *key)
 {
-    static const char *const keys[] = {"memory",     "codec",      "prefetch", "fetch_timeout",
-                                       "watermarks", "write_wait", "read_age", "huge"};
+    static const char *const keys[] = {"memory",        "codec",      "prefetch",
+                                       "fetch_timeout", "watermarks", "write_wait",
+                                       "read_age",      "huge",       "overflow_limit"};
 
     for (unsigned i = 0; i < sizeof keys / sizeof keys[0]; i++)
         if (strcmp(key, keys[i]) == 0)
@@ -102,8 +104,10 @@ static void change(struct fsw_superblock *super, const char *key, const struct f
         atomic_store(&super->write_wait, params->write_wait);
     else if (strcmp(key, "read_age") == 0)
         atomic_store(&super->read_age, params->read_age);
-    else
+    else if (strcmp(key, "huge") == 0)
         atomic_store(&super->huge, params->huge);
+    else
+        fsw_budget_set_day(super, params->overflow_limit);
 }
 
 int fsw_image_set(const struct fsw_image *image, const char *key, const char *value,
@@ -115,10 +119,11 @@ int fsw_image_set(const struct fsw_image *image, const char *key, const char *va
     if (strcmp(key, "overflow-lost") == 0)
         return ask_lost(image, value, err);
     if (!can_change(key))
-        return fsw_error(err, -EINVAL,
-                         "%s= can't be changed while the device lives: memory=, codec=, prefetch=, "
-                         "fetch_timeout=, watermarks=, write_wait=, read_age= and huge= can",
-                         key);
+        return fsw_error(
+            err, -EINVAL,
+            "%s= can't be changed while the device lives: memory=, codec=, prefetch=, "
+            "fetch_timeout=, watermarks=, write_wait=, read_age=, huge= and overflow_limit= can",
+            key);
     fsw_params_init(&params);
     params.size = image->super->size;
     memcpy(params.name, image->super->name, sizeof params.name);

@@ -5,7 +5,7 @@
 # asked of `farswap list`. tests/system/cli-completion.py compares all of it with --help.
 
 _farswap_commands='up down status top list stats check compact overflow set destroy doctor'
-_farswap_keys='size= memory= codec= overflow= overflow-password= overflow-plaintext= prefetch= fetch_timeout= watermarks= write_wait= read_age= huge='
+_farswap_keys='size= memory= codec= overflow= overflow-password= overflow-plaintext= prefetch= fetch_timeout= watermarks= write_wait= read_age= huge= overflow_limit='
 
 declare -gA _farswap_options=(
     [up]='--priority --door'
@@ -55,7 +55,7 @@ _farswap_words() {
     elif [[ $command == up ]]; then
         echo "$_farswap_keys"
     elif [[ $command == set ]]; then
-        echo 'memory= codec= prefetch= fetch_timeout= watermarks= write_wait= read_age= huge= overflow-lost='
+        echo 'memory= codec= prefetch= fetch_timeout= watermarks= write_wait= read_age= huge= overflow_limit= overflow-lost='
     fi
 }
 

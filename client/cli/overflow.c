@@ -52,7 +52,7 @@ static int is_served(const char *name)
     return cli_find(name, &record, &orphan, NULL) == 0 && record.served;
 }
 
-/* 0, or what ended it: -ESRCH (the server died), -EIO, -ENOSPC. */
+/* 0, or what ended it: -ESRCH (the server died), -EIO, -ENOSPC, -EDQUOT. */
 static int await(const struct fsw_image *image, const char *name, uint64_t asked,
                  _Atomic uint64_t *left, struct fsw_overflowed *ret_went)
 {
@@ -80,6 +80,11 @@ static int explain(int r, const char *name, const struct fsw_overflowed *went,
                          "%s of %s left, then its store was full: the rest stays in RAM. Give the "
                          "donor more memory",
                          size, name);
+    if (r == -EDQUOT)
+        return fsw_error(err, r,
+                         "%s of %s left, then overflow_limit= was used up: the rest stays in RAM. "
+                         "`farswap status %s` tells when more may leave",
+                         size, name, name);
     return fsw_error(
         err, r,
         "%s of %s left, then its store did not answer: the rest stays in RAM. `farswap "

@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "common/parse.h"
+#include "core/budget.h"
 #include "core/codec/codec.h"
 #include "core/prefetch.h"
 
@@ -68,11 +69,22 @@ static void huge(const struct fsw_superblock *super, char *text)
     snprintf(text, SETTING_TEXT, "%s", atomic_load(&super->huge) != 0 ? "first" : "age");
 }
 
+static void overflow_limit(const struct fsw_superblock *super, char *text)
+{
+    /* A limit that is not one a day is no value of this parameter's. */
+    if (!fsw_budget_is_on(super) || fsw_budget_until_refill(super) == UINT64_MAX)
+        snprintf(text, SETTING_TEXT, "off");
+    else
+        snprintf(text, SETTING_TEXT, "%llu",
+                 (unsigned long long)atomic_load(&super->overflow_limit));
+}
+
 const struct setting settings[] = {{"codec", codec},
                                    {"watermarks", watermarks},
                                    {"prefetch", prefetch},
                                    {"fetch_timeout", fetch_timeout},
                                    {"write_wait", write_wait},
                                    {"read_age", read_age},
-                                   {"huge", huge}};
+                                   {"huge", huge},
+                                   {"overflow_limit", overflow_limit}};
 const unsigned settings_count = sizeof settings / sizeof settings[0];

@@ -11,6 +11,7 @@
 #include "client/cli/settings.h"
 #include "client/cli/status.h"
 #include "common/parse.h"
+#include "core/budget.h"
 
 #define DEVICES_MAX 64
 /* Long enough for rates, and short enough that the answer is there at once. */
@@ -124,6 +125,27 @@ static void print_store(const struct view *view)
     putchar('\n');
 }
 
+/* What may still leave, where that is limited. */
+static void print_limit(const struct view *view)
+{
+    const struct fsw_superblock *super = view->image.super;
+    uint64_t left = fsw_budget_left(super), until = fsw_budget_until_refill(super);
+    int daily = until != UINT64_MAX;
+    char a[FSW_SIZE_TEXT], b[FSW_SIZE_TEXT];
+
+    if (!fsw_budget_is_on(super) || view->record.overflow[0] == '\0')
+        return;
+    printf("  limit     %s of %s%s may leave", fsw_format_size(left, a),
+           fsw_format_size(atomic_load(&super->overflow_limit), b), daily ? " a day" : "");
+    if (until > 0 && daily) {
+        printf(", all of it again in ");
+        print_duration((int64_t)until);
+    }
+    if (left < FSW_SEGMENT_BYTES)
+        printf(": %sUSED UP%s", red(), plain());
+    putchar('\n');
+}
+
 static void print_rates(const struct view_rate *rate)
 {
     const double *v = rate->values;
@@ -183,6 +205,7 @@ static void print_people(const struct devices *devices)
         print_settings(view);
         print_pages(view);
         print_store(view);
+        print_limit(view);
         print_rates(&devices->rates[i]);
         print_latencies(view);
         print_trouble(view);

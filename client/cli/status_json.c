@@ -9,6 +9,7 @@
 
 #include "client/cli/settings.h"
 #include "client/cli/status.h"
+#include "core/budget.h"
 
 static void put_text(struct json_object *object, const char *key, const char *text)
 {
@@ -71,6 +72,22 @@ static struct json_object *latency(const struct view *view)
     return object;
 }
 
+/* What may leave for the store; null: there is no limit. */
+static struct json_object *limit(const struct view *view)
+{
+    const struct fsw_superblock *super = view->image.super;
+    uint64_t until = fsw_budget_until_refill(super);
+
+    if (!fsw_budget_is_on(super))
+        return NULL;
+    struct json_object *object = json_object_new_object();
+    put_number(object, "bytes", atomic_load(&super->overflow_limit));
+    put_number(object, "left", fsw_budget_left(super));
+    if (until != UINT64_MAX)
+        put_number(object, "refill_s", until);
+    return object;
+}
+
 static struct json_object *device(const struct view *view, const struct view_rate *rate)
 {
     struct json_object *object = json_object_new_object(), *counters = json_object_new_object(),
@@ -96,6 +113,7 @@ static struct json_object *device(const struct view *view, const struct view_rat
         if (info->kind == FSW_STAT_COUNTER)
             json_object_object_add(rates, info->name, json_object_new_double(rate->values[i]));
     }
+    json_object_object_add(object, "limit", limit(view));
     json_object_object_add(object, "counters", counters);
     json_object_object_add(object, "rates", rates);
     json_object_object_add(object, "latency", latency(view));

@@ -158,6 +158,7 @@ const struct cli_command cli_set = {
         "write_wait=     seconds that a write waits for room when pool and store are full.\n"
         "read_age=       young, half or keep: what a read does to a page's age.\n"
         "huge=           first or age: whether pages that don't compress leave before others.\n"
+        "overflow_limit= off or SIZE: the most bytes that may leave for the store in 24 hours.\n"
         "overflow-lost=  1 or 2: that store of overflow= is gone for good. Pages that only it had "
         "are lost\n"
         "                (EIO), and their readers need not wait any more.\n"

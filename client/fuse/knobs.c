@@ -260,6 +260,39 @@ static int store_writeback(struct fsw_device *device, const char *text)
     return fsw_device_overflow_idle(device, request, OVERFLOW_WAIT_NS, &went);
 }
 
+/* ---- how much may leave ---- */
+
+/* What is left, in 4 KiB of what leaves, as zram has it; but that is compressed here. */
+static int show_writeback_limit(struct fsw_device *device, char *text, size_t room)
+{
+    return show_number(text, room, fsw_device_overflow_budget(device) / FSW_PAGE_SIZE);
+}
+
+static int store_writeback_limit(struct fsw_device *device, const char *text)
+{
+    uint64_t pages;
+
+    if (fsw_parse_u64(text, 0, UINT64_MAX / FSW_PAGE_SIZE, &pages) < 0)
+        return -EINVAL;
+    fsw_device_set_overflow_budget(device, pages * FSW_PAGE_SIZE);
+    return 0;
+}
+
+static int show_writeback_limit_enable(struct fsw_device *device, char *text, size_t room)
+{
+    return show_number(text, room, (uint64_t)fsw_device_overflow_is_limited(device));
+}
+
+static int store_writeback_limit_enable(struct fsw_device *device, const char *text)
+{
+    uint64_t on;
+
+    if (fsw_parse_u64(text, 0, 1, &on) < 0)
+        return -EINVAL;
+    fsw_device_limit_overflow(device, (int)on);
+    return 0;
+}
+
 const struct fsw_knob fsw_knobs[] = {
     {"accept_threshold_percent", 0644, "of memory= in use, where overflow stops",
      show_accept_threshold, store_accept_threshold},
@@ -283,6 +316,10 @@ const struct fsw_knob fsw_knobs[] = {
      show_mm_stat, NULL},
     {"stats", 0444, "every counter, as `farswap stats`", show_stats, NULL},
     {"writeback", 0200, "moves pages to the store now", NULL, store_writeback},
+    {"writeback_limit", 0644, "how much may leave for the store, in 4 KiB", show_writeback_limit,
+     store_writeback_limit},
+    {"writeback_limit_enable", 0644, "1: that counts", show_writeback_limit_enable,
+     store_writeback_limit_enable},
 };
 const unsigned fsw_knob_count = sizeof fsw_knobs / sizeof fsw_knobs[0];
 

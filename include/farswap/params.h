@@ -16,6 +16,7 @@
 /* write_wait=: what it is if nobody says, and at most. */
 #define FSW_WRITE_WAIT_NS 1000000000ull
 #define FSW_WRITE_WAIT_MAX_S 86400u
+#define FSW_OVERFLOW_LIMIT_MIN (1ull << 20) /* overflow_limit= at least */
 
 /* What a read does to the age of a page in the pool (read_age=). */
 enum fsw_read_age {
@@ -36,10 +37,11 @@ struct fsw_params {
     int overflow_plaintext;
     uint32_t prefetch;      /* superblock.prefetch (core/prefetch.h) */
     uint32_t fetch_timeout; /* ms; 0: for ever */
-    uint32_t watermarks;    /* percent in use: stops in bits 0 to 7, starts in 8 to 15; 0: auto */
-    uint32_t write_wait;    /* superblock.write_wait */
-    uint32_t read_age;      /* enum fsw_read_age */
-    uint32_t huge;          /* 1: pages that did not compress leave first; 0: by age */
+    uint32_t watermarks;     /* percent in use: stops in bits 0 to 7, starts in 8 to 15; 0: auto */
+    uint32_t write_wait;     /* superblock.write_wait */
+    uint32_t read_age;       /* enum fsw_read_age */
+    uint32_t huge;           /* 1: pages that did not compress leave first; 0: by age */
+    uint64_t overflow_limit; /* bytes a day; 0: none */
     int encrypted;  /* 1: the image's pages at its store are (fsw_device_complete_params) */
     unsigned given; /* bit i: fsw_params_set was called for the i-th of fsw_param_table */
 };

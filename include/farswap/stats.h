@@ -123,7 +123,9 @@
     X(STORE_LIES, store_lies, COUNTER, "objects",                                                  \
       "answers of an encrypted store that were not what was put there")                            \
     X(STORES_AWAY, stores_away, GAUGE, "stores",                                                   \
-      "stores that do not answer, or came back empty")
+      "stores that do not answer, or came back empty")                                             \
+    X(OVERFLOW_LIMITED, overflow_limited, COUNTER, "times",                                        \
+      "times that pages were to leave and overflow_limit= was used up")
 
 enum fsw_stat {
 #define X(NAME, name, kind, unit, meaning) FSW_STAT_##NAME,

@@ -13,8 +13,8 @@
 
 #include "farswap/device.h"
 
-/* memory=, codec=, prefetch=, fetch_timeout=, watermarks=, write_wait=, read_age= or huge=, with the values of the same parameters. overflow-lost=N: the N-th store of
- * overflow= has lost for good all that was put there, as somebody knows; if it is the only one that
+/* memory=, codec=, prefetch=, fetch_timeout=, watermarks=, write_wait=, read_age=, huge= or
+ * overflow_limit=, with the values of the same parameters. overflow-lost=N: the N-th store of overflow= has lost for good all that was put there, as somebody knows; if it is the only one that
  * had a page, that page is -EIO from now on, and counted. (A store that answers and has lost nothing
  * is left alone; one that was emptied and answers keeps what was put there since.) -EINVAL, -ENOSPC (memory= below what
  * is in use, and there is no store) or -ENOMEM, with a line that says what is allowed. Reads files
@@ -35,7 +35,8 @@ struct fsw_overflowed {
  * told to a tenth of a second while the device rests, to a minute while it is used (or to a tick of the
  * age clock, where those come faster), and back to 127 ticks: what is younger, or can't be told to be
  * older, stays. What read_age= makes of reads holds here, too.
- * -ENOTSUP: there is no store. -EIO, -ENOSPC: the store took no more; *ret says what went. Who asks
+ * -ENOTSUP: there is no store. -EIO, -ENOSPC: the store took no more; -EDQUOT: no more may leave
+ * (overflow_limit=); *ret says what went. Who asks
  * while another waits gets one answer with it, to the wider of the two requests.
  * With FSW_OVERFLOW_HUGE among the seconds only pages leave that did not compress: they cost most RAM,
  * and gain least. */
@@ -48,6 +49,13 @@ int fsw_device_overflow_idle(struct fsw_device *device, uint32_t seconds, uint64
 
 /* Every page is idle from now on, until it is used. */
 void fsw_device_mark(struct fsw_device *device);
+
+/* As zram's writeback_limit and writeback_limit_enable. So many bytes may leave from now on, until
+ * somebody sets it anew, or overflow_limit=; what is left of it; whether it counts. */
+void fsw_device_set_overflow_budget(struct fsw_device *device, uint64_t bytes);
+uint64_t fsw_device_overflow_budget(const struct fsw_device *device);
+void fsw_device_limit_overflow(struct fsw_device *device, int on);
+int fsw_device_overflow_is_limited(const struct fsw_device *device);
 
 /* From now on mem_used_max tells the most since now, as zram's file of that name does. */
 void fsw_device_forget_mem_used_max(struct fsw_device *device);

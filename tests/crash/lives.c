@@ -58,6 +58,8 @@ static int open_device(struct lane *lane, enum fsw_open how, struct fsw_device *
     if (r == 0 && !fsw_device_is_recovered(*ret_device, NULL))
         work_shrink(*ret_device);
     if (r == 0)
+        work_set_limit(*ret_device);
+    if (r == 0)
         r = fsw_device_start(*ret_device, &err);
     return say(r, &err);
 }

@@ -16,10 +16,13 @@
 #include "../unit/rig.h"
 #include "common/cleanup.h"
 #include "common/clock.h"
+#include "core/budget.h"
+#include "farswap/steer.h"
 
 #define PATIENCE_NS (10 * FSW_NS_PER_S)
-#define GROUP 24u  /* pages of a worker in a row */
-#define FRAMES 72u /* memory=, give or take what the workers change */
+#define GROUP 24u          /* pages of a worker in a row */
+#define FRAMES 72u         /* memory=, give or take what the workers change */
+#define LIMIT (1ull << 30) /* bytes; nothing here takes so many */
 #define LONGEST (20 * FSW_PAGE_SIZE)
 
 /* At the start, around the borders of leaves; and rarely, so that their leaves are made late, of
@@ -131,6 +134,11 @@ void work_shrink(struct fsw_device *device)
     atomic_store(&device->image.super->memory_limit, FRAMES * FSW_FRAME_SIZE);
     fsw_frames_set_limit(&device->pool.frames, FRAMES * FSW_FRAME_SIZE);
     fsw_reclaim_set_limit(device);
+}
+
+void work_set_limit(struct fsw_device *device)
+{
+    fsw_budget_set_day(device->image.super, LIMIT);
 }
 
 int work_evict_all(struct fsw_device *device)
@@ -330,6 +338,25 @@ static void change_policy(struct worker *worker)
     atomic_store(&super->read_age, (uint32_t)rig_below(&worker->state, FSW_READ_AGE_KEEP + 1));
 }
 
+/* A day's limit that has room for all of this, and now and then another day; or none; or one that is used
+ * up, so that what was asked to leave may not. */
+static int change_limit(struct worker *worker)
+{
+    struct fsw_device *device = worker->work->device;
+    struct fsw_superblock *super = device->image.super;
+    uint64_t form = rig_below(&worker->state, 4);
+
+    fsw_budget_set_day(super, form == 0 ? 0 : LIMIT);
+    if (form == 1)
+        atomic_store(&super->overflow_refill, 0);
+    if (form != 2)
+        return 0;
+    fsw_device_set_overflow_budget(device, 0);
+    int r = ask_to_leave(worker);
+    work_set_limit(device);
+    return r;
+}
+
 /* Whole pages mostly; sometimes borders and parts. */
 static uint64_t choose_length(struct worker *worker, uint64_t *offset)
 {
@@ -384,7 +411,7 @@ static int one_step(struct worker *worker)
         return 0;
     case 13:
         change_policy(worker);
-        return 0;
+        return change_limit(worker);
     default:
         fill(worker, length, -1);
         return write_range(worker, offset, length);

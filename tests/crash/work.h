@@ -2,9 +2,9 @@
  * work.h: what the engine is doing when it dies.
  *
  * Workers with pages of their own (so that the model needs no locks) write, discard, zero and read at any
- * offset and length, with contents of every kind, ask for compaction, push everything out to the
- * store, and change memory= and who leaves. Everything follows from the seed but for the moment at which the
- * engine's own threads do their part.
+ * offset and length, with contents of every kind, ask for compaction, push everything out to the store,
+ * and change memory=, who leaves, and how much may. Everything follows from the seed but for the moment
+ * at which the engine's own threads do their part.
  */
 #ifndef WORK_H
 #define WORK_H
@@ -28,6 +28,9 @@ int work_run(const struct work *work);
 /* memory= far below what anybody may ask for, so that a few dozen pages fill it. Of a device that is not
  * started. */
 void work_shrink(struct fsw_device *device);
+
+/* A day's limit that has room for all that is done here: who died may have left none. */
+void work_set_limit(struct fsw_device *device);
 
 /* Waits until no put or drop is under way or due. 0, or a line. */
 int work_rest(struct fsw_device *device);

@@ -59,7 +59,7 @@ def names():
     same("a second device", offered("status", name, ""), [])
     same("of list", offered("list", ""), [])
     same("what set sets", offered("set", name, ""), ["memory=", "codec=", "prefetch=", "fetch_timeout=",
-                                                    "watermarks=", "write_wait=", "read_age=", "huge=",
+                                                    "watermarks=", "write_wait=", "read_age=", "huge=", "overflow_limit=",
                                                     "overflow-lost="])
 
 

@@ -65,19 +65,22 @@ def sets(server, name):
     for call in (["set"], ["set", name], ["set", "--memory", name], ["compact", "a", "b"], ["compact", "-x"]):
         refused(2, "usage: farswap", *call)
     must("set", name, "watermarks=90:80", "prefetch=off", "fetch_timeout=5", "write_wait=0",
-         "read_age=half", "huge=first")
+         "read_age=half", "huge=first",
+         "overflow_limit=1G")
     settings = json.loads(must("status", "--json", name))[0]["settings"]
     expect(settings == {"codec": "zstd:3", "watermarks": "90:80", "prefetch": "off", "fetch_timeout": "5",
-                        "write_wait": "0", "read_age": "half", "huge": "first"},
+                        "write_wait": "0", "read_age": "half", "huge": "first",
+                        "overflow_limit": str(1 << 30)},
            f"status says {settings}")
     expect("codec=zstd:3\n" in must("status", name), "people are not told the codec")
     for key, value in settings.items():  # what it says it takes
         must("set", name, f"{key}={value}")
     must("set", name, "watermarks=auto", "prefetch=8k", "fetch_timeout=0", "codec=lz4", "write_wait=60",
-         "read_age=young", "huge=age")
+         "read_age=young", "huge=age", "overflow_limit=off")
     settings = json.loads(must("status", "--json", name))[0]["settings"]
     expect(settings == {"codec": "lz4", "watermarks": "auto", "prefetch": "8192", "fetch_timeout": "0",
-                        "write_wait": "60", "read_age": "young", "huge": "age"},
+                        "write_wait": "60", "read_age": "young", "huge": "age",
+                        "overflow_limit": "off"},
            f"status says {settings}")
     refused(1, "START:STOP", "set", name, "watermarks=80:90")
     refused(1, "prefetch=lots", "set", name, "prefetch=lots")
@@ -130,6 +133,12 @@ def overflows_wrong_ways(server, donor, name, handle, source):
     handle.pwrite(source.bytes(PAGE), 0)
     refused(1, "has lost nothing", "set", name, "overflow-lost=1")
     refused(1, "which?", "set", name, "overflow-lost=2")
+    expect("a day may leave" not in must("status", name), "status tells a limit that there is not")
+    must("set", name, "overflow_limit=1M")
+    expect(" of 1 MiB a day may leave" in must("status", name), must("status", name))
+    limit = json.loads(must("status", "--json", name))[0]["limit"]
+    expect(limit["bytes"] == limit["left"] == 1 << 20 and limit["refill_s"] == 0, f"limit is {limit}")
+    must("set", name, "overflow_limit=off")
     donor.process.kill()
     donor.process.wait()
     refused(1, "did not answer: the rest stays in RAM", "overflow", "--all", name)

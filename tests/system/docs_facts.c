@@ -90,6 +90,10 @@ static void superblock(void)
     FIELD(superblock, write_wait);
     FIELD(superblock, read_age);
     FIELD(superblock, huge);
+    FIELD(superblock, overflow_limit);
+    FIELD(superblock, overflow_spent);
+    FIELD(superblock, overflow_refill);
+    FIELD(superblock, overflow_limited);
     CONSTANT(FSW_IMAGE_LAYOUT);
 }
 

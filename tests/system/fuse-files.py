@@ -23,7 +23,7 @@ SIZE = 64 << 20
 READ_ONLY = ["backing_dev", "bd_stat", "initstate", "io_stat", "mm_stat", "stats"]
 WRITE_ONLY = ["compact", "idle", "mem_used_max", "writeback"]
 BOTH = ["accept_threshold_percent", "comp_algorithm", "compressor", "disksize", "max_comp_streams", "max_pool_percent",
-        "mem_limit"]
+        "mem_limit", "writeback_limit", "writeback_limit_enable"]
 
 
 def fails(number, call, *arguments):
@@ -142,6 +142,32 @@ def like_zswap(door):
             fails(errno.EINVAL, door.store, knob, text)
 
 
+def limits(door, model, disk):
+    """As zram's documentation does it: a budget, and what is left of it. Nothing is in the pool."""
+    def left():
+        return int(door.show("writeback_limit"))
+
+    expect(door.show("writeback_limit_enable") == "0\n", "there is a limit that nobody set")
+    door.store("writeback_limit_enable", "1")
+    expect(left() == 0, f"nothing was given, and {left()} is left")
+    model.write(disk, 0, os.urandom(PAGE))
+    door.store("idle", "0")
+    fails(errno.EDQUOT, door.store, "writeback", "idle")
+    door.store("writeback_limit", "100")
+    expect(left() == 100, f"{left()} of 100 are left at once")
+    door.store("writeback", "idle")
+    expect(door.counters()["pages_pool"] == 0 and 97 <= left() <= 99, f"{left()} of 100 are left")
+    door.cli("set", door.parameters["name"], "overflow_limit=1M")
+    expect(left() == 256, f"{left()} of a day's 1M are left")
+    for text in ("2", "-1", ""):
+        fails(errno.EINVAL, door.store, "writeback_limit_enable", text)
+    for text in ("1M", "-1", ""):
+        fails(errno.EINVAL, door.store, "writeback_limit", text)
+    expect(door.show("writeback_limit_enable") == "1\n" and left() == 256, "what was refused counts")
+    door.store("writeback_limit_enable", "0")
+    model.check(disk, 0, PAGE)
+
+
 def writeback():
     """As zram's documentation does it: mark, use some, write back; and huge pages."""
     donor = servers.Donor()
@@ -176,6 +202,7 @@ def writeback():
     door.store("writeback", "type=idle")
     expect(door.counters()["pages_pool"] == 0, "idle for 0 s is every page")
     model.check_all(disk, 4 << 20)
+    limits(door, model, disk)
     model.write(disk, 0, os.urandom(PAGE))
     donor.process.kill()
     donor.process.wait()

@@ -10,7 +10,9 @@
 #include <sys/shm.h>
 #include <unistd.h>
 
+#include "common/cleanup.h"
 #include "common/clock.h"
+#include "core/budget.h"
 #include "farswap/steer.h"
 
 static const struct rig_options with_store = {
@@ -298,6 +300,79 @@ static void what_the_sweep_has_not_clamped_is_old(void **state)
     rig_close(&rig);
 }
 
+/* ---- overflow_limit= ---- */
+
+static int nothing_is_on_its_way(struct rig *rig, void *opaque)
+{
+    struct fsw_overflow *overflow = &rig->device->overflow;
+    FSW_LOCK_SCOPE(&overflow->lock);
+
+    return overflow->puts_out == 0;
+}
+
+static uint64_t spent(struct rig *rig)
+{
+    rig_wait(rig, nothing_is_on_its_way, NULL);
+    return atomic_load(&rig->device->image.super->overflow_spent);
+}
+
+static void no_more_leaves_in_a_day_than_overflow_limit(void **state)
+{
+    const uint64_t mib = 1 << 20;
+    struct fsw_superblock *super;
+    struct fsw_overflowed went;
+    unsigned page = 0;
+    struct rig rig;
+
+    rig_open(&rig, &(struct rig_options){.size = 16 << 20, .memory = 2 << 20, .with_store = 1});
+    super = rig.device->image.super;
+    super->overflow[0] = 't';
+    set(&rig, "overflow_limit", "1M");
+    teststore_room(rig.store, 4); /* what the store does not take costs nothing */
+    a_write_that_waits(&rig, &page);
+    assert_int_equal(spent(&rig), rig_stat(&rig, FSW_STAT_OVERFLOW_BYTES));
+    assert_int_equal(rig_stat(&rig, FSW_STAT_OVERFLOW_LIMITED), 0);
+
+    /* As with a full store, though there is room. */
+    teststore_room(rig.store, 1000);
+    a_write_that_waits(&rig, &page);
+    uint64_t full = rig_stat(&rig, FSW_STAT_STORE_FULL);
+    assert_in_range(spent(&rig), mib - FSW_SEGMENT_BYTES + 1, mib);
+    assert_int_equal(spent(&rig), rig_stat(&rig, FSW_STAT_OVERFLOW_BYTES));
+    assert_int_equal(rig_stat(&rig, FSW_STAT_OVERFLOW_LIMITED), 1);
+    assert_int_equal(fsw_device_overflow_idle(rig.device, 0, 30 * FSW_NS_PER_S, &went), -EDQUOT);
+    assert_int_equal(went.pages, 0);
+    assert_in_range(fsw_budget_until_refill(super), 86000, 86400);
+
+    /* The next day. */
+    atomic_store(&super->overflow_refill, fsw_boot_seconds());
+    a_write_that_waits(&rig, &page);
+    assert_in_range(spent(&rig), mib - FSW_SEGMENT_BYTES + 1, mib);
+    assert_in_range(rig_stat(&rig, FSW_STAT_OVERFLOW_BYTES), 2 * mib - 2 * FSW_SEGMENT_BYTES,
+                    2 * mib);
+    assert_int_equal(rig_stat(&rig, FSW_STAT_OVERFLOW_LIMITED), 2);
+    assert_int_equal(rig_stat(&rig, FSW_STAT_STORE_FULL), full);
+
+    /* What somebody gives by hand is not given again, until a day's is. */
+    atomic_store(&super->overflow_refill, fsw_boot_seconds());
+    fsw_device_set_overflow_budget(rig.device, mib / 2);
+    a_write_that_waits(&rig, &page);
+    assert_in_range(spent(&rig), mib / 2 - FSW_SEGMENT_BYTES + 1, mib / 2);
+    assert_in_range(fsw_device_overflow_budget(rig.device), 0, FSW_SEGMENT_BYTES - 1);
+    assert_true(fsw_budget_until_refill(super) == UINT64_MAX);
+    set(&rig, "overflow_limit", "1M");
+    assert_int_equal(fsw_device_overflow_budget(rig.device), mib);
+    a_write_that_waits(&rig, &page);
+    assert_in_range(fsw_budget_until_refill(super), 86000, 86400);
+
+    set(&rig, "overflow_limit", "off");
+    for (unsigned i = 0; i < 400; i++, page++)
+        assert_int_equal(rig_write_page(&rig, page, RIG_NOISE, page), 0);
+    for (unsigned i = 0; i < page; i++)
+        rig_expect_page(&rig, i, RIG_NOISE, i);
+    rig_close(&rig);
+}
+
 /* The array of rows can't grow when nothing is free: its first frame must be there before. */
 static void the_first_segment_leaves_a_pool_that_is_full_already(void **state)
 {
@@ -422,6 +497,7 @@ RIG_MAIN(cmocka_unit_test(overflow_twice_is_a_mirror),
          cmocka_unit_test(with_a_full_store_writes_wait_and_then_fail),
          cmocka_unit_test(write_wait_says_how_long_writes_wait_for_room),
          cmocka_unit_test(what_the_sweep_has_not_clamped_is_old),
+         cmocka_unit_test(no_more_leaves_in_a_day_than_overflow_limit),
          cmocka_unit_test(the_first_segment_leaves_a_pool_that_is_full_already),
          cmocka_unit_test(a_drop_is_tried_until_it_is_answered),
          cmocka_unit_test(closing_under_a_put_leaves_its_pages_in_the_pool))

@@ -19,6 +19,7 @@
 
 #include "common/clock.h"
 #include "core/registry.h"
+#include "farswap/steer.h"
 
 /* ---- what is asked for against what there is ---- */
 
@@ -217,6 +218,35 @@ static int fits(struct rig *rig, void *opaque)
            rig_stat(rig, FSW_STAT_MEM_LIMIT);
 }
 
+/* What left today is known to the next server. */
+static void a_restart_does_not_refill_the_limit(void **state)
+{
+    struct fsw_params params = handover_params("limit", HANDOVER_PAGES, MIB(16));
+    struct fsw_overflowed went;
+    struct fsw_error err = {""};
+    struct rig rig;
+
+    strcpy(params.overflow, "keep");
+    handover_must(fsw_params_set(&params, "overflow_limit", "1M", &err), &err);
+    handover_leave(&rig, &params, keep_new());
+    uint64_t bytes = rig_stat(&rig, FSW_STAT_OVERFLOW_BYTES);
+    assert_int_equal(atomic_load(&rig.device->image.super->overflow_spent), bytes);
+    atomic_store(&rig.device->image.super->overflow_spent, MIB(1));
+    handover_let_go(&rig);
+    handover_take(&rig, &params, &keep.base);
+    assert_int_equal(fsw_device_overflow_idle(rig.device, 0, 30 * FSW_NS_PER_S, &went), -EDQUOT);
+    assert_int_equal(rig_stat(&rig, FSW_STAT_OVERFLOW_LIMITED), 1);
+    assert_int_equal(rig_stat(&rig, FSW_STAT_OVERFLOW_BYTES), bytes);
+    assert_int_equal(atomic_load(&rig.device->image.super->overflow_spent), MIB(1));
+    handover_must(fsw_device_set(rig.device, "overflow_limit", "off", &err), &err);
+    assert_int_equal(fsw_device_overflow_idle(rig.device, 0, 30 * FSW_NS_PER_S, &went), 0);
+    assert_true(went.pages > 0);
+    handover_expect(&rig);
+    rig_prove(&rig);
+    handover_let_go(&rig);
+    handover_destroy("limit");
+}
+
 static void what_is_too_much_overflows(void **state)
 {
     struct fsw_params params = handover_params("less", HANDOVER_PAGES, MIB(16));
@@ -269,4 +299,5 @@ RIG_MAIN(cmocka_unit_test(contradictions_are_refused_and_change_nothing),
          cmocka_unit_test(what_was_never_finished_is_removed),
          cmocka_unit_test(memory_and_codec_may_change),
          cmocka_unit_test(what_is_too_much_overflows),
+         cmocka_unit_test(a_restart_does_not_refill_the_limit),
          cmocka_unit_test(an_idle_device_costs_nothing_after_a_restart))
