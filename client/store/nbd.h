@@ -19,8 +19,8 @@
  *       wrong, since a slot says whose it is; and a segment is read far more often than a host loses power,
  *       but freed from our memory by each put, which a flush would hold up by milliseconds.
  *
- *     nbd.c       the thread, its lists, the ops      nbd_conn.c   the connection and its flights
- *     nbd_sync.c  probe, list, forget
+ *     nbd.c       the thread, its lists, the ops      nbd_conn.c    the connection, rows in quarantine
+ *     nbd_sync.c  probe, list, forget                 nbd_flight.c  the flights
  *
  * Locks: inbox_lock for the first group below; all else is the thread's between start() and close().
  */
@@ -135,6 +135,27 @@ void nbd_conn_turn(struct nbd_store *store, int ms);
 void nbd_conn_pump(struct nbd_store *store);
 /* Leaves the sentinel in the header. 0 if it is under way. */
 int nbd_conn_plant(struct nbd_store *store);
+
+/* The export's header has come: whether it may be used. */
+void nbd_conn_on_header(struct nbd_flight *flight);
+/* It shows what it has to. */
+void nbd_conn_become_up(struct nbd_store *store);
+
+/* ---- nbd_flight.c, on the thread ---- */
+
+/* One that is idle, for reads or for writes; NULL: none. */
+struct nbd_flight *nbd_flight_idle(struct nbd_store *store, unsigned writes);
+/* Takes it for a request, which may end at once. */
+void nbd_flight_start(struct nbd_store *store, struct nbd_flight *flight,
+                      struct fsw_store_request *request);
+/* All its commands are answered: the next step, or the request's end. */
+void nbd_flight_ended(struct nbd_flight *flight);
+void nbd_flight_release(struct nbd_flight *flight);
+
+/* For a step without a request, of row 0: begins it, then issues its command. */
+void nbd_flight_begin(struct nbd_flight *flight, enum nbd_step step);
+void nbd_flight_read(struct nbd_flight *flight, uint32_t from, uint32_t to);
+void nbd_flight_write(struct nbd_flight *flight, uint32_t length);
 
 /* ---- nbd.c, for the connection ---- */
 

@@ -1,9 +1,6 @@
 /*
- * nbd_conn.c: one connection to an NBD server, and the flights on it.
- *
- * libnbd calls back within nbd_aio_notify_*(), on our thread, and once for each command, also when the
- * connection dies. A callback only counts; what a flight's end means is looked at afterwards, when
- * libnbd is not on the stack.
+ * nbd_conn.c: one connection to an NBD server: its making and its end, the export's header, and which rows
+ * may be written now.
  */
 #include <errno.h>
 #include <netinet/in.h>
@@ -22,181 +19,6 @@
 #define PAUSE_MOST_NS (2 * FSW_NS_PER_S)
 #define SILENCE_NS (10 * FSW_NS_PER_S)
 #define QUARANTINE_NS (2 * FSW_NS_PER_S)
-#define GET_TRIES 10 /* of a read that the server can't do, as a file's */
-
-/* ---- commands ---- */
-
-static int on_answer(void *opaque, int *error)
-{
-    struct nbd_flight *flight = opaque;
-
-    if (*error != 0)
-        flight->error = *error;
-    flight->store->heard = fsw_now_ns();
-    flight->ended = --flight->parts == 0;
-    return 1; /* libnbd forgets it */
-}
-
-static void begin(struct nbd_flight *flight, enum nbd_step step)
-{
-    flight->step = step;
-    flight->parts = 0;
-    flight->error = 0;
-    flight->ended = 0;
-    if (flight->store->heard == 0)
-        flight->store->heard = fsw_now_ns();
-}
-
-/* A command was issued, or libnbd would not. */
-static void issued(struct nbd_flight *flight, int64_t cookie)
-{
-    if (cookie >= 0)
-        return;
-    flight->error = libnbd.get_errno() ? libnbd.get_errno() : EIO;
-    flight->ended = --flight->parts == 0;
-}
-
-#define CALLBACK(flight)                                                                           \
-    (nbd_completion_callback)                                                                      \
-    {                                                                                              \
-        .callback = on_answer, .user_data = (flight)                                               \
-    }
-
-static void read_at(struct nbd_flight *flight, uint32_t from, uint32_t to)
-{
-    flight->parts++;
-    issued(flight, libnbd.aio_pread(flight->store->handle, flight->buffer + from, to - from,
-                                    slot_at(flight->task.row) + from, CALLBACK(flight), 0));
-}
-
-static void write_at(struct nbd_flight *flight, uint32_t length)
-{
-    flight->parts++;
-    issued(flight, libnbd.aio_pwrite(flight->store->handle, flight->buffer, length,
-                                     slot_at(flight->task.row), CALLBACK(flight), 0));
-}
-
-/* ---- flights ---- */
-
-static struct nbd_flight *idle_flight(struct nbd_store *store, unsigned writes)
-{
-    for (unsigned i = 0; i < NBD_FLIGHTS; i++)
-        if (!store->flights[i].busy && store->flights[i].writes == writes)
-            return &store->flights[i];
-    return NULL;
-}
-
-static void release(struct nbd_flight *flight)
-{
-    flight->busy = 0;
-    flight->request = NULL;
-}
-
-static void finish(struct nbd_flight *flight, enum fsw_store_result result)
-{
-    struct fsw_store_request *request = flight->request;
-
-    release(flight);
-    if (request != NULL)
-        nbd_store_finish(flight->store, request, result);
-}
-
-static void rest(struct nbd_flight *flight)
-{
-    struct fsw_store_request *request = flight->request;
-
-    release(flight);
-    if (request != NULL)
-        nbd_store_rest(flight->store, request);
-}
-
-static int fits(const struct nbd_store *store, uint32_t row)
-{
-    return slot_at(row) + SLOTS_BYTES <= store->size;
-}
-
-static void start_get(struct nbd_flight *flight)
-{
-    uint32_t begin_at = SLOTS_HEAD + flight->task.offset;
-    uint32_t from = begin_at / SLOTS_BLOCK * SLOTS_BLOCK;
-    uint32_t to = slot_round_up(begin_at + flight->task.length);
-
-    flight->known = known_length(&flight->store->known, flight->task.row, flight->task.id);
-    if (flight->known == 0 && from <= SLOTS_BLOCK)
-        from = 0;
-    begin(flight, NBD_READING);
-    flight->parts++; /* ours, so that it does not end between two */
-    if (flight->known == 0 && from > 0)
-        read_at(flight, 0, SLOTS_BLOCK);
-    read_at(flight, from, to);
-    flight->ended = --flight->parts == 0;
-}
-
-static void start_put(struct nbd_flight *flight)
-{
-    const struct fsw_store_request *task = &flight->task;
-    uint32_t used = SLOTS_HEAD + task->length, all = slot_round_up(used);
-
-    known_clear(&flight->store->known, task->row);
-    memcpy(flight->buffer + SLOTS_HEAD, task->bytes, task->length);
-    slot_head_write(flight->buffer, &flight->store->identity.device, task->row, task->id,
-                    task->length);
-    memset(flight->buffer + used, 0, all - used);
-    begin(flight, NBD_WRITING);
-    write_at(flight, all);
-}
-
-/* Zeroes over the head, for a trim need not leave zeroes. A server that can't trim gets the whole slot. */
-static void empty_slot(struct nbd_flight *flight)
-{
-    struct nbd_store *store = flight->store;
-
-    known_clear(&store->known, flight->task.row);
-    begin(flight, NBD_WRITING);
-    if (!store->can_trim && store->can_zero) {
-        flight->parts++;
-        issued(flight, libnbd.aio_zero(store->handle, SLOTS_BYTES, slot_at(flight->task.row),
-                                       CALLBACK(flight), 0));
-        return;
-    }
-    memset(flight->buffer, 0, SLOTS_BLOCK);
-    write_at(flight, SLOTS_BLOCK);
-}
-
-static void trim_slot(struct nbd_flight *flight)
-{
-    begin(flight, NBD_TRIMMING);
-    flight->parts++;
-    issued(flight, libnbd.aio_trim(flight->store->handle, SLOTS_BYTES, slot_at(flight->task.row),
-                                   CALLBACK(flight), 0));
-}
-
-static void start_drop(struct nbd_flight *flight)
-{
-    if (known_length(&flight->store->known, flight->task.row, flight->task.id) != 0) {
-        empty_slot(flight);
-        return;
-    }
-    begin(flight, NBD_READING);
-    read_at(flight, 0, SLOTS_BLOCK);
-}
-
-static void start(struct nbd_store *store, struct nbd_flight *flight,
-                  struct fsw_store_request *request)
-{
-    static void (*const starts[])(struct nbd_flight *) = {
-        [FSW_STORE_PUT] = start_put, [FSW_STORE_GET] = start_get, [FSW_STORE_DROP] = start_drop};
-
-    flight->request = request;
-    flight->task = *request;
-    flight->busy = 1;
-    if (request->row == 0 || (request->verb == FSW_STORE_DROP && !fits(store, request->row)))
-        finish(flight, FSW_STORE_OK);
-    else if (!fits(store, request->row))
-        finish(flight, request->verb == FSW_STORE_PUT ? FSW_STORE_FULL : FSW_STORE_GONE);
-    else
-        starts[request->verb](flight);
-}
 
 /* ---- rows that may not be written now ---- */
 
@@ -245,17 +67,17 @@ void nbd_conn_pump(struct nbd_store *store)
 
     if (store->state != NBD_UP)
         return;
-    while (fsw_requests_first(&store->gets) != NULL && (flight = idle_flight(store, 0)) != NULL)
-        start(store, flight, fsw_requests_pop(&store->gets));
+    while (fsw_requests_first(&store->gets) != NULL && (flight = nbd_flight_idle(store, 0)) != NULL)
+        nbd_flight_start(store, flight, fsw_requests_pop(&store->gets));
     FSW_FOR_EACH_REQUEST(put, &store->puts)
     {
         request = put;
         if (is_held(store, request->row, now))
             continue;
-        if ((flight = idle_flight(store, 1)) == NULL)
+        if ((flight = nbd_flight_idle(store, 1)) == NULL)
             break;
         fsw_requests_remove(request);
-        start(store, flight, request);
+        nbd_flight_start(store, flight, request);
     }
 }
 
@@ -263,19 +85,19 @@ void nbd_conn_pump(struct nbd_store *store)
 
 int nbd_conn_plant(struct nbd_store *store)
 {
-    struct nbd_flight *flight = idle_flight(store, 1);
+    struct nbd_flight *flight = nbd_flight_idle(store, 1);
 
     if (flight == NULL)
         return -EAGAIN;
     flight->busy = 1;
     flight->task = (struct fsw_store_request){.row = 0};
     slot_header_write(flight->buffer, &store->identity.device, store->sentinel);
-    begin(flight, NBD_PLANTING);
-    write_at(flight, SLOTS_BLOCK);
+    nbd_flight_begin(flight, NBD_PLANTING);
+    nbd_flight_write(flight, SLOTS_BLOCK);
     return 0;
 }
 
-static void become_up(struct nbd_store *store)
+void nbd_conn_become_up(struct nbd_store *store)
 {
     begin_quarantine(store);
     store->state = NBD_UP;
@@ -286,14 +108,14 @@ static void become_up(struct nbd_store *store)
 }
 
 /* What the export shows, and what it has to show. */
-static void on_header(struct nbd_flight *flight)
+void nbd_conn_on_header(struct nbd_flight *flight)
 {
     struct nbd_store *store = flight->store;
     struct fsw_error err = {""};
     uint64_t shown;
     int r = nbd_header_check(store, flight->buffer, &shown, &err);
 
-    release(flight);
+    nbd_flight_release(flight);
     if (r < 0) {
         nbd_conn_down(store, err.text);
         return;
@@ -303,7 +125,7 @@ static void on_header(struct nbd_flight *flight)
     store->sentinel = emptied ? 0 : store->identity.sentinel;
     store->shown = shown == store->identity.sentinel;
     if (store->shown || (emptied && shown != 0))
-        become_up(store);
+        nbd_conn_become_up(store);
     else if (nbd_conn_plant(store) < 0)
         nbd_conn_down(store, "no flight for its header");
 }
@@ -323,7 +145,7 @@ static int look_at_export(struct nbd_store *store)
 
 static void on_ready(struct nbd_store *store)
 {
-    struct nbd_flight *flight = idle_flight(store, 0);
+    struct nbd_flight *flight = nbd_flight_idle(store, 0);
 
     if (flight == NULL || !look_at_export(store)) {
         nbd_conn_down(store, "the export is read-only, too small, or wants larger blocks");
@@ -332,149 +154,8 @@ static void on_ready(struct nbd_store *store)
     store->state = NBD_GREETING;
     flight->busy = 1;
     flight->task = (struct fsw_store_request){.row = 0};
-    begin(flight, NBD_HEADER);
-    read_at(flight, 0, SLOTS_BLOCK);
-}
-
-/* ---- ends of flights ---- */
-
-static enum fsw_store_result put_failure(int error)
-{
-    return error == ENOSPC || error == EFBIG || error == EDQUOT ? FSW_STORE_FULL
-                                                                : FSW_STORE_REFUSED;
-}
-
-static void get_missed(struct nbd_flight *flight)
-{
-    struct nbd_store *store = flight->store;
-
-    known_clear(&store->known, flight->task.row);
-    if (store->sentinel == 0) {
-        rest(flight);
-        return;
-    }
-    flight->task.row = 0;
-    begin(flight, NBD_CHECKING);
-    read_at(flight, 0, SLOTS_BLOCK);
-}
-
-static void get_checked(struct nbd_flight *flight)
-{
-    struct nbd_store *store = flight->store;
-    uint64_t shown;
-
-    if (nbd_header_check(store, flight->buffer, &shown, NULL) == 0 && shown == store->sentinel) {
-        finish(flight, FSW_STORE_GONE);
-        return;
-    }
-    report_emptied(&store->report, store->export.address.text, 1);
-    store->sentinel = 0;
-    store->shown = 0;
-    rest(flight);
-}
-
-static void get_ended(struct nbd_flight *flight)
-{
-    struct nbd_store *store = flight->store;
-    struct fsw_store_request *task = &flight->task;
-    int64_t length = flight->known;
-
-    if (length == 0)
-        length = slot_head_check(flight->buffer, &store->identity.device, task->row, task->id);
-    if (length == -ENOENT) {
-        get_missed(flight);
-        return;
-    }
-    if (length < task->offset + task->length) { /* damaged, too */
-        finish(flight, FSW_STORE_CORRUPT);
-        return;
-    }
-    known_set(&store->known, task->row, task->id, (uint32_t)length);
-    store->report.bytes_in += task->length;
-    if (flight->request != NULL)
-        memcpy(task->bytes, flight->buffer + SLOTS_HEAD + task->offset, task->length);
-    finish(flight, FSW_STORE_OK);
-}
-
-static void put_ended(struct nbd_flight *flight)
-{
-    struct nbd_store *store = flight->store;
-
-    known_set(&store->known, flight->task.row, flight->task.id, flight->task.length);
-    store->identity.planted |= store->shown;
-    store->report.bytes_out += SLOTS_HEAD + flight->task.length;
-    finish(flight, FSW_STORE_OK);
-}
-
-static void drop_read(struct nbd_flight *flight)
-{
-    uint64_t there;
-
-    if (slot_head_read(flight->buffer, &flight->store->identity.device, flight->task.row, &there) >
-            0 &&
-        there != flight->task.id)
-        finish(flight, FSW_STORE_OK); /* another's: ours is not there */
-    else
-        empty_slot(flight);
-}
-
-static void failed(struct nbd_flight *flight)
-{
-    struct nbd_store *store = flight->store;
-
-    report_say(&store->report, store->export.address.text, strerror(flight->error));
-    if (flight->step == NBD_HEADER || flight->step == NBD_PLANTING) {
-        release(flight);
-        nbd_conn_down(store, strerror(flight->error));
-    } else if (flight->step == NBD_TRIMMING) {
-        finish(flight, FSW_STORE_OK); /* its head is gone: that is what matters */
-    } else if (flight->task.verb == FSW_STORE_PUT) {
-        finish(flight, put_failure(flight->error));
-    } else if (flight->task.verb == FSW_STORE_GET && flight->request != NULL &&
-               ++flight->request->scratch[1] >= GET_TRIES) {
-        finish(flight, FSW_STORE_CORRUPT);
-    } else {
-        rest(flight);
-    }
-}
-
-static void ended(struct nbd_flight *flight)
-{
-    enum fsw_store_verb verb = flight->task.verb;
-
-    flight->ended = 0;
-    if (flight->error != 0) {
-        failed(flight);
-        return;
-    }
-    switch (flight->step) {
-    case NBD_READING:
-        (verb == FSW_STORE_GET ? get_ended : drop_read)(flight);
-        break;
-    case NBD_CHECKING:
-        get_checked(flight);
-        break;
-    case NBD_WRITING:
-        if (verb == FSW_STORE_PUT)
-            put_ended(flight);
-        else if (flight->store->can_trim)
-            trim_slot(flight);
-        else
-            finish(flight, FSW_STORE_OK);
-        break;
-    case NBD_TRIMMING:
-        finish(flight, FSW_STORE_OK);
-        break;
-    case NBD_HEADER:
-        on_header(flight);
-        break;
-    case NBD_PLANTING:
-        release(flight);
-        flight->store->shown = flight->store->sentinel != 0;
-        if (flight->store->state != NBD_UP)
-            become_up(flight->store);
-        break;
-    }
+    nbd_flight_begin(flight, NBD_HEADER);
+    nbd_flight_read(flight, 0, SLOTS_BLOCK);
 }
 
 /* ---- the connection ---- */
@@ -542,7 +223,7 @@ static void take_back(struct nbd_store *store)
 
         if (flight->busy && flight->writes && flight->task.row != 0)
             hold(store, flight->task.row);
-        release(flight);
+        nbd_flight_release(flight);
         flight->ended = 0;
         if (request == NULL)
             continue;
@@ -619,7 +300,7 @@ void nbd_conn_turn(struct nbd_store *store, int ms)
         on_ready(store);
     for (unsigned i = 0; i < NBD_FLIGHTS && store->handle != NULL; i++)
         if (store->flights[i].busy && store->flights[i].ended)
-            ended(&store->flights[i]);
+            nbd_flight_ended(&store->flights[i]);
     if (!has_flights(store))
         store->heard = 0;
     if (store->handle != NULL && store->state != NBD_UP && now > store->patience_ends)
