@@ -24,6 +24,9 @@
 
 #include "common/clock.h"
 
+/* After a deadline, on a machine that is busy with other tests. Who does not keep it waits 3 s and more. */
+#define GRACE_NS (2 * FSW_NS_PER_S)
+
 /* What the peer sends to whoever has sent it something, again and again. */
 struct peer {
     int listener, port;
@@ -125,7 +128,7 @@ static void try_all(struct peer *peer, unsigned deadline_ms)
             assert_int_not_equal(result, FSW_STORE_OK);
         assert_int_not_equal(result, FSW_STORE_GONE);
         if (result == FSW_STORE_UNREACHABLE)
-            assert_true(calls[i].finished_ns < calls[i].request.deadline + 200 * FSW_NS_PER_MS);
+            assert_true(calls[i].finished_ns < calls[i].request.deadline + GRACE_NS);
     }
     store->ops->close(store);
     for (unsigned i = 0; i < 6; i++)
