@@ -4,7 +4,7 @@
 A program that is larger than the guest's RAM swaps on what `up` has made. A second `up` changes nothing;
 one after the supervisor was killed starts another, and one after a `down` half-way (swapoff by hand)
 goes on from there. While RAM is short `down`, also with --force, says how much is missing and leaves all
-as it is. `down --keep` keeps the image, and `down` leaves nothing: no swap, no device, no
+as it is, and so it does for a memory cgroup that is too small. `down --keep` keeps the image, and `down` leaves nothing: no swap, no device, no
 process, no memory.
 """
 
@@ -18,6 +18,7 @@ import attached  # noqa: E402
 from attached import built, expect, healthy, main  # noqa: E402
 
 RAM = 272    # MiB: enough, this is not about pressure
+SMALL = 24   # MiB of a program in a cgroup of its own
 HOARD = 320  # MiB, four fifths of it same-filled
 
 SCRIPT = f"""
@@ -25,6 +26,7 @@ NAME=swap0
 swapping() {{ grep -q '^/dev/nbd0 ' /proc/swaps; }}
 has_swapped() {{ [ $(sed -n 's/^pswpout //p' /proc/vmstat) -gt 5000 ]; }}
 nothing_runs() {{ ! ps | grep -q '[f]arswap-'; }}
+is_squeezed() {{ [ $(cat /sys/fs/cgroup/small/memory.swap.current) -gt {SMALL << 18} ]; }}
 supervisor() {{ field supervisor; }}
 # is_refused WHY: what `down` said; all stays up.
 is_refused() {{
@@ -69,7 +71,27 @@ wait_for 60 at_rest
 wait $HOARD || echo "hoard ended with $?"
 cat /tmp/hoard
 
+# A memory cgroup (version 2) that is too small for its swapped pages, with RAM free besides.
+echo +memory > /sys/fs/cgroup/cgroup.subtree_control
+mkdir /sys/fs/cgroup/small
+echo {SMALL // 2}M > /sys/fs/cgroup/small/memory.max
+rm /tmp/over
+sh -c 'echo $$ > /sys/fs/cgroup/small/cgroup.procs; exec "$@"' sh \
+    hoard --size {SMALL}M --seed $SEED --until /tmp/over > /tmp/small 2>&1 &
+HOARD=$!
+wait_for 60 is_squeezed
+kill -STOP $HOARD
+if farswap down $NAME 2>/tmp/refused; then fail "down with a cgroup that is too small"; fi
+cat /tmp/refused
+grep -q "Everything stays up: raise /sys/fs/cgroup/small/memory.max by " /tmp/refused || fail "not refused so"
+swapping || fail "it has taken swap away"
+is_gone $HOARD && fail "its program was killed"
+echo max > /sys/fs/cgroup/small/memory.max
+kill -CONT $HOARD
+
 farswap down --keep $NAME
+: > /tmp/over
+wait $HOARD || fail "its program ended with $?: $(cat /tmp/small)"
 ! swapping || fail "still swap"
 wait_for 10 nothing_runs
 wait_for 10 is_unattached
@@ -93,7 +115,7 @@ echo all done
 
 def test():
     seed = attached.harness.seeded().getrandbits(31)
-    result = healthy(attached.run(f"SEED={seed}\n" + SCRIPT, memory=f"{RAM}M", seconds=240,
+    result = healthy(attached.run(f"SEED={seed}\n" + SCRIPT, memory=f"{RAM}M", seconds=240, cgroup2=True,
                                   programs=[built("tests/swap/hoard")]))
     expect("all done" in result.output, "it did not come to its end")
     expect(re.search(r"^wrong_pages 0$", result.output, re.M), "a page was wrong")
