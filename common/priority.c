@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +16,7 @@
 #define SHORT_LEAST_KIB (256ull << 10)
 #define SHORT_PART 16u
 
-static enum { UNTOUCHED, RAISED, LOWERED } state;
+static _Atomic enum { UNTOUCHED, RAISED, LOWERED } state;
 
 static int set_class(pid_t thread, int raised)
 {
@@ -47,6 +48,11 @@ int fsw_priority_may_raise(void)
         return 0;
     sched_setscheduler(0, class, &before);
     return 1;
+}
+
+int fsw_priority_is_raised(void)
+{
+    return atomic_load_explicit(&state, memory_order_relaxed) == RAISED;
 }
 
 /* ---- memory ---- */

@@ -20,6 +20,9 @@ void fsw_priority_put_off(void);
 /* 1 if this process may. */
 int fsw_priority_may_raise(void);
 
+/* 1 while it is raised, so memory is short, or was at the last look. */
+int fsw_priority_is_raised(void);
+
 /* After fsw_priority_raise: raises or lowers all threads of the process, as memory has become short
  * or not; nothing otherwise. To be called some times a second; reads a file of the kernel's, and
  * allocates when it changes something. One caller at a time. */

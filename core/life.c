@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "common/nudge.h"
 #include "common/parse.h"
 #include "common/shm.h"
 #include "core/budget.h"
@@ -276,13 +277,17 @@ int fsw_device_open(const struct fsw_params *given, enum fsw_open how, int wait,
         return r;
     }
     device->image.lock_fd = fd;
+    if (wait) /* somebody may be waiting for the pages that are in there */
+        fsw_nudge_begin();
     r = open_image(device, &params, how, err);
     if (r < 0) {
+        fsw_nudge_end();
         let_image_go(device, params.name);
         return r;
     }
     device->store = store;
     r = finish_open(device, &params, err);
+    fsw_nudge_end();
     if (r < 0) {
         device->store = NULL; /* stays the caller's */
         fsw_device_discard_image(device);

@@ -50,7 +50,7 @@ static int is_dead(int fd)
 {
     struct pollfd end = {.fd = fd, .events = POLLRDHUP};
 
-    return poll(&end, 1, 0) != 0;
+    return poll(&end, 1, 0) > 0; /* not at a nudge */
 }
 
 void fsw_link_drop(struct fsw_supervisor *supervisor)

@@ -18,6 +18,7 @@
 #include "client/attach/say.h"
 #include "client/attach/sight.h"
 #include "client/attach/watch.h"
+#include "common/nudge.h"
 #include "core/registry.h"
 
 #define LOOK_NS (2 * FSW_NS_PER_S)
@@ -192,6 +193,7 @@ static int set_up(struct fsw_supervisor *supervisor, struct fsw_error *err)
     if (r < 0)
         return fsw_error(err, r, "no thread can be started: %s", strerror(-r));
     fsw_harden_urgent(); /* this thread alone */
+    fsw_nudge_prepare();
     watch_all(supervisor);
     return 0;
 }
@@ -309,7 +311,9 @@ int fsw_supervise(const struct fsw_attach_options *options)
     }
     while (!supervisor.done) {
         supervisor.wake = UINT64_MAX;
+        fsw_nudge_begin();
         step(&supervisor);
+        fsw_nudge_end();
         uint64_t most = fsw_now_ns() + LOOK_NS;
         if (!supervisor.done)
             fsw_watch_wait(supervisor.wake < most ? supervisor.wake : most);

@@ -7,6 +7,9 @@
 #include <errno.h>
 #include <sys/socket.h>
 
+#include "common/nudge.h"
+#include "common/priority.h"
+
 /* Answers are sent when so many bytes of large reads are ready: one, so that the client has
  * something to do meanwhile, and its bytes are still in the cache. */
 #define FLUSH_BYTES (64u << 10)
@@ -17,8 +20,10 @@ static int send_iov(struct fsw_conn *conn)
 
     while (message.msg_iovlen > 0) {
         ssize_t n = sendmsg(conn->fd, &message, MSG_NOSIGNAL);
-        if (n < 0)
+        if (n < 0 && errno != EINTR)
             return -errno;
+        if (n < 0)
+            continue;
         while (message.msg_iovlen > 0 && (size_t)n >= message.msg_iov->iov_len) {
             n -= (ssize_t)message.msg_iov->iov_len;
             message.msg_iov++;
@@ -30,6 +35,17 @@ static int send_iov(struct fsw_conn *conn)
         }
     }
     return 0;
+}
+
+/* The kernel takes memory for what it is given: when that is short, it must not be waited for. */
+static int send_in_need(struct fsw_conn *conn)
+{
+    if (!fsw_priority_is_raised())
+        return send_iov(conn);
+    fsw_nudge_begin();
+    int r = send_iov(conn);
+    fsw_nudge_end();
+    return r;
 }
 
 void fsw_conn_release(struct fsw_conn *conn, struct fsw_request *request)
@@ -57,7 +73,7 @@ void fsw_conn_flush(struct fsw_conn *conn)
 
     conn->iov[0] = (struct iovec){.iov_base = conn->staging, .iov_len = conn->staged};
     if (!conn->broken && (conn->staged > 0 || conn->iovs > 1))
-        r = send_iov(conn);
+        r = send_in_need(conn);
     conn->staged = conn->pending = 0;
     conn->iovs = 1;
     while (conn->answered != NULL) {

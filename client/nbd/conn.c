@@ -16,6 +16,7 @@
 #include "client/nbd/shake.h"
 #include "common/cleanup.h"
 #include "common/clock.h"
+#include "common/nudge.h"
 
 /* TCP's patience with data that nobody acknowledges, as a part of T. */
 #define TCP_PATIENCE(timeout) ((timeout) / 4 * 3)
@@ -237,6 +238,7 @@ static void *conn_loop(void *opaque)
 
     memset(stack, 1, sizeof stack); /* touched before it is needed */
     __asm__ volatile("" ::"r"(stack) : "memory");
+    fsw_nudge_prepare();
     for (;;) {
         while (sem_wait(&conn->start) < 0) /* EINTR */
             ;

@@ -10,10 +10,14 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "common/nudge.h"
+
 static void say(int fd, const char *text)
 {
-    if (fd >= 0 && send(fd, text, strlen(text), MSG_NOSIGNAL) < 0)
-        return; /* the supervisor has gone, or will see that we have */
+    fsw_nudge_begin();
+    if (fd >= 0)
+        send(fd, text, strlen(text), MSG_NOSIGNAL); /* it may have gone, or will see that we have */
+    fsw_nudge_end();
 }
 
 void fsw_control_waiting(int fd)

@@ -25,6 +25,7 @@
 #include "client/nbd/listen.h"
 #include "client/nbd/shake.h"
 #include "client/nbd/options.h"
+#include "common/nudge.h"
 #include "common/rights.h"
 
 /* The kernel's connection, the one before it that has not ended yet, and one to spare. */
@@ -155,6 +156,7 @@ static int open_device(struct program *program, struct fsw_error *err)
     fsw_conns_touch(&program->nbd);
     void *kept = options->wait ? keep_memory() : NULL;
     fsw_rights_take();
+    fsw_nudge_prepare();
     if (!options->wait)
         return fsw_door_open(door, 0, err);
     r = wait_as_spare(program, err);

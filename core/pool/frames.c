@@ -14,6 +14,7 @@
 
 #include "common/clock.h"
 #include "common/cleanup.h"
+#include "common/nudge.h"
 #include "common/touch.h"
 #include "core/crash.h"
 
@@ -314,9 +315,11 @@ static int fill(struct fsw_frames *frames)
     frames->filling = n;
     atomic_fetch_add_explicit(&frames->used, n, memory_order_relaxed);
     pthread_mutex_unlock(&frames->lock);
+    fsw_nudge_begin();
     while (touched < n &&
            fsw_image_touch(fsw_image_frame(frames->image, batch[touched]), FSW_FRAME_SIZE) == 0)
         touched++;
+    fsw_nudge_end();
     fsw_crash_point("frames: a batch touched");
     pthread_mutex_lock(&frames->lock);
     for (uint32_t i = 0; i < n; i++)
@@ -389,6 +392,7 @@ static void *fill_loop(void *opaque)
 {
     struct fsw_frames *frames = opaque;
     fsw_touch_stack();
+    fsw_nudge_prepare();
     FSW_LOCK_SCOPE(&frames->lock);
 
     while (!frames->stop) {

@@ -33,8 +33,8 @@
 /* What the filler keeps ready: 2 MiB holds sixteen 128 KiB requests in flight that don't compress.
  */
 #define FSW_RESERVE_FRAMES 512u
-/* More than a filler that gets its turn ever takes; well below an nbd client's patience. */
-#define FSW_FILLER_WAIT_NS 500000000ull
+/* More than a filler that gets its turn ever takes (nudge.h); below half an nbd client's patience. */
+#define FSW_FILLER_WAIT_NS 1000000000ull
 /* What only charges may use: the evictor needs a row before it can free anything, so growth of the
  * arrays must not lose to the writers that wait for it. Refilled first when frames come back. */
 #define FSW_HEADROOM_FRAMES 4u
