@@ -31,7 +31,10 @@
 
 #define RETRY_LEAST (10 * FSW_NS_PER_MS)
 #define RETRY_MOST FSW_NS_PER_S
-#define STEADY (10 * FSW_NS_PER_S) /* up for that long: the next loss is a first one */
+/* Up for that long: the next loss is a first one. Less than what a read that waits for a donor leaves a
+ * connection (0.7 of the least timeout): while a donor is away for long, the server gives one up after
+ * the other, and each pause would be one of all local pages, too. */
+#define STEADY (RETRY_MOST / 2)
 #define OFFERS 12                  /* 1 ms, doubled each time: 4 s */
 #define UNSEEN_RETRY (5 * FSW_NS_PER_S)
 
