@@ -7,6 +7,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <string.h>
@@ -85,8 +86,8 @@ static int hand_over(void)
     return pair[0];
 }
 
-/* A client by TCP, in the transmission phase. */
-static int dial(void)
+/* A client by TCP, in the transmission phase; the server's end. */
+static int dial(int *ret_server)
 {
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
     static const char hello[] = "\0\0\0\3IHAVEOPT\0\0\0\1\0\0\0";
@@ -102,6 +103,7 @@ static int dial(void)
     length = sizeof address;
     int server = accept(listener, (struct sockaddr *)&address, &length);
     close(listener);
+    *ret_server = server;
     assert_int_equal(fsw_conn_start(&nbd, server, FSW_CONN_TCP, &address), 0);
     assert_int_equal(send(fd, hello, sizeof hello, MSG_NOSIGNAL), sizeof hello);
     assert_int_equal(recv(fd, greeting, sizeof greeting, MSG_WAITALL), sizeof greeting);
@@ -255,7 +257,7 @@ static void over_tcp_only_who_said_goodbye_is_waited_for(void **state)
 {
     for (int disc = 0; disc < 2; disc++) {
         uint64_t late = rig_stat(&rig, FSW_STAT_LATE_WRITES);
-        int fd = dial();
+        int server, fd = dial(&server);
         assert_int_equal(rig_write_page(&rig, AT, RIG_HALF, 6), 0);
         gate_arm(FSW_HOOK_PUBLISH);
         send_last_write(fd, disc, RIG_TEXT, 7);
@@ -268,6 +270,33 @@ static void over_tcp_only_who_said_goodbye_is_waited_for(void **state)
         rig_expect_page(&rig, AT, disc ? RIG_TEXT : RIG_HALF, disc ? 7 : 6);
         assert_int_equal(rig_stat(&rig, FSW_STAT_LATE_WRITES), late + !disc);
     }
+}
+
+static int option_of(int fd, int level, int name)
+{
+    int value = 0;
+    socklen_t length = sizeof value;
+
+    assert_int_equal(getsockopt(fd, level, name, &value, &length), 0);
+    return value;
+}
+
+/* What is on its way when a connection ends is not delivered later, and who is not there is not waited
+ * for until the client's kernel has asked again. */
+static void tcp_neither_lingers_nor_waits_for_long(void **state)
+{
+    int server, fd = dial(&server);
+    struct linger linger = {0};
+    socklen_t length = sizeof linger;
+
+    assert_int_equal(getsockopt(server, SOL_SOCKET, SO_LINGER, &linger, &length), 0);
+    assert_true(linger.l_onoff && linger.l_linger == 0);
+    assert_in_range(option_of(server, IPPROTO_TCP, TCP_USER_TIMEOUT), 1,
+                    nbd.timeout / FSW_NS_PER_MS - 1);
+    assert_true(option_of(server, SOL_SOCKET, SO_KEEPALIVE));
+    assert_true(option_of(server, IPPROTO_TCP, TCP_KEEPIDLE) * FSW_NS_PER_S < nbd.timeout);
+    close(fd);
+    rig_wait(&rig, all_have_ended, NULL);
 }
 
 /* The lock bit is held from the look on: a newer write waits, and has the last word. */
@@ -401,6 +430,7 @@ static int run_all(void)
         cmocka_unit_test(what_a_client_sent_before_it_went_is_dropped_after_a_stall),
         cmocka_unit_test(what_a_client_sent_before_it_went_is_dropped_at_once),
         cmocka_unit_test(over_tcp_only_who_said_goodbye_is_waited_for),
+        cmocka_unit_test(tcp_neither_lingers_nor_waits_for_long),
         cmocka_unit_test(nothing_comes_between_look_and_publish),
         cmocka_unit_test(a_read_that_is_sent_again_gets_the_answer_of_the_first),
         cmocka_unit_test(a_read_that_joins_is_not_older_than_its_question),
