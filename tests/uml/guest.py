@@ -287,16 +287,23 @@ class Guest:
             argv.append(f"vec{i}:transport=tap,ifname={tap},depth=128,gro=1")
         return argv
 
-    def run(self, script, seconds=120, errands=None):
+    def run(self, script, seconds=120, errands=None, enough=None):
         """Boots, runs the script, returns a Result. A guest that does not end in time is killed and
-        its status is None, as that of one whose kernel panicked. errands: functions by name."""
+        its status is None, as that of one whose kernel panicked. errands: functions by name. enough:
+        asked with the output so far, says that there is no need to go on."""
         errands = _Errands(self.root, errands or {})
         try:
-            return self._run(script, seconds)
+            return self._run(script, seconds, enough or (lambda output: False))
         finally:
             errands.stop()
 
-    def _run(self, script, seconds):
+    @staticmethod
+    def _output(console):
+        with open(console, errors="replace") as text:
+            output = text.read().replace("\r", "")
+        return output.split(_MARK + "\n")[-1]  # all of it when the guest never came that far
+
+    def _run(self, script, seconds, enough):
         self._write("/init", self._init(), 0o755)
         self._write("/script", script, 0o644)
         self._write("/bin/errand", _ERRAND, 0o755)
@@ -311,14 +318,15 @@ class Guest:
             process = spawn(self._command(), stdin=zeros, stdout=out, stderr=subprocess.STDOUT,
                             env=dict(os.environ, HOME=workdir(), TMPDIR=self._fast_memory(),
                                      LD_PRELOAD=built("tests/uml/libxstate.so")))
-            try:
-                process.wait(seconds)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        with open(console, errors="replace") as text:
-            output = text.read().replace("\r", "")
-        output = output.split(_MARK + "\n")[-1]  # all of it when the guest never came that far
+            while process.poll() is None and time.monotonic() < started + seconds and \
+                    not enough(self._output(console)):
+                try:
+                    process.wait(0.2)
+                except subprocess.TimeoutExpired:
+                    pass
+            process.kill()
+            process.wait()
+        output = self._output(console)
         status = self._read("status")
         return Result(int(status) if status.strip() else None, output, self._read("dmesg"),
                       time.monotonic() - started)
