@@ -5,7 +5,8 @@ A program larger than the guest's RAM swaps on a device whose pool is small, so 
 are at the donor, outside of the guest, which is stopped for a minute. Pages that are there wait;
 pages that are local must come. It passes when no request failed, no server was started anew, the read
 of a local page every 20 ms stalled at most once a request timeout, and in the end every page of the
-program was right.
+program was right; and no connection came later than the one before it, as if it were the device that
+fails: most came in less than half the second that such a pause would grow to.
 """
 
 import os
@@ -48,6 +49,7 @@ errand stop
 : > /tmp/back
 wait $PACE
 cat /tmp/pace
+grep 'has a server again' /tmp/attach.1.err
 wait_for 30 at_rest
 : > /tmp/over
 wait $HOARD || echo "hoard ended with $?"
@@ -95,6 +97,9 @@ def test():
     print(f"away for {AWAY} s: {stalls} stalls of local reads, {found['pace_longest_ms']} ms at most, "
           f"{found['pace_reads']} reads")
     expect(stalls <= most, f"{stalls} stalls of local reads, {most} are allowed")
+    gaps = sorted(int(ms) for ms in re.findall(r"has a server again, after (\d+) ms", result.output))
+    print(f"{len(gaps)} connections, after {gaps} ms")
+    expect(len(gaps) >= 8 and gaps[len(gaps) // 2] < 500, "new connections are put off")
     expect(int(found["pace_reads"]) > AWAY * 10, f"too few local reads: {found['pace_reads']}")
     expect(int(found["fetch_pages"]) > 1000, f"nothing came from the donor: {found}")
 
