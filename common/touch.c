@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <malloc.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -107,4 +108,19 @@ void fsw_touch_heap(size_t bytes)
     for (size_t i = 0; heap != NULL && i < bytes; i += PAGE)
         heap[i] = 0;
     free((void *)heap);
+}
+
+static void *touch_and_end(void *heap_bytes)
+{
+    fsw_touch_stack();
+    fsw_touch_heap(*(size_t *)heap_bytes);
+    return NULL;
+}
+
+void fsw_touch_next_thread(size_t heap_bytes)
+{
+    pthread_t thread;
+
+    if (pthread_create(&thread, NULL, touch_and_end, &heap_bytes) == 0)
+        pthread_join(thread, NULL);
 }

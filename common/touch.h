@@ -29,4 +29,9 @@ void fsw_touch_keep_heap(void);
 /* The calling thread's heap, so that it can give out `bytes` in one piece. After the above. */
 void fsw_touch_heap(size_t bytes);
 
+/* The stack and the heap of the next thread that starts in this process, and of others only what they
+ * do not find there: glibc keeps those of a thread that has ended for the next one. Blocks while a
+ * thread lives and ends; where none can be had, nothing is touched. */
+void fsw_touch_next_thread(size_t heap_bytes);
+
 #endif

@@ -104,6 +104,7 @@ static int after_fork(void)
     int r = fsw_door_serve(&door, warn, &err);
 
     started = r == 0;
+    fsw_touch_next_thread(LARGEST_SWAPPED); /* the first connection's */
     return said(r, &err);
 }
 
@@ -206,12 +207,14 @@ static struct nbdkit_plugin plugin = {
         "overflow-password=+FILE  file with the store's password\n"
         "overflow-plaintext=yes   do not encrypt what leaves this host\n"
         "prefetch=auto|off|SIZE   what a read asks the store for besides its page\n"
-        "fetch_timeout=SECONDS    a read that waits longer for the store fails (0: waits for ever)\n"
+        "fetch_timeout=SECONDS    a read that waits longer for the store fails (0: waits for "
+        "ever)\n"
         "watermarks=auto|START:STOP  percent of memory= at which overflow starts and stops\n"
         "write_wait=SECONDS       how long a write waits when pool and store are full (default 1)\n"
         "read_age=young|half|keep  what a read does to a page's age (default young)\n"
         "huge=age|first           do pages that don't compress leave first (default: by age)\n"
-        "overflow_limit=SIZE|off  most bytes that may leave for the store in 24 hours (default off)",
+        "overflow_limit=SIZE|off  most bytes that may leave for the store in 24 hours (default "
+        "off)",
     .thread_model = thread_model,
     .get_ready = get_ready,
     .after_fork = after_fork,
