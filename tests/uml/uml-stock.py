@@ -25,7 +25,8 @@ SECONDS = 90  # by then it has failed, or the guest hangs
 TRIES = 3
 LATER = 10    # s after the first error: time for the program to end well
 
-KILL = "the server ended with 137"
+KILL = "now the server is killed"  # said before: the kernel may complain before it is gone
+KILLED = "the server ended with 137"
 ERROR = re.compile(r"^.*(?:I/O error|Read-error|Write-error).*$", re.M)
 
 SCRIPT = f"""
@@ -50,6 +51,7 @@ sh -c 'echo $$ > /sys/fs/cgroup/hoard/cgroup.procs
 HOARD=$!
 until is_swapping; do usleep 20000; done
 if dmesg | grep 'I/O error'; then exit; fi
+echo "{KILL}"
 kill -9 $SERVER
 wait $SERVER || echo "the server ended with $?"
 rm -f /run/nbd.sock
@@ -75,8 +77,8 @@ class Verdict:
 
     def look(self, output):
         """1: there is nothing more to be learned."""
-        before, killed, after = output.partition(KILL)
-        self.was_killed = bool(killed)
+        before, _, after = output.partition(KILL)
+        self.was_killed = KILLED in after
         self.before, self.errors = ERROR.findall(before), ERROR.findall(after)
         if self.errors and self.seen_at is None:
             self.seen_at = time.monotonic()
