@@ -158,7 +158,8 @@ const struct cli_command cli_down = {
         "May be\n"
         "repeated.\n\n"
         "  --keep   the image stays, for the next `farswap up`\n"
-        "  --force  begin although RAM is missing: what fits comes back, then it stops\n",
+        "  --force  begin although RAM is missing: what fits comes back, then it stops\n"
+        "           (a process larger than RAM can't be stopped half-way: see the man page)\n",
     .examples = "  farswap down swap0\n"
                 "  farswap down --keep swap0 && farswap up swap0\n",
     .run = run,
