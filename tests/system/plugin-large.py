@@ -18,7 +18,7 @@ SIZE = 512 << 20
 def test():
     rng = harness.seeded()
     source = content.Source(content.Corpus(rng))
-    server = servers.device("512M", "640M")
+    server = servers.device("512M", "640M", patient=True)
     handle = server.connect()
     model = content.Model(SIZE)
     most = handle.get_block_size(nbd.SIZE_MAXIMUM)

@@ -62,7 +62,7 @@ def test():
     rng = harness.seeded()
     corpus = content.Corpus(rng)
     donor = servers.Donor("2G")
-    server = servers.device(str(SIZE), str(POOL), overflow=donor.uri)
+    server = servers.device(str(SIZE), str(POOL), patient=True, overflow=donor.uri)
     workers = [harness.Worker(client, server, corpus, i, type(rng)(rng.getrandbits(64)))
                for i in range(CLIENTS)]
     for worker in workers:

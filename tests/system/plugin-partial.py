@@ -60,7 +60,7 @@ def anywhere(handle, model, source, rng):
 def test():
     rng = harness.seeded()
     source = content.Source(content.Corpus(rng))
-    handle = servers.device(str(SIZE), "256M").connect()
+    handle = servers.device(str(SIZE), "256M", patient=True).connect()
     model = content.Model(SIZE)
     borders(handle, model, source)
     anywhere(handle, model, source, rng)

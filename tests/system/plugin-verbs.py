@@ -88,7 +88,7 @@ def at_random(handle, model, source, rng):
 def test():
     rng = harness.seeded()
     source = content.Source(content.Corpus(rng))
-    server = servers.device(str(SIZE), "320M")
+    server = servers.device(str(SIZE), "320M", patient=True)
     handle = server.connect()
     says(handle)
     model = content.Model(SIZE)

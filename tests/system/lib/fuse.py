@@ -95,7 +95,7 @@ class Fuse(servers.Plugin):
         return os.path.join(self.mount, "disk")
 
     def command(self):
-        keys = [f"{k.replace('_', '-')}={v}" for k, v in self.parameters.items() if k != "name"]
+        keys = servers.spelled({k: v for k, v in self.parameters.items() if k != "name"})
         return self.prefix + [built(self.PATH)] + ["--supervise"] * self.supervise + [
             self.mount, self.parameters["name"], *keys]
 

@@ -104,6 +104,12 @@ def image_environment():
     return dict(os.environ, FARSWAP_RUNDIR=run_dir, FARSWAP_STATEDIR=state_dir)
 
 
+def spelled(parameters):
+    """As KEY=VALUE. Of farswap's own keys, those of a store's password and key have a hyphen."""
+    return [f"{key.replace('_', '-') if key in ('overflow_password', 'overflow_plaintext') else key}={value}"
+            for key, value in parameters.items()]
+
+
 class Plugin(Nbd):
     """nbdkit farswap. Parameters are the plugin's own: Plugin(size="1G", memory="256M")."""
 
@@ -118,8 +124,7 @@ class Plugin(Nbd):
         at_exit(self.destroy)
 
     def command(self):
-        return self.options + [built(self.PATH)] + [f"{k.replace('_', '-')}={v}"
-                                                    for k, v in self.parameters.items()]
+        return self.options + [built(self.PATH)] + spelled(self.parameters)
 
     def environment(self):
         """A plugin with a sanitizer needs its runtime in nbdkit from the start."""
@@ -215,8 +220,7 @@ class Server(Plugin):
         return ["--listen", f"{self.tcp[0]}:{self.tcp[1]}"]
 
     def command(self):
-        return [built(self.PATH)] + self.where() + self.options + [
-            f"{k.replace('_', '-')}={v}" for k, v in self.parameters.items()]
+        return [built(self.PATH)] + self.where() + self.options + spelled(self.parameters)
 
     def environment(self):
         return image_environment()
@@ -257,14 +261,19 @@ def sanitizer():
     return found.group(0) if found else None
 
 
-def device(size, memory, **more):
-    """A started Plugin, or what FARSWAP_DOOR names (nbd: a Server, fuse: farswap-fuse), or the stand-in."""
+def device(size, memory, patient=False, **more):
+    """A started Plugin, or what FARSWAP_DOOR names (nbd: a Server, fuse: farswap-fuse), or the stand-in.
+    patient: a write waits a minute for room, since on a busy machine who makes it may be late."""
     if STOCK:
         return Stock(size, **{key: more[key] for key in ("prefix", "tcp") if key in more}).start()
+    if patient:
+        more["write_wait"] = "60"
     if os.environ.get("FARSWAP_DOOR") == "fuse":
         import fuse  # which needs this module
         return fuse.device(size, memory, **more)
     door = Server if os.environ.get("FARSWAP_DOOR") == "nbd" else Plugin
+    if patient and door is Server:  # which waits for half its timeout at most
+        more["options"] = ["--timeout", "120"]
     return door(size=size, memory=memory, **more).start()
 
 
