@@ -141,7 +141,8 @@ struct fsw_overflow {
     unsigned puts_out;
     uint32_t units_out; /* of the puts in flight */
     _Atomic int wanted; /* free frames fell below the low watermark */
-    int running, stop;
+    _Atomic int running;
+    int stop;
     uint64_t pause_until, pause; /* after a failed put */
     uint64_t last_put;           /* when */
     int limited;                 /* no more may leave (core/budget.h), and pages are to */
@@ -194,7 +195,8 @@ struct fsw_clean {
     pthread_mutex_t lock; /* stop and busy; the rest is the thread's */
     pthread_cond_t wake;
     sem_t answered;
-    int running, stop, busy;
+    _Atomic int running;
+    int stop, busy;
     _Atomic int full;     /* the store's last answer to a put */
     _Atomic int helpless; /* laps have moved nothing */
     uint64_t worth;
@@ -226,7 +228,7 @@ struct fsw_repair {
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t wake;
-    int running;
+    _Atomic int running;
     _Atomic int stop, wanted; /* there may be a row that lacks a copy */
     uint32_t emptied;         /* copies that were, as far as rows have forgotten them */
     uint64_t lacking;         /* rows, in this lap */

@@ -23,8 +23,9 @@ struct fsw_sweep {
     pthread_t thread;
     pthread_mutex_t lock; /* wanted, and for the wake */
     pthread_cond_t wake;
-    int running, wanted;
-    int looked;     /* at least once: a new device leaves nothing before it has begun */
+    _Atomic int running;
+    int wanted;
+    int looked; /* at least once: a new device leaves nothing before it has begun */
     _Atomic int stop;
     uint64_t reconnects, look_after, pause; /* after a failed look, doubled */
     struct fsw_sweep_id *ids;               /* listed, and not yet compared */
