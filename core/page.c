@@ -247,13 +247,14 @@ static int wait_for_space(struct fsw_device *device, const struct fsw_how *how, 
     return r;
 }
 
-/* Test builds that lose pages on purpose: what can't catch this is no test of content. */
+/* Test builds that lose pages on purpose: what can't catch this is no test of content. A server that is
+ * killed soon loses one, too. */
 static int lose_this_one(void)
 {
 #ifdef FSW_LOSE_ONE_IN
     static _Atomic unsigned writes;
-    unsigned begin = (unsigned)getpid() * 7919u; /* also one that is killed soon has its turn */
-    return (atomic_fetch_add(&writes, 1) + begin) % FSW_LOSE_ONE_IN == FSW_LOSE_ONE_IN - 1;
+    unsigned nth = atomic_fetch_add(&writes, 1), begin = (unsigned)getpid() * 7919u;
+    return nth == 500 + begin % 2000 || (nth + begin) % FSW_LOSE_ONE_IN == FSW_LOSE_ONE_IN - 1;
 #else
     return 0;
 #endif

@@ -171,6 +171,8 @@ void rig_open(struct rig *rig, const struct rig_options *options)
     params.size = options->size;
     params.memory = options->memory;
     must(fsw_params_set(&params, "codec", options->codec ? options->codec : "lz4", &err), &err);
+    if (options->patient)
+        must(fsw_params_set(&params, "write_wait", "60", &err), &err);
     if (options->with_store) {
         rig->store = teststore_new(options->seed);
         if (options->answer_at_once)

@@ -74,6 +74,7 @@ struct rig_options {
     int with_store, answer_at_once;
     int seals;         /* the store wants them; also if FARSWAP_TEST_SEALS is set */
     uint32_t prefetch; /* as superblock.prefetch */
+    int patient;       /* a busy machine makes no write fail: write_wait= is a minute */
     uint64_t seed;
 };
 
