@@ -110,7 +110,18 @@ struct fsw_superblock {
     _Atomic uint64_t overflow_refill;  /* when nothing is spent again, CLOCK_BOOTTIME s; UINT64_MAX:
                                           when somebody says so */
     _Atomic uint32_t overflow_limited; /* 0: that has no meaning */
+
+    /* Of each copy, what the server sees of its store; written with store_state, under its sequence. */
+    struct fsw_copy_state {
+        _Atomic uint32_t state; /* enum fsw_copy_is */
+        uint32_t spare;
+        _Atomic int64_t since;           /* of that, seconds since 1970 */
+        _Atomic uint64_t sent, received; /* bytes on the wire */
+        char last_error[160];            /* "" if none ever */
+    } copy_state[FSW_COPIES_MAX];
 };
+
+enum fsw_copy_is { FSW_COPY_UNKNOWN, FSW_COPY_AWAY, FSW_COPY_EMPTIED, FSW_COPY_GOOD };
 
 /* How long a page's write waits for room. */
 static inline uint64_t fsw_write_wait_ns(const struct fsw_superblock *super)

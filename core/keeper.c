@@ -150,6 +150,27 @@ static void count_store(struct fsw_device *device, const struct fsw_store_health
     device->keeper.counted = *health;
 }
 
+static enum fsw_copy_is copy_is(const struct fsw_store_health *health, unsigned copy)
+{
+    if ((health->up >> copy & 1) == 0)
+        return FSW_COPY_AWAY;
+    return health->emptied >> copy & 1 ? FSW_COPY_EMPTIED : FSW_COPY_GOOD;
+}
+
+/* counted: the store's health when this was last done. */
+static void note_copy(struct fsw_copy_state *state, const struct fsw_store_health *health,
+                      const struct fsw_store_health *counted, unsigned copy)
+{
+    const struct fsw_copy_health *now = &health->copy[copy], *before = &counted->copy[copy];
+    enum fsw_copy_is is = copy_is(health, copy);
+
+    if (atomic_exchange(&state->state, (uint32_t)is) != (uint32_t)is)
+        atomic_store(&state->since, (int64_t)time(NULL));
+    atomic_fetch_add(&state->sent, now->bytes_out - before->bytes_out);
+    atomic_fetch_add(&state->received, now->bytes_in - before->bytes_in);
+    memcpy(state->last_error, now->last_error, sizeof state->last_error);
+}
+
 /* What `farswap status` says of the store. */
 static void look_at_store(struct fsw_device *device)
 {
@@ -159,7 +180,6 @@ static void look_at_store(struct fsw_device *device)
     if (device->store == NULL)
         return;
     device->store->ops->health(device->store, &health);
-    count_store(device, &health);
     uint32_t sequence = atomic_load(&state->sequence) | 1; /* odd already: who wrote has died */
     atomic_store(&state->sequence, sequence);
     if (atomic_load(&state->connected) != (uint32_t)health.connected ||
@@ -168,7 +188,10 @@ static void look_at_store(struct fsw_device *device)
         atomic_store(&state->since, (int64_t)time(NULL));
     }
     memcpy(state->last_error, health.last_error, sizeof state->last_error);
+    for (unsigned copy = 0; copy < device->store->copies; copy++)
+        note_copy(&device->image.super->copy_state[copy], &health, &device->keeper.counted, copy);
     atomic_store(&state->sequence, sequence + 1);
+    count_store(device, &health);
 }
 
 static void *keeper_loop(void *opaque)

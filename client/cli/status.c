@@ -102,6 +102,31 @@ static void print_duration(int64_t seconds)
         printf("%lld h", (long long)seconds / 3600);
 }
 
+static void print_wire(uint64_t sent, uint64_t received)
+{
+    char a[FSW_SIZE_TEXT], b[FSW_SIZE_TEXT];
+
+    printf("%s sent, %s received", fsw_format_size(sent, a), fsw_format_size(received, b));
+}
+
+/* One of two. */
+static void print_copy(const struct view_copy *copy)
+{
+    int bad = copy->is == FSW_COPY_AWAY || copy->is == FSW_COPY_EMPTIED;
+    const char *word = copy->is == FSW_COPY_AWAY ? "AWAY" : "EMPTIED";
+
+    printf("            %s: ", copy->uri);
+    if (copy->is != FSW_COPY_UNKNOWN) {
+        printf("%s%s%s for ", bad ? red() : "", bad ? word : "connected", plain());
+        print_duration((int64_t)time(NULL) - copy->since);
+        printf(", ");
+    }
+    print_wire(copy->sent, copy->received);
+    if (bad && copy->error[0] != '\0')
+        printf("\n              %s", copy->error);
+    putchar('\n');
+}
+
 static void print_store(const struct view *view)
 {
     char bytes[FSW_SIZE_TEXT];
@@ -119,10 +144,16 @@ static void print_store(const struct view *view)
         if (view->record.served && view->store_connected && away > 0)
             printf(", %sbut %llu store%s AWAY or EMPTIED%s", red(), (unsigned long long)away,
                    away > 1 ? "s are" : " is", plain());
-        if ((!view->store_connected || away > 0) && view->store_error[0] != '\0')
-            printf("\n            %s", view->store_error);
+        if (view->copies == 1) {
+            printf(", ");
+            print_wire(view->values[FSW_STAT_STORE_SENT], view->values[FSW_STAT_STORE_RECEIVED]);
+            if ((!view->store_connected || away > 0) && view->store_error[0] != '\0')
+                printf("\n            %s", view->store_error);
+        }
     }
     putchar('\n');
+    for (unsigned copy = 0; view->copies > 1 && copy < view->copies; copy++)
+        print_copy(&view->copy[copy]);
 }
 
 /* What may still leave, where that is limited. */

@@ -1,7 +1,8 @@
 /*
  * status_json.c: farswap status --json. An array, one object a device:
  *
- *      name, state, pid, size, swap, priority, crash_loses_swap, settings{codec, ...}, store{uri, connected, since, error},
+ *      name, state, pid, size, swap, priority, crash_loses_swap, settings{codec, ...},
+ *      store{uri, connected, since, last_error, away, sent, received, copies[{uri, state, ...}]},
  *      counters{as farswap stats}, rates{counters, a second}, latency{read{count, p50_ns, ...}}
  */
 #include <json-c/json.h>
@@ -33,6 +34,23 @@ static struct json_object *all_settings(const struct view *view)
     return object;
 }
 
+static struct json_object *copy_of_store(const struct view_copy *copy)
+{
+    static const char *const states[] = {[FSW_COPY_UNKNOWN] = "",
+                                         [FSW_COPY_AWAY] = "away",
+                                         [FSW_COPY_EMPTIED] = "emptied",
+                                         [FSW_COPY_GOOD] = "connected"};
+    struct json_object *object = json_object_new_object();
+
+    put_text(object, "uri", copy->uri);
+    put_text(object, "state", copy->is <= FSW_COPY_GOOD ? states[copy->is] : "");
+    json_object_object_add(object, "since", json_object_new_int64(copy->since));
+    put_number(object, "sent", copy->sent);
+    put_number(object, "received", copy->received);
+    put_text(object, "last_error", copy->error);
+    return object;
+}
+
 static struct json_object *store(const struct view *view)
 {
     struct json_object *object = json_object_new_object();
@@ -46,6 +64,15 @@ static struct json_object *store(const struct view *view)
                            json_object_new_boolean(view->record.served && view->store_connected));
     json_object_object_add(object, "since", json_object_new_int64(view->store_since));
     put_text(object, "last_error", view->store_error);
+    put_number(object, "sent", view->values[FSW_STAT_STORE_SENT]);
+    put_number(object, "received", view->values[FSW_STAT_STORE_RECEIVED]);
+    json_object_object_add(
+        object, "away",
+        view->record.served ? json_object_new_uint64(view->values[FSW_STAT_STORES_AWAY]) : NULL);
+    struct json_object *copies = json_object_new_array();
+    for (unsigned copy = 0; copy < view->copies; copy++)
+        json_object_array_add(copies, copy_of_store(&view->copy[copy]));
+    json_object_object_add(object, "copies", copies);
     return object;
 }
 

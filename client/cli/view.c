@@ -23,6 +23,25 @@ static void find_swap(struct view *view)
 
 /* ---- the image ---- */
 
+/* Each acquired: the sequence is read again after them. */
+static void read_error(const char *from, char *to, size_t room)
+{
+    for (size_t i = 0; i + 1 < room; i++)
+        to[i] = __atomic_load_n(&from[i], __ATOMIC_ACQUIRE);
+}
+
+static void read_copy(struct view *view, unsigned copy)
+{
+    struct fsw_copy_state *from = &view->image.super->copy_state[copy];
+    struct view_copy *to = &view->copy[copy];
+
+    to->is = view->record.served ? (enum fsw_copy_is)atomic_load(&from->state) : FSW_COPY_UNKNOWN;
+    to->since = atomic_load(&from->since);
+    to->sent = atomic_load(&from->sent);
+    to->received = atomic_load(&from->received);
+    read_error(from->last_error, to->error, sizeof to->error);
+}
+
 static void read_store_state(struct view *view)
 {
     struct fsw_store_state *state = &view->image.super->store_state;
@@ -31,11 +50,23 @@ static void read_store_state(struct view *view)
         uint32_t sequence = atomic_load(&state->sequence);
         view->store_connected = (int)atomic_load(&state->connected);
         view->store_since = atomic_load(&state->since);
-        /* Acquired, each: the sequence is read again after them. */
-        for (size_t i = 0; i + 1 < sizeof view->store_error; i++)
-            view->store_error[i] = __atomic_load_n(&state->last_error[i], __ATOMIC_ACQUIRE);
+        read_error(state->last_error, view->store_error, sizeof view->store_error);
+        for (unsigned copy = 0; copy < view->copies; copy++)
+            read_copy(view, copy);
         if (sequence % 2 == 0 && sequence == atomic_load(&state->sequence))
             return;
+    }
+}
+
+/* Two stores are two URIs with a space between. */
+static void name_copies(struct view *view)
+{
+    const char *at = view->record.overflow;
+
+    while (*at != '\0' && view->copies < FSW_COPIES_MAX) {
+        int length = (int)strcspn(at, " ");
+        snprintf(view->copy[view->copies++].uri, sizeof view->copy[0].uri, "%.*s", length, at);
+        at += length + (at[length] == ' ');
     }
 }
 
@@ -56,8 +87,10 @@ int view_open(struct view *view, const struct fsw_record *record, int orphan, st
     view->record = *record;
     view->orphan = orphan;
     int r = fsw_registry_attach(record, 0, &view->image, err);
-    if (r == 0)
+    if (r == 0) {
+        name_copies(view);
         look(view);
+    }
     return r;
 }
 

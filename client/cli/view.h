@@ -8,6 +8,15 @@
 #include "client/cli/cli.h"
 #include "client/cli/survival.h"
 
+/* What the server last saw of the store of one copy. */
+struct view_copy {
+    char uri[sizeof((struct fsw_record *)0)->overflow];
+    enum fsw_copy_is is; /* FSW_COPY_UNKNOWN: nobody has looked, or nobody serves the device */
+    int64_t since;       /* of that, seconds since 1970 */
+    uint64_t sent, received;
+    char error[160];
+};
+
 struct view {
     struct fsw_record record;
     int orphan;
@@ -22,6 +31,8 @@ struct view {
     int store_connected;
     int64_t store_since; /* seconds since 1970; 0: nobody has looked */
     char store_error[160];
+    unsigned copies; /* stores that overflow= names */
+    struct view_copy copy[FSW_COPIES_MAX];
 };
 
 /* What happened between two looks. */

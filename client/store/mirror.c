@@ -216,6 +216,7 @@ static void store_health(struct fsw_store *base, struct fsw_store_health *ret_he
     ret_health->up = up;
     ret_health->emptied = emptied;
     for (unsigned copy = 0; copy < MIRROR_COPIES; copy++) {
+        ret_health->copy[copy] = health[copy].copy[0];
         ret_health->bytes_out += health[copy].bytes_out;
         ret_health->bytes_in += health[copy].bytes_in;
         ret_health->reconnects += health[copy].reconnects;

@@ -30,7 +30,7 @@
 #include "client/store/report.h"
 #include "client/store/requests.h"
 
-#define MIRROR_COPIES 2u
+#define MIRROR_COPIES FSW_COPIES_MAX
 #define MIRROR_ALL ((1u << MIRROR_COPIES) - 1)
 
 /* Puts at once: the engine has 8 under way, and a slow store may hold some more. */

@@ -57,12 +57,15 @@ void report_health(struct report *report, struct fsw_store_health *ret_health)
         .retries = report->retries,
         .errors = report->errors,
     };
+    ret_health->copy[0].bytes_out = ret_health->bytes_out;
+    ret_health->copy[0].bytes_in = ret_health->bytes_in;
     FSW_LOCK_SCOPE(&report->lock);
     ret_health->connected = report->connected;
     ret_health->up = report->connected != 0;
     ret_health->emptied = report->emptied != 0;
     ret_health->since = report->since;
     memcpy(ret_health->last_error, report->last_error, sizeof report->last_error);
+    memcpy(ret_health->copy[0].last_error, report->last_error, sizeof report->last_error);
 }
 
 void report_finish(struct report *report, struct fsw_store_request *request,

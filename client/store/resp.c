@@ -331,9 +331,9 @@ static void store_health(struct fsw_store *base, struct fsw_store_health *ret_he
     struct resp_store *store = of_base(base);
 
     report_health(&store->report, ret_health);
-    ret_health->bytes_out =
+    ret_health->bytes_out = ret_health->copy[0].bytes_out =
         store->gets.conn.bytes_out + store->puts.conn.bytes_out + store->quick.lane.conn.bytes_out;
-    ret_health->bytes_in =
+    ret_health->bytes_in = ret_health->copy[0].bytes_in =
         store->gets.conn.bytes_in + store->puts.conn.bytes_in + store->quick.lane.conn.bytes_in;
 }
 

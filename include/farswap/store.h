@@ -124,6 +124,15 @@ struct fsw_store_request {
     struct fsw_store_outer outer[FSW_OUTER_COUNT];
 };
 
+/* The most copies that a store keeps of each segment. */
+#define FSW_COPIES_MAX 2u
+
+/* What of a store's health is one copy's. */
+struct fsw_copy_health {
+    uint64_t bytes_out, bytes_in;
+    char last_error[160];
+};
+
 /* What status and the counters say of a store. Written by value; all may be read at any time. */
 struct fsw_store_health {
     int connected;              /* 1: answers now, or one of its copies does */
@@ -133,8 +142,9 @@ struct fsw_store_health {
     uint64_t puts, gets, drops; /* answered */
     uint64_t bytes_out, bytes_in; /* on the wire, as far as the library under it tells */
     uint64_t reconnects, retries, errors;
-    uint64_t lies; /* gets whose bytes were not what was put: a store with seals knows */
+    uint64_t lies;        /* gets whose bytes were not what was put: a store with seals knows */
     char last_error[160]; /* of the last failure, for people; "" if none ever */
+    struct fsw_copy_health copy[FSW_COPIES_MAX]; /* of each; the bytes above are their sums */
 };
 
 struct fsw_store;
@@ -198,7 +208,7 @@ struct fsw_store_ops {
 struct fsw_store {
     const struct fsw_store_ops *ops;
     unsigned seal;   /* bytes it wants before each object: 0 or FSW_SEAL_BYTES */
-    unsigned copies; /* that it keeps of each segment: 1 or 2 */
+    unsigned copies; /* that it keeps of each segment: 1 to FSW_COPIES_MAX */
 };
 
 static inline void fsw_store_get(struct fsw_store *store, struct fsw_store_request *request,

@@ -44,11 +44,17 @@ def of_nothing():
         expect(done.returncode == 2 and "usage: farswap" in done.stderr, f"{call}: {done}")
 
 
-def of_work(server):
+def write(server):
+    """More than the pool holds."""
     handle = server.connect()
     source = content.Source(content.Corpus(harness.seeded()))
     for page in range(PAGES):
         handle.pwrite(source.bytes(PAGE), page * PAGE)
+    return handle
+
+
+def of_work(server):
+    handle = write(server)
     for page in range(0, PAGES, 3):
         handle.pread(PAGE, page * PAGE)
     handle.trim(PAGE, 0)
@@ -133,8 +139,49 @@ def of_large_requests():
     server.destroy()
 
 
+def of_two_stores():
+    """Each by itself, on its own wire: what one missed, the other has been sent."""
+    donors = [servers.Donor(), servers.Donor()]
+    server = servers.Plugin(size=SIZE, memory="4M", overflow=" ".join(donor.uri for donor in donors)).start()
+    store = lambda: look(server)["store"]  # noqa: E731
+    states = lambda: [copy["state"] for copy in store()["copies"]]  # noqa: E731
+    write(server)
+    wait_for(lambda: states() == ["connected"] * 2 and server.counters()["segments_lacking"] == 0 and
+             server.counters()["store_sent_bytes"] > 1 << 20, 60, "two copies of all that left")
+    donors[1].process.kill()
+    wait_for(lambda: states() == ["connected", "away"], 60, "status to say which store is away")
+    before = store()["copies"]
+    write(server)
+    wait_for(lambda: store()["copies"][0]["sent"] > before[0]["sent"] + (1 << 20), 60, "the other to be sent more")
+    now = store()
+    expect(now["away"] == 1 and now["connected"] and [copy["uri"] for copy in now["copies"]] ==
+           [donor.uri for donor in donors], f"{now}")
+    expect(now["copies"][1]["sent"] < before[1]["sent"] + (1 << 20) and now["copies"][1]["last_error"], f"{now}")
+    expect(abs(now["copies"][1]["since"] - time.time()) < 600, f"{now}")
+    text = cli("status").stdout
+    for donor, wanted in zip(donors, ("connected for ", "AWAY for ")):
+        expect(f"\n            {donor.uri}: {wanted}" in text and " sent, " in text, text)
+    server.kill()
+    now = store()
+    expect(now["away"] is None and [copy["state"] for copy in now["copies"]] == [None] * 2, f"{now}")
+    for what in ("sent", "received"):  # at rest: the image has both, and they agree
+        expect(sum(copy[what] for copy in now["copies"]) == now[what] > 0, f"{what}: {now}")
+    expect(cli("destroy", "--local", server.parameters["name"]).returncode == 0, "destroy")
+
+
+def comes_back_empty(server, donor):
+    harness.spawn([harness.built("server/farswapd"), "--unix", donor.socket, "--memory", "1G"],
+                  env=servers.image_environment())
+    wait_for(lambda: [copy["state"] for copy in look(server)["store"]["copies"]] == ["emptied"], 60,
+             "status to say that the store was emptied")
+    expect(look(server)["store"]["away"] == 1, "an emptied store is not counted")
+
+
 def of_a_store(server, donor):
     wait_for(lambda: look(server)["store"]["connected"], 10, "status to say that the store answers")
+    store = look(server)["store"]
+    expect([copy["state"] for copy in store["copies"]] == ["connected"] and store["away"] == 0 and
+           store["copies"][0]["sent"] > 1 << 20, f"{store}")
     done = cli("doctor", server.parameters["name"])
     expect(done.returncode == 0 and "answers" in done.stdout, f"doctor: {done.stdout}")
     donor.process.send_signal(signal.SIGKILL)
@@ -143,6 +190,7 @@ def of_a_store(server, donor):
     expect("AWAY" in cli("status").stdout, "people are not told that the store is away")
     done = cli("doctor", server.parameters["name"])
     expect(done.returncode == 1 and "FAIL" in done.stdout, f"doctor of a dead store: {done.stdout}")
+    comes_back_empty(server, donor)
 
 
 def while_it_hangs(server):
@@ -180,6 +228,7 @@ def test():
     of_nothing()
     of_several()
     of_large_requests()
+    of_two_stores()
     donor = servers.Donor()
     server = servers.Plugin(size=SIZE, memory="4M", overflow=donor.uri).start()
     of_work(server)

@@ -94,6 +94,7 @@ static void superblock(void)
     FIELD(superblock, overflow_spent);
     FIELD(superblock, overflow_refill);
     FIELD(superblock, overflow_limited);
+    FIELD(superblock, copy_state);
     CONSTANT(FSW_IMAGE_LAYOUT);
 }
 
@@ -103,6 +104,12 @@ static void structures(void)
     FIELD(store_state, connected);
     FIELD(store_state, since);
     FIELD(store_state, last_error);
+    FIELD(copy_state, state);
+    FIELD(copy_state, spare);
+    FIELD(copy_state, since);
+    FIELD(copy_state, sent);
+    FIELD(copy_state, received);
+    FIELD(copy_state, last_error);
     FIELD(class_stats, objects);
     FIELD(class_stats, zspages);
     FIELD(class_stats, frames);

@@ -255,6 +255,22 @@ static void *work(void *opaque)
     return NULL;
 }
 
+/* Each copy has its part of what went over the wire, and all of them have all. */
+static void expect_sums(struct fsw_store *store)
+{
+    struct fsw_store_health health;
+    uint64_t out = 0, in = 0;
+
+    store->ops->health(store, &health);
+    for (unsigned copy = 0; copy < store->copies; copy++) {
+        assert_true(health.copy[copy].bytes_out > 0 && health.copy[copy].bytes_in > 0);
+        out += health.copy[copy].bytes_out;
+        in += health.copy[copy].bytes_in;
+    }
+    assert_int_equal(out, health.bytes_out);
+    assert_int_equal(in, health.bytes_in);
+}
+
 static void test_many_threads_submit(void **state)
 {
     struct fixture *f = *state;
@@ -275,6 +291,7 @@ static void test_many_threads_submit(void **state)
     assert_int_equal(health.drops, 64 * 10);
     assert_true(health.bytes_out >= 64 * 20 * 5 * PLACE_OBJECT);
     assert_true(health.bytes_in >= 64 * 20 * 2 * PLACE_OBJECT);
+    expect_sums(f->store);
 }
 
 /* One batch larger than the windows and the buffers. */
