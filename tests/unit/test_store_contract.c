@@ -2,7 +2,7 @@
  * test_store_contract.c: what every store promises (farswap/store.h), against the real thing.
  *     test_store_contract PLACE        (see test_store_place.h)
  */
-#include "test_store_place.h"
+#include "test_store_fixture.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -19,37 +19,17 @@
 
 static struct place place;
 
-struct fixture {
-    struct fsw_device_id device;
-    struct fsw_store *store;
-};
-
 static int setup_idle(void **state)
 {
-    struct fixture *f = calloc(1, sizeof *f);
-
-    f->device = device_random();
-    *state = f;
+    *state = fixture_new(NULL);
     return 0;
 }
 
 static int setup(void **state)
 {
-    struct fixture *f;
+    struct fixture *f = *state = fixture_new(NULL);
 
-    setup_idle(state);
-    f = *state;
     f->store = place_started(&place, &f->device);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    struct fixture *f = *state;
-
-    if (f->store != NULL)
-        f->store->ops->close(f->store);
-    free(f);
     return 0;
 }
 
@@ -395,7 +375,7 @@ static void test_list_and_forget(void **state)
     assert_int_equal(segment_get(other->store, 9, 0, PLACE_OBJECT, 5000), FSW_STORE_OK);
     assert_int_equal(segment_get(other->store, 10, 0, PLACE_OBJECT, 5000), FSW_STORE_GONE);
     assert_int_equal(segment_get(f->store, 9, 0, PLACE_OBJECT, 300), FSW_STORE_UNREACHABLE);
-    teardown((void **)&other);
+    fixture_end(other);
 }
 
 static void test_list_before_start(void **state)
@@ -474,21 +454,21 @@ static void test_close_without_start(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_put_get_range_drop, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_every_length, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_row_is_used_again, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_put_says_which_copy, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_id_never_put_is_gone, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_range_beyond_the_segment_is_corrupt, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_without_sentinel_nothing_is_gone, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_declared_lost_it_is_new, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_a_get_is_sent_back, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_many_threads_submit, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_a_large_batch, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_list_and_forget, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_list_before_start, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_starts_in_a_child, setup_idle, teardown),
-        cmocka_unit_test_setup_teardown(test_done_may_submit, setup, teardown),
+        FIXTURE_TEST(test_put_get_range_drop, setup),
+        FIXTURE_TEST(test_every_length, setup),
+        FIXTURE_TEST(test_row_is_used_again, setup),
+        FIXTURE_TEST(test_put_says_which_copy, setup),
+        FIXTURE_TEST(test_id_never_put_is_gone, setup),
+        FIXTURE_TEST(test_range_beyond_the_segment_is_corrupt, setup),
+        FIXTURE_TEST(test_without_sentinel_nothing_is_gone, setup),
+        FIXTURE_TEST(test_declared_lost_it_is_new, setup),
+        FIXTURE_TEST(test_a_get_is_sent_back, setup),
+        FIXTURE_TEST(test_many_threads_submit, setup),
+        FIXTURE_TEST(test_a_large_batch, setup),
+        FIXTURE_TEST(test_list_and_forget, setup),
+        FIXTURE_TEST(test_list_before_start, setup),
+        FIXTURE_TEST(test_starts_in_a_child, setup_idle),
+        FIXTURE_TEST(test_done_may_submit, setup),
         cmocka_unit_test(test_close_without_start),
     };
     int failed;

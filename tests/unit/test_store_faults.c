@@ -3,7 +3,7 @@
  * test has a server of its own.
  *     test_store_faults redis|farswapd BINARY [unix]
  */
-#include "test_store_server.h"
+#include "test_store_fixture.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -21,28 +21,16 @@
 #include "client/store/resp.h"
 #include "common/clock.h"
 
-static struct server chosen; /* what the arguments say */
-
-struct fixture {
-    struct server server;
-    struct fsw_device_id device;
-    struct fsw_store *store;
-    uint8_t *bytes, *back; /* a segment each */
-};
+static struct place chosen; /* what the arguments say */
 
 static int setup_server(void **state, const char *memory, int keeps)
 {
-    struct fixture *f = calloc(1, sizeof *f);
+    struct fixture *f = *state = fixture_new(&chosen);
 
-    *state = f;
-    f->server = chosen;
-    f->server.memory = memory;
-    f->server.keeps = keeps && chosen.kind == SERVER_FARSWAPD;
-    f->bytes = malloc(FSW_SEGMENT_BYTES);
-    f->back = malloc(FSW_SEGMENT_BYTES);
+    f->server->memory = memory;
+    f->server->keeps = keeps && f->server->kind == SERVER_FARSWAPD;
     fill_segment(f->bytes, FSW_SEGMENT_BYTES, 1);
-    f->device = device_random();
-    server_start(&f->server);
+    place_start(&f->place);
     return 0;
 }
 
@@ -52,7 +40,7 @@ static int setup_started(void **state, int keeps)
 
     setup_server(state, NULL, keeps);
     f = *state;
-    f->store = store_started(&f->server, &f->device);
+    f->store = store_started(f->server, &f->device);
     wait_connected(f->store, 1);
     return 0;
 }
@@ -76,7 +64,7 @@ static int setup_impatient(void **state)
 
     setup_server(state, NULL, 0);
     f = *state;
-    f->store = store_open(server_uri(&f->server), NULL);
+    f->store = store_open(server_uri(f->server), NULL);
     store = (struct resp_store *)f->store;
     store->gets.silence_ns = store->puts.silence_ns = 300 * FSW_NS_PER_MS;
     assert_int_equal(store_start_as(f->store, &f->device, 0, &err), 0);
@@ -90,28 +78,7 @@ static int setup_small(void **state)
 
     setup_server(state, "16mb", 0);
     f = *state;
-    f->store = store_started(&f->server, &f->device);
-    return 0;
-}
-
-static void close_store(struct fixture *f)
-{
-    if (f->store != NULL)
-        f->store->ops->close(f->store);
-    f->store = NULL;
-}
-
-static int teardown(void **state)
-{
-    struct fixture *f = *state;
-
-    if (f->server.pid > 0)
-        server_thaw(&f->server);
-    close_store(f);
-    server_stop(&f->server);
-    free(f->bytes);
-    free(f->back);
-    free(f);
+    f->store = store_started(f->server, &f->device);
     return 0;
 }
 
@@ -120,16 +87,7 @@ static int exists(struct fixture *f, uint64_t id)
     char key[FSW_KEY_TEXT];
 
     fsw_key_segment(key, &f->device, id);
-    return (int)server_ask(&f->server, "EXISTS %s", key);
-}
-
-static void assert_error_has(struct fixture *f, const char *part)
-{
-    struct fsw_store_health health;
-
-    f->store->ops->health(f->store, &health);
-    if (strstr(health.last_error, part) == NULL)
-        fail_msg("\"%s\" does not say \"%s\"", health.last_error, part);
+    return (int)server_ask(f->server, "EXISTS %s", key);
 }
 
 /* 1 ms of grace: the clock is read again after the deadline was computed. */
@@ -145,9 +103,9 @@ static void assert_in_time(const struct call *call)
 /* Clears what the server keeps, if it keeps anything, so that it starts empty. */
 static void restart_empty(struct fixture *f)
 {
-    server_restart(&f->server);
-    if (f->server.kind == SERVER_REDIS)
-        freeReplyObject(server_command(&f->server, "FLUSHALL"));
+    server_restart(f->server);
+    if (f->server->kind == SERVER_REDIS)
+        freeReplyObject(server_command(f->server, "FLUSHALL"));
 }
 
 static void test_restarted_empty_is_not_gone(void **state)
@@ -156,12 +114,12 @@ static void test_restarted_empty_is_not_gone(void **state)
     struct fsw_store_health health;
 
     assert_int_equal(do_put(f->store, 1, f->bytes, 1000), FSW_STORE_OK);
-    server_kill(&f->server);
+    server_kill(f->server);
     wait_connected(f->store, 0);
     restart_empty(f);
     wait_connected(f->store, 1);
     assert_int_equal(do_get(f->store, 1, f->back, 0, 10, 500), FSW_STORE_UNREACHABLE);
-    assert_error_has(f, "emptied");
+    assert_says(f->store, "emptied");
     assert_int_equal(do_put(f->store, 2, f->bytes, 1000), FSW_STORE_OK);
     assert_int_equal(do_get(f->store, 2, f->back, 0, 1000, 5000), FSW_STORE_OK);
     assert_memory_equal(f->bytes, f->back, 1000);
@@ -178,18 +136,18 @@ static void test_requests_outlive_the_server(void **state)
     uint8_t *back = malloc(N * 100);
 
     assert_int_equal(do_put(f->store, 1, f->bytes, FSW_SEGMENT_BYTES), FSW_STORE_OK);
-    if (f->server.kind == SERVER_REDIS)
-        freeReplyObject(server_command(&f->server, "SAVE"));
-    server_freeze(&f->server); /* so that they are in flight when it dies */
+    if (f->server->kind == SERVER_REDIS)
+        freeReplyObject(server_command(f->server, "SAVE"));
+    server_freeze(f->server); /* so that they are in flight when it dies */
     for (unsigned i = 0; i < N; i++) {
         call_prepare(&gets[i], FSW_STORE_GET, 1, back + i * 100, i, 100, 0);
         call_submit(f->store, &gets[i]);
         call_prepare(&puts[i], FSW_STORE_PUT, 100 + i, f->bytes + i, 0, 20000, 0);
         call_submit(f->store, &puts[i]);
     }
-    server_kill(&f->server);
+    server_kill(f->server);
     wait_connected(f->store, 0);
-    server_restart(&f->server);
+    server_restart(f->server);
     for (unsigned i = 0; i < N; i++) {
         assert_int_equal(call_wait(&gets[i]), FSW_STORE_OK);
         assert_memory_equal(back + i * 100, f->bytes + i, 100);
@@ -212,7 +170,7 @@ static void test_deadlines_without_a_server(void **state)
     struct fixture *f = *state;
     struct call calls[N];
 
-    server_kill(&f->server);
+    server_kill(f->server);
     for (unsigned i = 0; i < N; i++) {
         call_prepare(&calls[i], (enum fsw_store_verb)(i % 3), i, f->back, 0, 100, 10 + 20 * i);
         call_submit(f->store, &calls[i]);
@@ -296,7 +254,7 @@ static void test_cut_connections_lose_nothing(void **state)
     for (unsigned cuts = 0; cuts < 20; cuts++) {
         wait_connected(f->store, 1);
         usleep(1000 * (cuts % 7)); /* at some point of the traffic */
-        server_ask(&f->server, "CLIENT KILL TYPE normal");
+        server_ask(f->server, "CLIENT KILL TYPE normal");
         wait_reconnects(f->store, 2 * (cuts + 1));
     }
     over = true;
@@ -308,7 +266,7 @@ static void test_cut_connections_lose_nothing(void **state)
     f->store->ops->health(f->store, &health);
     assert_true(health.retries >= 20); /* some were in flight each time */
     assert_true(rounds > 100);
-    assert_int_equal(server_ask(&f->server, "DBSIZE"), 1); /* the sentinel */
+    assert_int_equal(server_ask(f->server, "DBSIZE"), 1); /* the sentinel */
 }
 
 /* ---- frozen ---- */
@@ -320,14 +278,14 @@ static void test_late_answer_leaves_the_bytes_alone(void **state)
 
     assert_int_equal(do_put(f->store, 1, f->bytes, 1000), FSW_STORE_OK);
     memset(f->back, 0xee, FSW_SEGMENT_BYTES);
-    server_freeze(&f->server);
+    server_freeze(f->server);
     call_prepare(&late, FSW_STORE_GET, 1, f->back, 0, 1000, 300);
     call_prepare(&patient, FSW_STORE_GET, 1, f->back + 2000, 0, 1000, 0);
     call_submit(f->store, &late);
     call_submit(f->store, &patient);
     assert_int_equal(call_wait(&late), FSW_STORE_UNREACHABLE);
     assert_in_time(&late);
-    server_thaw(&f->server);
+    server_thaw(f->server);
     assert_int_equal(call_wait(&patient), FSW_STORE_OK); /* answered after the late one */
     assert_memory_equal(f->back + 2000, f->bytes, 1000);
     for (unsigned i = 0; i < 1000; i++)
@@ -357,7 +315,7 @@ static void wait_old_connections_gone(struct fixture *f)
     int gone = 0;
 
     while (!gone && fsw_now_ns() < end) {
-        redisReply *info = server_command(&f->server, "INFO clients");
+        redisReply *info = server_command(f->server, "INFO clients");
 
         gone = strstr(info->str, "connected_clients:3\r") != NULL;
         freeReplyObject(info);
@@ -371,7 +329,7 @@ static void give_up_puts_then_drop(struct fixture *f, unsigned n, int reconnecte
     struct call *puts = calloc(n, sizeof *puts), *drops = calloc(n, sizeof *drops);
 
     widen_connection(f);
-    server_freeze(&f->server);
+    server_freeze(f->server);
     for (unsigned i = 0; i < n; i++) {
         call_prepare(&puts[i], FSW_STORE_PUT, i, f->bytes, 0, FSW_SEGMENT_BYTES, 200);
         call_submit(f->store, &puts[i]);
@@ -384,7 +342,7 @@ static void give_up_puts_then_drop(struct fixture *f, unsigned n, int reconnecte
     }
     if (reconnected)
         wait_connected(f->store, 0);
-    server_thaw(&f->server);
+    server_thaw(f->server);
     for (unsigned i = 0; i < n; i++)
         assert_int_equal(call_wait(&drops[i]), FSW_STORE_OK);
     wait_old_connections_gone(f);
@@ -412,11 +370,11 @@ static void test_silent_connection_is_made_anew(void **state)
     struct call get;
 
     assert_int_equal(do_put(f->store, 1, f->bytes, 1000), FSW_STORE_OK);
-    server_freeze(&f->server);
+    server_freeze(f->server);
     call_prepare(&get, FSW_STORE_GET, 1, f->back, 0, 1000, 0);
     call_submit(f->store, &get);
     wait_connected(f->store, 0);
-    server_thaw(&f->server);
+    server_thaw(f->server);
     assert_int_equal(call_wait(&get), FSW_STORE_OK);
     assert_memory_equal(f->back, f->bytes, 1000);
 }
@@ -427,12 +385,12 @@ static void test_close_answers_everything_once(void **state)
     struct fixture *f = *state;
     struct call *calls = calloc(N, sizeof *calls);
 
-    server_freeze(&f->server);
+    server_freeze(f->server);
     for (unsigned i = 0; i < N; i++) {
         call_prepare(&calls[i], (enum fsw_store_verb)(i % 3), i, f->bytes, 0, FSW_SEGMENT_BYTES, 0);
         call_submit(f->store, &calls[i]);
     }
-    close_store(f);
+    fixture_close(f);
     for (unsigned i = 0; i < N; i++) {
         assert_int_equal(calls[i].done, 1);
         assert_int_equal(calls[i].request.result, FSW_STORE_UNREACHABLE);
@@ -453,7 +411,7 @@ static void test_full_refuses_puts_and_serves_gets(void **state)
     } while (result == FSW_STORE_OK && id < 1000);
     assert_int_equal(result, FSW_STORE_FULL);
     assert_in_range(id, 100, 400);
-    assert_error_has(f, "OOM");
+    assert_says(f->store, "OOM");
     assert_int_equal(do_get(f->store, 0, f->back, 0, 100, 5000), FSW_STORE_OK);
     assert_int_equal(do_get(f->store, id - 1, f->back, 0, 100, 5000), FSW_STORE_GONE);
     for (uint64_t i = 0; i < 20; i++)
@@ -467,16 +425,16 @@ static void leave_no_room(struct fixture *f, uint64_t id)
 {
     while (do_put(f->store, id++, f->bytes, FSW_SEGMENT_BYTES) == FSW_STORE_OK)
         ;
-    if (f->server.kind == SERVER_REDIS)
-        freeReplyObject(server_command(&f->server, "CONFIG SET maxmemory 2mb"));
+    if (f->server->kind == SERVER_REDIS)
+        freeReplyObject(server_command(f->server, "CONFIG SET maxmemory 2mb"));
     while (do_put(f->store, id++, f->bytes, 100) == FSW_STORE_OK)
         ;
 }
 
 static void leave_room(struct fixture *f)
 {
-    if (f->server.kind == SERVER_REDIS)
-        freeReplyObject(server_command(&f->server, "CONFIG SET maxmemory 16mb"));
+    if (f->server->kind == SERVER_REDIS)
+        freeReplyObject(server_command(f->server, "CONFIG SET maxmemory 16mb"));
     for (uint64_t i = 0; i < 20; i++)
         assert_int_equal(do_drop(f->store, i), FSW_STORE_OK);
 }
@@ -489,7 +447,7 @@ static void test_full_from_the_start(void **state)
     struct fsw_store *late;
 
     leave_no_room(f, 0);
-    late = store_started(&f->server, &other);
+    late = store_started(f->server, &other);
     assert_int_equal(do_put(late, 1, f->bytes, 1000), FSW_STORE_FULL);
     leave_room(f);
     wait_connected(late, 1);
@@ -506,46 +464,42 @@ static void test_readonly_passes(void **state)
     struct fixture *f = *state;
     struct call put, hasty;
 
-    freeReplyObject(server_command(&f->server, "CONFIG SET replica-read-only yes"));
-    freeReplyObject(server_command(&f->server, "REPLICAOF 127.0.0.1 %d", free_port()));
+    freeReplyObject(server_command(f->server, "CONFIG SET replica-read-only yes"));
+    freeReplyObject(server_command(f->server, "REPLICAOF 127.0.0.1 %d", free_port()));
     call_prepare(&put, FSW_STORE_PUT, 1, f->bytes, 0, 100, 8000);
     call_submit(f->store, &put);
     call_prepare(&hasty, FSW_STORE_PUT, 2, f->bytes, 0, 100, 300);
     call_submit(f->store, &hasty);
     assert_int_equal(call_wait(&hasty), FSW_STORE_UNREACHABLE);
-    assert_error_has(f, "READONLY");
-    freeReplyObject(server_command(&f->server, "REPLICAOF NO ONE"));
+    assert_says(f->store, "READONLY");
+    freeReplyObject(server_command(f->server, "REPLICAOF NO ONE"));
     assert_int_equal(call_wait(&put), FSW_STORE_OK);
 }
 
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_restarted_empty_is_not_gone, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_requests_outlive_the_server, setup_kept, teardown),
-        cmocka_unit_test_setup_teardown(test_cut_connections_lose_nothing, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_deadlines_without_a_server, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_late_answer_leaves_the_bytes_alone, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_given_up_put_never_lands_after_its_drop, setup,
-                                        teardown),
-        cmocka_unit_test_setup_teardown(test_given_up_connection_never_lands_after_a_drop,
-                                        setup_impatient, teardown),
-        cmocka_unit_test_setup_teardown(test_silent_connection_is_made_anew, setup_impatient,
-                                        teardown),
-        cmocka_unit_test_setup_teardown(test_close_answers_everything_once, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_full_refuses_puts_and_serves_gets, setup_small,
-                                        teardown),
-        cmocka_unit_test_setup_teardown(test_full_from_the_start, setup_small, teardown),
+        FIXTURE_TEST(test_restarted_empty_is_not_gone, setup),
+        FIXTURE_TEST(test_requests_outlive_the_server, setup_kept),
+        FIXTURE_TEST(test_cut_connections_lose_nothing, setup),
+        FIXTURE_TEST(test_deadlines_without_a_server, setup),
+        FIXTURE_TEST(test_late_answer_leaves_the_bytes_alone, setup),
+        FIXTURE_TEST(test_given_up_put_never_lands_after_its_drop, setup),
+        FIXTURE_TEST(test_given_up_connection_never_lands_after_a_drop, setup_impatient),
+        FIXTURE_TEST(test_silent_connection_is_made_anew, setup_impatient),
+        FIXTURE_TEST(test_close_answers_everything_once, setup),
+        FIXTURE_TEST(test_full_refuses_puts_and_serves_gets, setup_small),
+        FIXTURE_TEST(test_full_from_the_start, setup_small),
     };
     /* farswapd has no replicas */
     const struct CMUnitTest redis_tests[] = {
-        cmocka_unit_test_setup_teardown(test_readonly_passes, setup, teardown),
+        FIXTURE_TEST(test_readonly_passes, setup),
     };
     int failed;
 
-    server_choose(&chosen, argc, argv);
+    place_choose(&chosen, argc, argv);
     failed = cmocka_run_group_tests(tests, NULL, NULL);
-    if (chosen.kind == SERVER_REDIS)
+    if (chosen.servers[0].kind == SERVER_REDIS)
         failed += cmocka_run_group_tests(redis_tests, NULL, NULL);
     return failed;
 }

@@ -3,7 +3,7 @@
  * wanted or wrong. Each test has a server of its own.
  *     test_store_probe redis|farswapd BINARY [unix]
  */
-#include "test_store_server.h"
+#include "test_store_fixture.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -14,26 +14,16 @@
 #include <string.h>
 #include <cmocka.h>
 
-static struct server chosen; /* what the arguments say */
-
-struct fixture {
-    struct server server;
-    struct fsw_device_id device;
-    struct fsw_store *store;
-    uint8_t bytes[1000], back[1000];
-};
+static struct place chosen; /* what the arguments say */
 
 static int setup_server(void **state, const char *memory, const char *password)
 {
-    struct fixture *f = calloc(1, sizeof *f);
+    struct fixture *f = *state = fixture_new(&chosen);
 
-    *state = f;
-    f->server = chosen;
-    f->server.memory = memory;
-    f->server.password = password;
-    fill_segment(f->bytes, sizeof f->bytes, 1);
-    f->device = device_random();
-    server_start(&f->server);
+    f->server->memory = memory;
+    f->server->password = password;
+    fill_segment(f->bytes, 100, 1);
+    place_start(&f->place);
     return 0;
 }
 
@@ -52,37 +42,11 @@ static int setup_secret(void **state)
     return setup_server(state, "32mb", "open sesame");
 }
 
-static void close_store(struct fixture *f)
-{
-    if (f->store != NULL)
-        f->store->ops->close(f->store);
-    f->store = NULL;
-}
-
-static int teardown(void **state)
-{
-    struct fixture *f = *state;
-
-    close_store(f);
-    server_stop(&f->server);
-    free(f);
-    return 0;
-}
-
-static void assert_error_has(struct fixture *f, const char *part)
-{
-    struct fsw_store_health health;
-
-    f->store->ops->health(f->store, &health);
-    if (strstr(health.last_error, part) == NULL)
-        fail_msg("last error \"%s\" has no \"%s\"", health.last_error, part);
-}
-
 /* ---- passwords ---- */
 
 static int probe_with(struct fixture *f, const char *password, struct fsw_error *err)
 {
-    struct fsw_store *store = store_open(server_uri(&f->server), password);
+    struct fsw_store *store = store_open(server_uri(f->server), password);
     int r = store->ops->probe(store, err);
 
     store->ops->close(store);
@@ -100,7 +64,7 @@ static void test_password(void **state)
     assert_int_equal(probe_with(f, "hush", &err), -EACCES);
     assert_non_null(strstr(err.text, "does not take the password"));
     assert_null(strstr(err.text, "hush"));
-    f->store = store_started(&f->server, &f->device);
+    f->store = store_started(f->server, &f->device);
     assert_int_equal(do_put(f->store, 1, f->bytes, 100), FSW_STORE_OK);
     assert_int_equal(do_get(f->store, 1, f->back, 0, 100, 5000), FSW_STORE_OK);
 }
@@ -109,7 +73,7 @@ static void start_with(struct fixture *f, const char *password)
 {
     struct fsw_error err;
 
-    f->store = store_open(server_uri(&f->server), password);
+    f->store = store_open(server_uri(f->server), password);
     assert_int_equal(store_start_as(f->store, &f->device, 0, &err), 0);
 }
 
@@ -123,8 +87,8 @@ static void test_wrong_password_refuses_puts(void **state)
         start_with(f, passwords[i]);
         assert_int_equal(do_put(f->store, 1, f->bytes, 100), FSW_STORE_REFUSED);
         assert_int_equal(do_get(f->store, 1, f->back, 0, 100, 300), FSW_STORE_UNREACHABLE);
-        assert_error_has(f, passwords[i] ? "WRONGPASS" : "NOAUTH");
-        close_store(f);
+        assert_says(f->store, passwords[i] ? "WRONGPASS" : "NOAUTH");
+        fixture_close(f);
     }
 }
 
@@ -135,7 +99,7 @@ static void test_eviction_is_refused(void **state)
     struct fixture *f = *state;
     struct fsw_error err = {""};
 
-    freeReplyObject(server_command(&f->server, "CONFIG SET maxmemory-policy allkeys-lru"));
+    freeReplyObject(server_command(f->server, "CONFIG SET maxmemory-policy allkeys-lru"));
     assert_int_equal(probe_with(f, NULL, &err), -EINVAL);
     assert_non_null(strstr(err.text, "allkeys-lru"));
     assert_non_null(strstr(err.text, "CONFIG SET maxmemory-policy noeviction"));
@@ -147,11 +111,11 @@ static void test_probe_says_who_is_missing(void **state)
     struct fsw_error err = {""};
     char port[16];
 
-    snprintf(port, sizeof port, "%d", f->server.port);
-    server_kill(&f->server);
+    snprintf(port, sizeof port, "%d", f->server->port);
+    server_kill(f->server);
     assert_int_equal(probe_with(f, NULL, &err), -ECONNREFUSED);
     assert_non_null(strstr(err.text, "Connection refused"));
-    assert_non_null(strstr(err.text, f->server.over_unix ? f->server.socket : port));
+    assert_non_null(strstr(err.text, f->server->over_unix ? f->server->socket : port));
     assert_non_null(strstr(err.text, "farswapd"));
 }
 
@@ -164,7 +128,7 @@ static void test_no_limit_is_a_warning(void **state)
     struct fsw_error err = {""};
 
     assert_int_equal(probe_with(f, NULL, &err), 0);
-    if (chosen.kind == SERVER_REDIS)
+    if (chosen.servers[0].kind == SERVER_REDIS)
         assert_non_null(strstr(err.text, "CONFIG SET maxmemory"));
     else
         assert_string_equal(err.text, "");
@@ -186,7 +150,7 @@ static void test_a_password_that_leaves_the_host_is_a_warning(void **state)
     struct fsw_error err = {""};
     char uri[40];
 
-    snprintf(uri, sizeof uri, "resp://0.0.0.0:%d", f->server.port);
+    snprintf(uri, sizeof uri, "resp://0.0.0.0:%d", f->server->port);
     f->store = store_open(uri, "open sesame");
     assert_int_equal(f->store->ops->probe(f->store, &err), 0);
     assert_non_null(strstr(err.text, "password goes"));
@@ -198,22 +162,21 @@ static void test_a_password_that_leaves_the_host_is_a_warning(void **state)
 
 int main(int argc, char **argv)
 {
-#define TEST(name, setup) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_password, setup_secret),
-        TEST(test_wrong_password_refuses_puts, setup_secret),
-        TEST(test_probe_says_who_is_missing, setup),
-        TEST(test_no_limit_is_a_warning, setup),
-        TEST(test_a_limit_is_none, setup_limited),
-        TEST(test_a_password_that_leaves_the_host_is_a_warning, setup_secret),
+        FIXTURE_TEST(test_password, setup_secret),
+        FIXTURE_TEST(test_wrong_password_refuses_puts, setup_secret),
+        FIXTURE_TEST(test_probe_says_who_is_missing, setup),
+        FIXTURE_TEST(test_no_limit_is_a_warning, setup),
+        FIXTURE_TEST(test_a_limit_is_none, setup_limited),
+        FIXTURE_TEST(test_a_password_that_leaves_the_host_is_a_warning, setup_secret),
     };
     /* farswapd never evicts */
-    const struct CMUnitTest redis_tests[] = {TEST(test_eviction_is_refused, setup)};
+    const struct CMUnitTest redis_tests[] = {FIXTURE_TEST(test_eviction_is_refused, setup)};
     int failed;
 
-    server_choose(&chosen, argc, argv);
+    place_choose(&chosen, argc, argv);
     failed = cmocka_run_group_tests(tests, NULL, NULL);
-    if (chosen.kind == SERVER_REDIS)
+    if (chosen.servers[0].kind == SERVER_REDIS)
         failed += cmocka_run_group_tests(redis_tests, NULL, NULL);
     return failed;
 }

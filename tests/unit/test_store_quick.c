@@ -4,7 +4,7 @@
  * frozen, killed, emptied, or says that there is nothing.
  *     test_store_quick PLACE        (see test_store_place.h), of a server that speaks RESP
  */
-#include "test_store_place.h"
+#include "test_store_fixture.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -20,22 +20,15 @@
 /* Too little for any answer of one who is frozen. */
 #define MOMENT_NS 100000u
 
-static struct place place;
+static struct place chosen; /* what the arguments say */
 
-struct fixture {
-    struct fsw_device_id device;
-    struct fsw_store *store;
-    uint64_t id; /* a segment that is there */
-    uint8_t bytes[LENGTH], back[LENGTH];
-};
-
-static void each_server(void (*act)(struct server *server))
+static void each_server(struct fixture *f, void (*act)(struct server *server))
 {
-    for (unsigned copy = 0; copy < place.copies; copy++)
-        act(&place.servers[copy]);
+    for (unsigned copy = 0; copy < f->place.copies; copy++)
+        act(&f->place.servers[copy]);
 }
 
-/* The whole of a segment. */
+/* The whole of a segment; f->id is one that is there. */
 static void prepare(struct fixture *f, struct call *call, uint64_t id, unsigned deadline_ms)
 {
     memset(f->back, 0xee, LENGTH);
@@ -75,44 +68,25 @@ static void put(struct fixture *f)
         memcpy(f->back, f->bytes, LENGTH); /* the store's to change */
         call_prepare(&call, FSW_STORE_PUT, f->id, f->back, 0, LENGTH, 5000);
         call_submit(f->store, &call);
-    } while (call_wait(&call) != FSW_STORE_OK || call.request.copies != (1u << place.copies) - 1);
+    } while (call_wait(&call) != FSW_STORE_OK ||
+             call.request.copies != (1u << f->place.copies) - 1);
 }
 
 static int setup(void **state)
 {
-    struct fixture *f = calloc(1, sizeof *f);
+    struct fixture *f = *state = fixture_new(&chosen);
 
-    *state = f;
-    f->device = device_random();
-    place_start(&place);
-    f->store = place_started(&place, &f->device);
+    place_start(&f->place);
+    f->store = place_started(&f->place, &f->device);
     put(f);
     wait_quick(f);
-    return 0;
-}
-
-static void close_store(struct fixture *f)
-{
-    if (f->store != NULL)
-        f->store->ops->close(f->store);
-    f->store = NULL;
-}
-
-static int teardown(void **state)
-{
-    struct fixture *f = *state;
-
-    each_server(server_thaw);
-    close_store(f);
-    place_stop(&place);
-    free(f);
     return 0;
 }
 
 /* Asked for while nobody answers; and get() has come back all the same. */
 static void ask_the_frozen(struct fixture *f, struct call *call, unsigned deadline_ms)
 {
-    each_server(server_freeze);
+    each_server(f, server_freeze);
     prepare(f, call, f->id, deadline_ms);
     call_get(f->store, call, MOMENT_NS);
     assert_int_equal(call->done, 0);
@@ -121,11 +95,10 @@ static void ask_the_frozen(struct fixture *f, struct call *call, unsigned deadli
 static void test_health_counts_it(void **state)
 {
     struct fixture *f = *state;
-    struct fsw_store_health before, after;
+    struct fsw_store_health before = fixture_health(f), after;
 
-    f->store->ops->health(f->store, &before);
     wait_quick(f);
-    f->store->ops->health(f->store, &after);
+    after = fixture_health(f);
     assert_true(after.gets > before.gets);
     assert_true(after.bytes_in >= before.bytes_in + LENGTH);
     assert_true(after.bytes_out >= before.bytes_out + 50);
@@ -138,7 +111,7 @@ static void test_patience_ends_and_the_get_goes_on(void **state)
     struct call call;
 
     ask_the_frozen(f, &call, 0);
-    each_server(server_thaw);
+    each_server(f, server_thaw);
     assert_got(f, &call);
     wait_quick(f);
 }
@@ -151,7 +124,7 @@ static void test_late_answer_leaves_the_bytes_alone(void **state)
 
     ask_the_frozen(f, &call, 200);
     assert_int_equal(call_wait(&call), FSW_STORE_UNREACHABLE);
-    each_server(server_thaw);
+    each_server(f, server_thaw);
     for (unsigned i = 0; i < LENGTH; i++)
         assert_int_equal(f->back[i], 0xee);
     wait_quick(f);
@@ -166,7 +139,7 @@ static void test_lost_sends_it_back(void **state)
     ask_the_frozen(f, &call, 0);
     f->store->ops->lost(f->store, 0);
     assert_int_equal(call_wait(&call), FSW_STORE_UNREACHABLE);
-    each_server(server_thaw);
+    each_server(f, server_thaw);
     wait_quick(f);
     assert_int_equal(call.done, 1);
 }
@@ -177,7 +150,7 @@ static void test_close_answers_it_once(void **state)
     struct call call;
 
     ask_the_frozen(f, &call, 0);
-    close_store(f);
+    fixture_close(f);
     assert_int_equal(call.done, 1);
     assert_int_equal(call.request.result, FSW_STORE_UNREACHABLE);
 }
@@ -191,7 +164,7 @@ static void test_what_is_not_there_is_gone(void **state)
     call_get(f->store, &call, 0);
     assert_int_equal(call_wait(&call), FSW_STORE_GONE);
     wait_quick(f);
-    place_spoil_sentinel(&place, &f->device, 0);
+    place_spoil_sentinel(&f->place, &f->device, 0);
     prepare(f, &call, UINT32_MAX, 300);
     call_get(f->store, &call, 0);
     assert_int_equal(call_wait(&call), FSW_STORE_UNREACHABLE);
@@ -204,11 +177,11 @@ static void test_server_comes_back(void **state)
     struct fixture *f = *state;
     struct call call;
 
-    each_server(server_kill);
+    each_server(f, server_kill);
     prepare(f, &call, f->id, 300);
     call_get(f->store, &call, 0);
     assert_int_equal(call_wait(&call), FSW_STORE_UNREACHABLE);
-    each_server(server_restart);
+    each_server(f, server_restart);
     put(f);
     wait_quick(f);
 }
@@ -245,9 +218,9 @@ static void disturb(struct fixture *f, unsigned turn)
 {
     struct call call;
 
-    for (unsigned copy = 0; copy < place.copies; copy++)
-        if (place.servers[copy].kind == SERVER_REDIS && turn % 4 == 0)
-            server_ask(&place.servers[copy], "CLIENT KILL TYPE normal");
+    for (unsigned copy = 0; copy < f->place.copies; copy++)
+        if (f->place.servers[copy].kind == SERVER_REDIS && turn % 4 == 0)
+            server_ask(&f->place.servers[copy], "CLIENT KILL TYPE normal");
     for (unsigned i = 0; i < 50; i++) {
         prepare(f, &call, f->id, 0);
         call_submit(f->store, &call);
@@ -284,16 +257,16 @@ static void test_readers_at_once(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_health_counts_it, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_patience_ends_and_the_get_goes_on, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_late_answer_leaves_the_bytes_alone, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_lost_sends_it_back, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_close_answers_it_once, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_what_is_not_there_is_gone, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_server_comes_back, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_readers_at_once, setup, teardown),
+        FIXTURE_TEST(test_health_counts_it, setup),
+        FIXTURE_TEST(test_patience_ends_and_the_get_goes_on, setup),
+        FIXTURE_TEST(test_late_answer_leaves_the_bytes_alone, setup),
+        FIXTURE_TEST(test_lost_sends_it_back, setup),
+        FIXTURE_TEST(test_close_answers_it_once, setup),
+        FIXTURE_TEST(test_what_is_not_there_is_gone, setup),
+        FIXTURE_TEST(test_server_comes_back, setup),
+        FIXTURE_TEST(test_readers_at_once, setup),
     };
 
-    place_choose(&place, argc, argv);
+    place_choose(&chosen, argc, argv);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

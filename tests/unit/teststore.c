@@ -1,6 +1,6 @@
 /*
- * teststore.c: one lock, one thread, one list of what waits, and an array of all segments by id
- * (the engine counts ids up from 1, so it is dense).
+ * teststore.c: one lock, one thread, one list of what waits. What is stored, and what the engine may
+ * do with it, is teststore_segments.c's.
  */
 #include "teststore.h"
 
@@ -9,17 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/checksum.h"
 #include "common/cleanup.h"
 #include "common/clock.h"
-
-enum life { NEVER, PUTTING, ENDED, DROPPING, DROPPED };
-
-struct segment {
-    char *bytes; /* NULL: not stored */
-    uint32_t length, row, checksum, gets;
-    uint8_t life, acknowledged, damaged;
-};
+#include "teststore_segments.h"
 
 struct teststore {
     struct fsw_store base;
@@ -28,11 +20,8 @@ struct teststore {
     pthread_t thread;
     int started, closing, at_once;
     struct fsw_store_request *waiting; /* through next; scratch[0]: not before */
-    struct segment *segments;
-    uint64_t segment_room;
-    uint64_t *row_owner;
-    uint32_t row_room;
-    unsigned held, delay_us, fail_in_thousand, stored, room;
+    struct segments segments;
+    unsigned held, delay_us, fail_in_thousand, room;
     struct {
         enum fsw_store_result result;
         unsigned count;
@@ -44,220 +33,12 @@ struct teststore {
     struct fsw_store_health health;
 };
 
-static void __attribute__((noreturn))
-broken(const char *rule, const struct fsw_store_request *request)
-{
-    fprintf(stderr, "the engine broke the store's contract: %s (verb %d, id %llu, row %u, %u+%u)\n",
-            rule, (int)request->verb, (unsigned long long)request->id, request->row,
-            request->offset, request->length);
-    abort();
-}
-
 static uint64_t next_random(struct teststore *store)
 {
     store->random ^= store->random << 13;
     store->random ^= store->random >> 7;
     store->random ^= store->random << 17;
     return store->random;
-}
-
-static void *grown(void *array, size_t size, uint64_t from, uint64_t to)
-{
-    char *bigger = realloc(array, to * size);
-    if (bigger == NULL)
-        abort();
-    memset(bigger + from * size, 0, (to - from) * size);
-    return bigger;
-}
-
-static struct segment *segment_of(struct teststore *store, uint64_t id)
-{
-    if (id >= store->segment_room) {
-        uint64_t room = id * 2 + 64;
-        store->segments =
-            grown(store->segments, sizeof store->segments[0], store->segment_room, room);
-        store->segment_room = room;
-    }
-    return &store->segments[id];
-}
-
-static uint64_t *owner_of(struct teststore *store, uint32_t row)
-{
-    if (row >= store->row_room) {
-        uint32_t room = row * 2 + 64;
-        store->row_owner =
-            grown(store->row_owner, sizeof store->row_owner[0], store->row_room, room);
-        store->row_room = room;
-    }
-    return &store->row_owner[row];
-}
-
-/* ---- seals (the lock is held) ---- */
-
-/* 1 if there are none, or if they lead from the begin to `to`. */
-static int seals_lead_to(struct teststore *store, const char *bytes, uint32_t length, uint32_t to)
-{
-    uint32_t at = 0;
-
-    while (store->base.seal != 0 && at < to) {
-        if (length - at < FSW_SEAL_BYTES || fsw_seal_units(bytes + at) == 0)
-            return 0;
-        at += FSW_SEAL_BYTES + fsw_seal_units(bytes + at) * FSW_SEAL_BYTES;
-        if (at > length)
-            return 0;
-    }
-    return store->base.seal == 0 || at == to;
-}
-
-/* There and back. No substitute for encryption. */
-static void scramble(char *bytes, uint32_t length, uint64_t id)
-{
-    for (uint32_t i = 0; i < length; i++)
-        bytes[i] ^= (char)(id * 0x9e3779b1u + i * 31 + 1);
-}
-
-/* As a store with seals does: objects that are not whole are nothing. */
-static void cut_off(struct fsw_store_request *request)
-{
-    char *bytes = request->bytes;
-    uint32_t at = 0, length = request->length, object;
-
-    while (length - at >= FSW_SEAL_BYTES) {
-        object = FSW_SEAL_BYTES + fsw_seal_units(bytes + at) * FSW_SEAL_BYTES;
-        if (object == FSW_SEAL_BYTES || object > length - at)
-            break;
-        at += object;
-    }
-    memset(bytes + at, 0, length - at < FSW_SEAL_BYTES ? length - at : FSW_SEAL_BYTES);
-    if (length - at > FSW_SEAL_BYTES)
-        memset(bytes + at + FSW_SEAL_BYTES, 0xa5, length - at - FSW_SEAL_BYTES);
-}
-
-static void copy_range(struct teststore *store, struct segment *segment,
-                       struct fsw_store_request *request)
-{
-    if (store->base.seal != 0)
-        scramble(segment->bytes, segment->length, request->id);
-    memcpy(request->bytes, segment->bytes + request->offset, request->length);
-    if (store->base.seal == 0)
-        return;
-    scramble(segment->bytes, segment->length, request->id);
-    cut_off(request);
-}
-
-/* ---- what the engine may ask (the lock is held) ---- */
-
-static void submitted_put(struct teststore *store, struct fsw_store_request *request)
-{
-    struct segment *segment = segment_of(store, request->id);
-    uint64_t *owner = owner_of(store, request->row);
-
-    if (request->id == 0 || request->row == 0)
-        broken("id and row begin at 1", request);
-    if (request->length == 0 || request->length > FSW_SEGMENT_BYTES)
-        broken("a segment has 1 to 65,520 bytes", request);
-    uint32_t checksum = fsw_checksum(request->bytes, request->length, 0);
-    if (segment->life != NEVER && (segment->life != ENDED || segment->checksum != checksum))
-        broken("an id is put once (S1)", request);
-    if (*owner != 0 && *owner != request->id)
-        broken("the row belongs to another segment (S2)", request);
-    if (!seals_lead_to(store, request->bytes, request->length, request->length))
-        broken("the seals of a segment lead from its begin to its end (S6)", request);
-    *owner = request->id;
-    segment->life = PUTTING;
-    segment->row = request->row;
-    segment->length = request->length;
-    segment->checksum = checksum;
-}
-
-static void submitted_get(struct teststore *store, struct fsw_store_request *request)
-{
-    struct segment *segment = segment_of(store, request->id);
-
-    if (segment->life != ENDED || !segment->acknowledged)
-        broken("a get of what was not put, or is dropped (S3)", request);
-    if (segment->row != request->row || *owner_of(store, request->row) != request->id)
-        broken("a get with another segment's row (S3)", request);
-    if (request->length == 0 || (uint64_t)request->offset + request->length > segment->length)
-        broken("a get past the segment's end (S3)", request);
-    segment->gets++;
-    if (store->base.seal == 0 || segment->bytes == NULL || segment->damaged)
-        return;
-    scramble(segment->bytes, segment->length, request->id);
-    if (!seals_lead_to(store, segment->bytes, segment->length, request->offset))
-        broken("a get that does not begin with a seal (S6)", request);
-    scramble(segment->bytes, segment->length, request->id);
-}
-
-static void submitted_drop(struct teststore *store, struct fsw_store_request *request)
-{
-    struct segment *segment = segment_of(store, request->id);
-
-    if (segment->life != ENDED)
-        broken("a drop of what was not put, or twice (S4)", request);
-    if (segment->gets != 0)
-        broken("a drop under a get (S4)", request);
-    if (segment->row != request->row)
-        broken("a drop with another segment's row (S4)", request);
-    segment->life = DROPPING;
-}
-
-/* ---- answers (the lock is held) ---- */
-
-static void forget_bytes(struct teststore *store, struct segment *segment)
-{
-    if (segment->bytes != NULL)
-        store->stored--;
-    free(segment->bytes);
-    segment->bytes = NULL;
-}
-
-static void ended_put(struct teststore *store, struct fsw_store_request *request, int lands)
-{
-    struct segment *segment = segment_of(store, request->id);
-
-    if (fsw_checksum(request->bytes, request->length, 0) != segment->checksum)
-        broken("bytes changed while they were put (S5)", request);
-    segment->life = ENDED;
-    segment->acknowledged = request->result == FSW_STORE_OK;
-    request->copies = segment->acknowledged;
-    if (!lands || segment->bytes != NULL)
-        return;
-    segment->bytes = malloc(request->length);
-    memcpy(segment->bytes, request->bytes, request->length);
-    store->stored++;
-    if (store->base.seal == 0)
-        return;
-    scramble(segment->bytes, request->length, request->id);
-    scramble(request->bytes, request->length, request->id); /* they were ours to change */
-}
-
-static void ended_get(struct teststore *store, struct fsw_store_request *request)
-{
-    struct segment *segment = segment_of(store, request->id);
-
-    segment->gets--;
-    if (request->result == FSW_STORE_OK && segment->bytes == NULL)
-        request->result = FSW_STORE_GONE;
-    request->copies = request->result == FSW_STORE_OK;
-    if (request->result == FSW_STORE_OK)
-        copy_range(store, segment, request);
-    else
-        memset(request->bytes, 0xa5, request->length);
-}
-
-static void ended_drop(struct teststore *store, struct fsw_store_request *request)
-{
-    struct segment *segment = segment_of(store, request->id);
-
-    if (request->result != FSW_STORE_OK) {
-        segment->life = ENDED;
-        segment->acknowledged = 0;
-        return;
-    }
-    segment->life = DROPPED;
-    forget_bytes(store, segment);
-    *owner_of(store, request->row) = 0;
 }
 
 static enum fsw_store_result random_failure(struct teststore *store, enum fsw_store_verb verb)
@@ -282,16 +63,11 @@ static void settle(struct teststore *store, struct fsw_store_request *request, i
         request->result = store->answer[verb].result;
         lands = store->answer[verb].lands;
     }
-    if (!late && verb == FSW_STORE_PUT && store->stored >= store->room)
+    if (!late && verb == FSW_STORE_PUT && store->segments.stored >= store->room)
         request->result = FSW_STORE_FULL;
     if (request->result != FSW_STORE_UNREACHABLE)
         lands = request->result == FSW_STORE_OK;
-    if (verb == FSW_STORE_PUT)
-        ended_put(store, request, lands);
-    else if (verb == FSW_STORE_GET)
-        ended_get(store, request);
-    else
-        ended_drop(store, request);
+    segments_answered(&store->segments, request, lands);
 }
 
 static void finish(struct teststore *store, struct fsw_store_request *request, int late)
@@ -373,12 +149,7 @@ static int store_start(struct fsw_store *base, const struct fsw_store_identity *
 static void submit_one(struct teststore *store, struct fsw_store_request *request)
 {
     store->submitted[request->verb]++;
-    if (request->verb == FSW_STORE_PUT)
-        submitted_put(store, request);
-    else if (request->verb == FSW_STORE_GET)
-        submitted_get(store, request);
-    else
-        submitted_drop(store, request);
+    segments_asked(&store->segments, request);
     if (store->at_once && !(store->held >> request->verb & 1)) {
         finish(store, request, 0);
         return;
@@ -419,9 +190,9 @@ static uint32_t row_of(struct teststore *store, uint64_t id)
 {
     FSW_LOCK_SCOPE(&store->lock);
 
-    if (id >= store->segment_room)
+    if (id >= store->segments.room)
         return UINT32_MAX;
-    return store->segments[id].bytes == NULL ? 0 : store->segments[id].row;
+    return store->segments.all[id].bytes == NULL ? 0 : store->segments.all[id].row;
 }
 
 static int store_list(struct fsw_store *base, const struct fsw_device_id *device,
@@ -445,9 +216,9 @@ static int store_forget(struct fsw_store *base, const struct fsw_device_id *devi
 {
     struct teststore *store = of_base(base);
 
-    *ret_count = store->stored;
-    for (uint64_t id = 1; id < store->segment_room; id++)
-        forget_bytes(store, &store->segments[id]);
+    *ret_count = store->segments.stored;
+    for (uint64_t id = 1; id < store->segments.room; id++)
+        segments_forget(&store->segments, &store->segments.all[id]);
     return 0;
 }
 
@@ -509,10 +280,7 @@ struct fsw_store *teststore_base(struct teststore *store)
 
 void teststore_free(struct teststore *store)
 {
-    for (uint64_t id = 0; id < store->segment_room; id++)
-        free(store->segments[id].bytes);
-    free(store->segments);
-    free(store->row_owner);
+    segments_free(&store->segments);
     free(store);
 }
 
@@ -595,6 +363,7 @@ void teststore_delay(struct teststore *store, unsigned max_us)
 void teststore_seal(struct teststore *store)
 {
     store->base.seal = FSW_SEAL_BYTES;
+    store->segments.seals = 1;
 }
 
 void teststore_answer_at_once(struct teststore *store)
@@ -611,13 +380,13 @@ void teststore_room(struct teststore *store, unsigned segments)
 void teststore_lose(struct teststore *store, uint64_t id)
 {
     FSW_LOCK_SCOPE(&store->lock);
-    forget_bytes(store, segment_of(store, id));
+    segments_forget(&store->segments, segments_at(&store->segments, id));
 }
 
 void teststore_damage(struct teststore *store, uint64_t id, uint32_t byte)
 {
     FSW_LOCK_SCOPE(&store->lock);
-    struct segment *segment = segment_of(store, id);
+    struct segment *segment = segments_at(&store->segments, id);
     if (segment->bytes == NULL || byte >= segment->length)
         abort();
     segment->bytes[byte] ^= 4;
@@ -627,14 +396,14 @@ void teststore_damage(struct teststore *store, uint64_t id, uint32_t byte)
 uint32_t teststore_length(struct teststore *store, uint64_t id)
 {
     FSW_LOCK_SCOPE(&store->lock);
-    struct segment *segment = segment_of(store, id);
+    struct segment *segment = segments_at(&store->segments, id);
     return segment->bytes != NULL ? segment->length : 0;
 }
 
 unsigned teststore_segments(struct teststore *store)
 {
     FSW_LOCK_SCOPE(&store->lock);
-    return store->stored;
+    return store->segments.stored;
 }
 
 static uint64_t submitted(struct teststore *store, enum fsw_store_verb verb)
