@@ -7,8 +7,8 @@
  * A turn answers what one read brought, until the client's unread answers pass FSW_MAX_OUTPUT. Then
  * the client is paused: the rest of the read is kept, nothing more is read, and the turn goes on
  * when the kernel has taken enough. So a client that pipelines and never reads costs its limit and
- * no more, and others do not notice. A turn that takes FSW_MAX_TURN microseconds is cut short the same
- * way, and goes on when the others have had theirs.
+ * no more, for as long as we are patient, and others do not notice. A turn that takes FSW_MAX_TURN
+ * microseconds is cut short the same way, and goes on when the others have had theirs.
  *
  * Invariants:
  *  1. paused == the stream is not being read == kept may hold bytes; cut_short implies paused;
@@ -19,10 +19,12 @@
 #include "server/client.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 
 #include "common/clock.h"
 #include "server/command.h"
@@ -45,6 +47,9 @@ struct fsw_client {
     struct fsw_parser *parser;
     uint64_t inside_since; /* a request has begun and not ended: CLOCK_MONOTONIC ns; 0: none */
     uint64_t output;       /* bytes that wait for the kernel */
+    uint64_t answered;     /* bytes of all answers */
+    int64_t taken;         /* of them by the peer, when it had last taken enough */
+    unsigned waits;        /* seconds that answers wait, since then; 0: none do */
     bool paused;
     bool cut_short;  /* paused for the others' sake */
     bool last_words; /* close when all is written */
@@ -188,6 +193,7 @@ static void client_write(struct fsw_client *client, struct fsw_reply *reply)
     client->output += reply->bytes;
     client->session.server->output_bytes += reply->bytes;
     fsw_vault_charge(vault_of(client), write->cost);
+    client->answered += reply->bytes;
     if (start_write(write) < 0) {
         write_free(write);
         client_close(client);
@@ -500,13 +506,55 @@ static bool overstayed(const struct fsw_client *client, uint64_t now, enum fsw_l
 {
     const struct fsw_session *session = &client->session;
     uint64_t inside = client->paused ? 0 : client->inside_since;
+    uint64_t patience = session->server->patience * FSW_NS_PER_S;
 
     *ret_limit = inside != 0 ? FSW_LIMIT_REQUEST_SECONDS : FSW_LIMIT_STRANGER_SECONDS;
-    if (inside != 0 && now - inside >= FSW_MAX_REQUEST_SECONDS * FSW_NS_PER_S)
+    if (inside != 0 && now - inside >= patience)
         return true;
     *ret_limit = FSW_LIMIT_STRANGER_SECONDS;
-    return (!session->welcome || session->commands == 0) &&
-           now - session->since >= FSW_MAX_STRANGER_SECONDS * FSW_NS_PER_S;
+    return (!session->welcome || session->commands == 0) && now - session->since >= patience;
+}
+
+/* Bytes that the kernel has for it, which asks for more in large steps only. (Of a Unix socket it is
+ * the memory that they take: it may seem to have taken less than nothing.) */
+static int kernel_has(struct fsw_client *client)
+{
+    int bytes = 0;
+    uv_os_fd_t fd;
+
+    if (uv_fileno(&client->handle, &fd) == 0)
+        ioctl(fd, SIOCOUTQ, &bytes);
+    return bytes;
+}
+
+/* Whether answers wait for it that it does not read. As redis's soft limit of output, which is one
+ * of seconds above so many bytes; but here all that waits counts, since it is the kernel's buffers
+ * that are full then, and who reads slowly is no offender. Seconds are looks: those in which we were
+ * stopped ourselves do not count. */
+static bool does_not_read(struct fsw_client *client)
+{
+    size_t waiting = uv_stream_get_write_queue_size(&client->stream);
+
+    if (waiting == 0) {
+        client->waits = 0;
+        return false;
+    }
+    int64_t taken = (int64_t)(client->answered - waiting) - kernel_has(client);
+    if (client->waits == 0 || taken - client->taken >= FSW_MAX_OUTPUT / 16) {
+        client->taken = taken;
+        client->waits = 0;
+    }
+    return ++client->waits > client->session.server->patience;
+}
+
+/* What the kernel still has for it is lost, too: it would keep that for who never reads. */
+static void client_reset(struct fsw_client *client)
+{
+    if (client->stream.type == UV_TCP && !uv_is_closing(&client->handle) &&
+        uv_tcp_close_reset(&client->tcp, on_closed) == 0)
+        client->session.killed = true;
+    else
+        client_close(client);
 }
 
 void fsw_clients_show_door(struct fsw_clients *clients)
@@ -516,10 +564,16 @@ void fsw_clients_show_door(struct fsw_clients *clients)
 
     for (struct fsw_session *session = clients->server->sessions; session;
          session = session->next) {
-        if (session->killed || !overstayed(client_of(session), now, &limit))
+        struct fsw_client *client = client_of(session);
+        if (session->killed) {
             continue;
-        clients->server->hits.of[limit]++;
-        client_close(client_of(session));
+        } else if (does_not_read(client)) {
+            clients->server->hits.of[FSW_LIMIT_OUTPUT_SECONDS]++;
+            client_reset(client);
+        } else if (overstayed(client, now, &limit)) {
+            clients->server->hits.of[limit]++;
+            client_close(client);
+        }
     }
 }
 

@@ -27,7 +27,8 @@ struct fsw_clients {
 
 /* 0 or negative UV_E…. */
 int fsw_clients_init(struct fsw_clients *clients, uv_loop_t *loop, struct fsw_server *server);
-/* Closes those who stayed too long without a password, or in the middle of a request. */
+/* Once a second. Closes those who stayed too long without a password, or in the middle of a request,
+ * or do not read their answers. */
 void fsw_clients_show_door(struct fsw_clients *clients);
 /* Starts to close all clients; they are gone when the loop has run out. */
 void fsw_clients_close(struct fsw_clients *clients);

@@ -7,7 +7,7 @@
  *     FSW_MAX_CLIENTS * (FSW_READ_BYTES + FSW_MAX_REQUEST + FSW_MAX_OUTPUT / 16) +
  *         FSW_MAX_OUTPUT_ALL,
  * and only of clients that know the password: before that, the FSW_MAX_STRANGER_ limits hold. All
- * of it counts against --memory. There is no limit to how many commands a client may send ahead:
+ * of it counts against --memory. The three that are seconds are --patience, if that is given. There is no limit to how many commands a client may send ahead:
  * what we have not run waits in the kernel's buffers, and then with the client.
  */
 #ifndef FSW_SERVER_LIMITS_H
@@ -28,6 +28,7 @@
     X(OUTPUT, output_bytes, 1024 * 1024, "we stop reading from that client until it reads")        \
     X(OUTPUT_ALL, output_bytes_of_all, 64 * 1024 * 1024,                                           \
       "a 16th of output_bytes is each one's limit")                                                \
+    X(OUTPUT_SECONDS, output_seconds, 60, "closed (it took less than a 16th of output_bytes)")     \
     X(TURN, turn_us, 2000, "others have their turn before it goes on")                             \
     X(REQUEST_SECONDS, request_seconds, 60, "closed (a request that does not end)")                \
     X(SCAN, scan_count, 1024, "COUNT is lowered to it")                                            \

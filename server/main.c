@@ -158,6 +158,7 @@ static int serve(const struct fsw_server_options *options, struct fsw_error *err
     program->server.named = options->named;
     program->server.password = options->password;
     program->server.pressure.keep = options->keep;
+    program->server.patience = options->patience;
     program->server.started = fsw_now_ns();
     fsw_vault_charge(fsw_keyspace_vault(program->server.keyspace), fsw_own_memory());
     r = program_start(program, options, err);

@@ -19,6 +19,7 @@
 #define MEMORY_MIN (4ull << 20)
 #define MEMORY_MAX (1ull << 46)
 #define MEMORY_DEFAULT (1ull << 30)
+#define PATIENCE_MAX 86400
 
 /* ---- values of options ---- */
 
@@ -92,6 +93,18 @@ static int option_keep(const char *text, struct fsw_server_options *options, str
     if (fsw_parse_size(text, &options->keep) < 0)
         return fsw_error(err, -EINVAL, "--keep-available %s: allowed is a size, like 2G, or 0",
                          text);
+    return 0;
+}
+
+static int option_patience(const char *text, struct fsw_server_options *options,
+                           struct fsw_error *err)
+{
+    uint64_t seconds;
+
+    if (fsw_parse_u64(text, 1, PATIENCE_MAX, &seconds) < 0)
+        return fsw_error(err, -EINVAL, "--patience %s: allowed are 1 to %d seconds", text,
+                         PATIENCE_MAX);
+    options->patience = (unsigned)seconds;
     return 0;
 }
 
@@ -198,6 +211,9 @@ static const struct {
     {"keep-available", "SIZE", option_keep,
      "refuse new values while this host has less memory available\n"
      "(default 5% of its memory, 1G at most); 0: never"},
+    {"patience", "SECONDS", option_patience,
+     "what a client has to show the password, to end a request, and to\n"
+     "read answers that wait for it (default 60)"},
     {"requirepass-file", "FILE", option_password,
      "file whose first line is the password that clients must show;\n"
      "required for an address that is not loopback"},
@@ -241,8 +257,10 @@ static int bad_option(const char *text, struct fsw_error *err)
 int fsw_server_options_parse(int argc, char **argv, struct fsw_server_options *ret_options,
                              struct fsw_error *err)
 {
-    struct fsw_server_options options = {
-        .memory = MEMORY_DEFAULT, .name = "donor", .keep = fsw_pressure_keep_default()};
+    struct fsw_server_options options = {.memory = MEMORY_DEFAULT,
+                                         .patience = FSW_MAX_REQUEST_SECONDS,
+                                         .name = "donor",
+                                         .keep = fsw_pressure_keep_default()};
     struct option known[TABLE_LENGTH + 1] = {0};
     int i, r = 0;
 

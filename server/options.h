@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 
 #include "farswap/error.h"
+#include "server/limits.h"
 
 #define FSW_LISTEN_MAX 16
 #define FSW_PORT_DEFAULT 6390
@@ -22,6 +23,7 @@ struct fsw_server_options {
     const char *unix_path; /* NULL: none */
     uint64_t memory;
     uint64_t keep;       /* what the host keeps available for itself */
+    unsigned patience;   /* seconds that a client has for what it began */
     const char *name;    /* "donor" unless named */
     bool named;          /* the image outlives the process */
     const char *destroy; /* NULL, or the name whose image goes; nothing else is done */

@@ -42,6 +42,7 @@ struct fsw_server {
     const char *password; /* NULL: none needed */
     int port;             /* of the first TCP address; 0: none */
     uint64_t started;     /* CLOCK_MONOTONIC ns */
+    unsigned patience;    /* seconds: instead of each FSW_MAX_..._SECONDS */
     struct fsw_server_counters counters;
     struct fsw_limit_hits hits;
     /* gauges */

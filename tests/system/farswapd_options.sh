@@ -65,6 +65,9 @@ done
 for bad in 0 lots 1K 3M 100T -1; do
     refused 'from 4M to 64T' --memory "$bad"
 done
+for bad in 0 -1 1m 86401 ''; do
+    refused '1 to 86400 seconds' --patience "$bad"
+done
 refused 'letters, digits' --name 'a b'
 refused 'letters, digits' --name ''
 refused '1 to 107 bytes' --unix "/$(printf 'x%.0s' {1..120})"

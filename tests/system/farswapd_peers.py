@@ -3,6 +3,7 @@ import os
 import random
 import resource
 import signal
+import time
 import unittest
 
 from farswapd_peer import SANITIZED, Donor, Refused, request, wait_for
@@ -209,6 +210,44 @@ class Limits(unittest.TestCase):
                     peer.socket.close()
 
 
+def kernels(donor, peer):
+    """The donor's end of a peer's TCP connection: its line in /proc/net/tcp, if there is one."""
+    ports = [f":{donor.port:04X}", f":{peer.socket.getsockname()[1]:04X}"]
+    with open("/proc/net/tcp", encoding="ascii") as table:
+        return [fields for fields in map(str.split, table) if [word[8:] for word in fields[1:3]] == ports]
+
+
+class Slow:
+    """Has always asked for more than it has read, and reads 256 KiB in a second. Where the machine does
+    not let it, it begins again, and says so."""
+
+    def __init__(self, donor, patience):
+        self.donor, self.patience, self.excuses = donor, patience, 0
+        self.begin()
+
+    def begin(self):
+        self.peer = self.donor.connect()
+        self.peer.send_while_it_takes(request("GET", "k") * 100)
+        self.began = self.at = time.monotonic()
+
+    def read_some(self):
+        """Whether it has done so for longer than the donor is patient."""
+        before = self.at
+        if time.monotonic() < before + 1:
+            return False
+        self.at = time.monotonic()
+        try:
+            for _ in range(4):
+                self.peer.read()
+        except (EOFError, ConnectionResetError):
+            if time.monotonic() < before + 1 + self.patience / 2:
+                raise
+            self.peer.socket.close()
+            self.excuses += 1
+            self.begin()
+        return self.at > self.began + 2 * self.patience
+
+
 class Rudeness(unittest.TestCase):
     def test_who_never_reads_costs_a_bounded_amount(self):
         with Donor() as donor, donor.connect() as other:
@@ -237,6 +276,38 @@ class Rudeness(unittest.TestCase):
             wait_for(lambda: donor.info(other)["connected_clients"] == "1", "the rude to be gone")
             info = donor.info(other)
             self.assertEqual((info["paused_clients"], info["output_bytes_waiting"]), ("0", "0"))
+
+    def test_who_has_no_end_is_shown_the_door(self):
+        """Who never reads, who ends no request, who says nothing; not who reads slowly, nor who is idle."""
+        patience = 5
+        with Donor("--patience", str(patience)) as donor, donor.connect() as other:
+            other.ask("SET", "k", random.randbytes(SEGMENT))
+            rude = [donor.connect(unix=i % 2 == 0) for i in range(4)]
+            for peer in rude:
+                peer.send_while_it_takes(request("GET", "k") * 100)
+            rude.append(donor.connect())
+            rude[-1].send(request("GET", "k") * 500)  # all of it is read
+            half, mute = donor.connect(), donor.connect(unix=True)
+            half.ask("PING")
+            half.send(b"*2\r\n$3\r\nGET\r\n")
+            slow = Slow(donor, patience)
+            wait_for(lambda: slow.read_some() and donor.info(other)["connected_clients"] == "2",
+                     "all others to be shown the door")
+            info = donor.info(other)
+            for limit, hits in ("output", 5 + slow.excuses), ("request", 1), ("stranger", 1):
+                self.assertEqual(int(info[f"limit_{limit}_seconds_hits"]), hits, limit)
+            self.assertLess(int(info["output_bytes_waiting"]), 2 * MIB)  # of the slow one
+            self.assertEqual((half.read_to_end(), mute.read_to_end()), (b"", b""))
+            self.assertEqual(kernels(donor, rude[-1]), [])  # it keeps nothing for it either
+            for peer in rude:
+                self.assertLess(len(peer.read_to_end()), 16 * MIB)
+            slow.peer.socket.close()
+
+    def test_who_vanishes_is_asked_for(self):
+        """Its connection has the kernel's keepalive timer, and no other."""
+        with Donor() as donor, donor.connect() as peer:
+            peer.ask("PING")
+            wait_for(lambda: [fields[5][:2] for fields in kernels(donor, peer)] == ["02"], "the timer")
 
     def test_who_reads_late_gets_all(self):
         with Donor() as donor, donor.connect() as peer:
