@@ -1,8 +1,8 @@
 /*
  * hoard: a program that wants more memory than it gets, and looks at every byte that comes back.
  *
- *     hoard --size 400M [--seed N] [--rounds N] [--until FILE] [--same PERCENT] [--report FILE]
- *           [--stall MS] [--hold FIFO]
+ *     hoard --size 400M [--seed N] [--rounds N] [--until FILE] [--same PERCENT] [--sparse PERCENT]
+ *           [--report FILE] [--stall MS] [--hold FIFO]
  *
  * It fills anonymous memory with pages of pattern.c, then touches them: at random, then in order,
  * verifying each page before it rewrites some under a new version, and at last verifies all of them
@@ -287,24 +287,31 @@ static void hold(const char *fifo)
 static int usage(FILE *file, int status)
 {
     fputs("usage: hoard --size BYTES [--seed N] [--rounds N] [--until FILE] [--same PERCENT]\n"
-          "             [--report FILE] [--stall MS] [--hold FIFO]\n",
+          "             [--sparse PERCENT] [--report FILE] [--stall MS] [--hold FIFO]\n",
           file);
     return status;
 }
 
+static const struct option options[] = {
+    {"size", required_argument, NULL, 's'},
+    {"seed", required_argument, NULL, 'e'},
+    {"rounds", required_argument, NULL, 'r'},
+    {"until", required_argument, NULL, 'u'},
+    {"same", required_argument, NULL, 'm'},
+    {"sparse", required_argument, NULL, 'p'},
+    {"report", required_argument, NULL, 'o'},
+    {"stall", required_argument, NULL, 'l'},
+    {"hold", required_argument, NULL, 'w'},
+    {"help", no_argument, NULL, 'h'},
+    {NULL, 0, NULL, 0},
+};
+
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"size", required_argument, NULL, 's'},   {"seed", required_argument, NULL, 'e'},
-        {"rounds", required_argument, NULL, 'r'}, {"until", required_argument, NULL, 'u'},
-        {"same", required_argument, NULL, 'm'},   {"report", required_argument, NULL, 'o'},
-        {"stall", required_argument, NULL, 'l'},  {"hold", required_argument, NULL, 'w'},
-        {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0},
-    };
     static struct hoard hoard;
     uint64_t size = 0, seed = fsw_now_ns() ^ (uint64_t)getpid() << 40, rounds = 1;
     const char *report_path = NULL, *fifo = NULL;
-    uint64_t same = 0, stall_ms = 0;
+    uint64_t same = 0, sparse = 0, stall_ms = 0;
     int option, status, bad = 0;
 
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -318,6 +325,8 @@ int main(int argc, char **argv)
             hoard.until = optarg;
         else if (option == 'm')
             bad |= fsw_parse_u64(optarg, 0, 100, &same);
+        else if (option == 'p')
+            bad |= fsw_parse_u64(optarg, 0, 100, &sparse);
         else if (option == 'o')
             report_path = optarg;
         else if (option == 'l')
@@ -331,6 +340,7 @@ int main(int argc, char **argv)
         return usage(stderr, 2);
     hoard.stall_ns = stall_ms * FSW_NS_PER_MS;
     fsw_pattern_more_same((unsigned)same);
+    fsw_pattern_sparse((unsigned)sparse);
     if (hoard_init(&hoard, size, seed) < 0) {
         fprintf(stderr, "hoard: no memory for %" PRIu64 " bytes\n", size);
         return 3;

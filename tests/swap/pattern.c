@@ -9,7 +9,8 @@
  *     noise    does not compress                   7 %
  *     same     one word repeated                   3 %
  *
- * More same-filled pages than that can be asked for, at the cost of all the others.
+ * More same-filled pages than that can be asked for, at the cost of all the others; and sparse ones,
+ * of which all but the beginning is zeroes.
  *
  * A page begins and ends with a stamp that holds number and version in clear; between them all is
  * drawn from a generator started with (seed, number, version). A same-filled page has no room for
@@ -52,10 +53,16 @@ static inline uint64_t draw(uint64_t *state)
 }
 
 static unsigned more_same;
+static size_t contents_end = BODY_END;
 
 void fsw_pattern_more_same(unsigned percent)
 {
     more_same = percent;
+}
+
+void fsw_pattern_sparse(unsigned percent)
+{
+    contents_end = BODY + (BODY_END - BODY) * (100 - percent) / 100 / 8 * 8;
 }
 
 static enum kind kind_of(uint64_t seed, uint32_t number)
@@ -193,6 +200,7 @@ void fsw_pattern_fill(void *page, uint64_t seed, uint32_t number, uint32_t versi
             ((uint64_t *)page)[i] = same_word(seed, number, version);
         return;
     }
+    memset((char *)page + contents_end, 0, BODY_END - contents_end);
     memcpy(page, &stamp, sizeof(stamp));
     memcpy((char *)page + BODY_END, &stamp, sizeof(stamp));
 }

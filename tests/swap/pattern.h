@@ -17,6 +17,11 @@
  * to be several times the memory its pages take. Before the first page; 0 at first. */
 void fsw_pattern_more_same(unsigned percent);
 
+/* From now on this share of every other page, before its last stamp, is zeroes: as of a program that
+ * has much memory and little in it, and whose pages are all different. Before the first page; 0 at
+ * first. */
+void fsw_pattern_sparse(unsigned percent);
+
 /* Writes one page's contents. `page` has FSW_PATTERN_PAGE bytes, aligned to 8. */
 void fsw_pattern_fill(void *page, uint64_t seed, uint32_t number, uint32_t version);
 

@@ -110,6 +110,21 @@ static void test_few_pages_are_same_filled(void **state)
     assert_in_range(same, pages / 100, pages * 5 / 100);
 }
 
+#define SPARSE 75u
+
+/* Nothing is lost of what tells pages apart: main() has all tests once more with sparse ones. */
+static void test_sparse_pages_are_zeroes_for_the_most_part(void **state)
+{
+    for (uint32_t number = 0; number < NUMBERS; number++) {
+        unsigned zeroes = 0;
+        fsw_pattern_fill(page, SEED, number, 1);
+        for (unsigned i = 0; i < PAGE; i++)
+            zeroes += page[i] == 0;
+        if (memcmp(page, page + 8, PAGE - 8) != 0)
+            assert_in_range(zeroes, PAGE * (SPARSE - 1) / 100, PAGE * 99 / 100);
+    }
+}
+
 static void test_percentiles_are_within_a_bucket(void **state)
 {
     static struct fsw_latency latency;
@@ -126,7 +141,7 @@ static void test_percentiles_are_within_a_bucket(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
+    const struct CMUnitTest pages[] = {
         cmocka_unit_test(test_a_right_page_matches),
         cmocka_unit_test(test_a_stale_page_is_named),
         cmocka_unit_test(test_another_page_is_named),
@@ -135,7 +150,14 @@ int main(void)
         cmocka_unit_test(test_a_page_of_another_run_is_caught),
         cmocka_unit_test(test_any_flipped_bit_is_caught),
         cmocka_unit_test(test_few_pages_are_same_filled),
+    };
+    const struct CMUnitTest others[] = {
+        cmocka_unit_test(test_sparse_pages_are_zeroes_for_the_most_part),
         cmocka_unit_test(test_percentiles_are_within_a_bucket),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int failed = cmocka_run_group_tests(pages, NULL, NULL);
+
+    fsw_pattern_sparse(SPARSE);
+    failed += cmocka_run_group_tests_name("sparse pages", pages, NULL, NULL);
+    return failed + cmocka_run_group_tests(others, NULL, NULL);
 }
