@@ -2,6 +2,9 @@
  * crew.c: jobs live where their owner put them: on the stack of one who waits, inside the request of
  * one who does not. The list holds those that have not ended. Everybody at work on a job is counted
  * in it, under the lock; the last to leave when no part is left has ended it.
+ *
+ * Which members work does not matter, only how many: one that finds enough at work goes back to
+ * sleep. What is listed then is not forgotten: those at work look for a job before they rest.
  */
 #include "core/crew.h"
 
@@ -21,13 +24,17 @@ static int run_one(struct fsw_crew_job *job)
     return 1;
 }
 
+/* A member's: NULL if there is nothing to do, or enough are at it. */
 static struct fsw_crew_job *join_job(struct fsw_crew *crew)
 {
     FSW_LOCK_SCOPE(&crew->lock);
 
+    if (crew->at_work >= atomic_load(&crew->limit))
+        return NULL;
     for (struct fsw_crew_job *job = crew->jobs; job != NULL && !crew->stop; job = job->later)
         if (atomic_load(&job->next) < job->parts) {
             job->users++;
+            crew->at_work++;
             return job;
         }
     return NULL;
@@ -46,10 +53,11 @@ static void unlink_job(struct fsw_crew *crew, struct fsw_crew_job *job)
 }
 
 /* 1 if that ended a job that nobody waits for. */
-static int leave_locked(struct fsw_crew *crew, struct fsw_crew_job *job)
+static int leave_locked(struct fsw_crew *crew, struct fsw_crew_job *job, unsigned members)
 {
     FSW_LOCK_SCOPE(&crew->lock);
 
+    crew->at_work -= members;
     if (--job->users > 0)
         return 0;
     if (job->done == NULL) {
@@ -62,12 +70,13 @@ static int leave_locked(struct fsw_crew *crew, struct fsw_crew_job *job)
     return 1;
 }
 
-static void leave_job(struct fsw_crew *crew, struct fsw_crew_job *job)
+/* members: 1 if a member leaves, 0 if another does who helped. */
+static void leave_job(struct fsw_crew *crew, struct fsw_crew_job *job, unsigned members)
 {
     void (*done)(void *arg) = job->done;
     void *arg = job->arg;
 
-    if (leave_locked(crew, job))
+    if (leave_locked(crew, job, members))
         done(arg);
 }
 
@@ -96,10 +105,19 @@ static void *member(void *opaque)
         for (; job != NULL; job = join_job(crew)) {
             while (run_one(job))
                 ;
-            leave_job(crew, job);
+            leave_job(crew, job, 1);
         }
     }
     return NULL;
+}
+
+/* So many idle members may work besides those that do. */
+static unsigned spare_locked(struct fsw_crew *crew)
+{
+    unsigned limit = atomic_load(&crew->limit), idle = atomic_load(&crew->idle);
+    unsigned most = limit > crew->at_work ? limit - crew->at_work : 0;
+
+    return idle < most ? idle : most;
 }
 
 static void post(struct fsw_crew *crew, struct fsw_crew_job *job)
@@ -111,8 +129,8 @@ static void post(struct fsw_crew *crew, struct fsw_crew_job *job)
     job->listed = 1;
     *crew->last = job;
     crew->last = &job->later;
-    unsigned idle = atomic_load(&crew->idle);
-    for (unsigned i = 0; i < idle && i < wanted; i++)
+    unsigned spare = spare_locked(crew);
+    for (unsigned i = 0; i < spare && i < wanted; i++)
         sem_post(&crew->work);
 }
 
@@ -130,7 +148,8 @@ void fsw_crew_run(struct fsw_crew *crew, void (*run)(void *arg, unsigned part), 
                   unsigned parts)
 {
     struct fsw_crew_job job = {.run = run, .arg = arg, .parts = parts};
-    int alone = parts < 2 || atomic_load_explicit(&crew->idle, memory_order_relaxed) == 0;
+    int alone = parts < 2 || atomic_load_explicit(&crew->idle, memory_order_relaxed) == 0 ||
+                atomic_load_explicit(&crew->limit, memory_order_relaxed) == 0;
 
     if (!alone)
         post(crew, &job);
@@ -162,7 +181,7 @@ int fsw_crew_help(struct fsw_crew *crew, struct fsw_crew_job *job)
         return 0;
     while (run_one(job))
         ;
-    leave_job(crew, job);
+    leave_job(crew, job, 0);
     return 1;
 }
 
@@ -172,6 +191,7 @@ int fsw_crew_start(struct fsw_crew *crew, unsigned members)
     pthread_mutex_init(&crew->lock, NULL);
     pthread_cond_init(&crew->left, NULL);
     sem_init(&crew->work, 0, 0);
+    atomic_store(&crew->limit, members);
     for (; crew->count < members && crew->count < FSW_CREW_MAX; crew->count++) {
         int r = pthread_create(&crew->threads[crew->count], NULL, member, crew);
         if (r != 0)
@@ -179,6 +199,11 @@ int fsw_crew_start(struct fsw_crew *crew, unsigned members)
         pthread_setname_np(crew->threads[crew->count], "fsw-crew");
     }
     return 0;
+}
+
+void fsw_crew_follow_cpus(struct fsw_crew *crew, unsigned cpus_online)
+{
+    atomic_store(&crew->limit, cpus_online > 1 ? cpus_online - 1 : 0);
 }
 
 void fsw_crew_stop(struct fsw_crew *crew)

@@ -6,6 +6,9 @@
  * elsewhere: a host whose CPUs are all at work serves the request with one thread, as if there were
  * no crew.
  *
+ * Members are made ahead, one less than the CPUs that the host could have, and of these so many work
+ * as there are CPUs online besides the one of the thread with the request.
+ *
  * A job is waited for (run), or begun and left: then its `done` is called by the thread that ends
  * it, and who began it can do other things, and help when he has nothing else to do.
  */
@@ -31,17 +34,22 @@ struct fsw_crew_job {
 
 struct fsw_crew {
     pthread_t threads[FSW_CREW_MAX];
-    unsigned count;
+    unsigned count;         /* of threads */
+    _Atomic unsigned limit; /* so many of them may work, if there are so many */
     _Atomic unsigned idle;
-    pthread_mutex_t lock; /* the list, users, stop; held for a few instructions */
+    unsigned at_work;     /* members in a job; under the lock, and never above a limit that stays */
+    pthread_mutex_t lock; /* the list, users, at_work, stop; held for a few instructions */
     pthread_cond_t left;  /* a member left a job */
     sem_t work;
     struct fsw_crew_job *jobs, **last; /* in the order they came */
     int stop;
 };
 
-/* So many members, FSW_CREW_MAX at most. After any fork. */
+/* So many members, FSW_CREW_MAX at most, who may all work. After any fork. Allocates. */
 int fsw_crew_start(struct fsw_crew *crew, unsigned members);
+/* CPUs came or went: as many members work as there are others than the caller's. Those that are too
+ * many finish the job they are at. Does not block or allocate. */
+void fsw_crew_follow_cpus(struct fsw_crew *crew, unsigned cpus_online);
 /* Those at work on a job finish it; whoever runs one goes on alone. */
 void fsw_crew_stop(struct fsw_crew *crew);
 

@@ -130,8 +130,11 @@ static void follow_codec(struct fsw_device *device)
 /* Once in ten looks: it reads a file of the kernel's. */
 static void follow_cpus(struct fsw_device *device)
 {
-    if (device->keeper.looks++ % 10 == 0)
-        fsw_contexts_follow_cpus(&device->contexts, (unsigned)sysconf(_SC_NPROCESSORS_ONLN));
+    if (device->keeper.looks++ % 10 != 0)
+        return;
+    unsigned online = (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
+    fsw_contexts_follow_cpus(&device->contexts, online);
+    fsw_crew_follow_cpus(&device->crew, online);
 }
 
 /* A store counts from its start on, and the image from its making. */

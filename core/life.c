@@ -363,6 +363,16 @@ static int start_store(struct fsw_device *device, struct fsw_error *err)
     return r;
 }
 
+/* The thread with the request has one of the CPUs. */
+static int start_crew(struct fsw_device *device)
+{
+    long possible = sysconf(_SC_NPROCESSORS_CONF);
+    int r = fsw_crew_start(&device->crew, possible > 1 ? (unsigned)possible - 1 : 0);
+
+    fsw_crew_follow_cpus(&device->crew, (unsigned)sysconf(_SC_NPROCESSORS_ONLN));
+    return r;
+}
+
 int fsw_device_start(struct fsw_device *device, struct fsw_error *err)
 {
     struct fsw_superblock *super = device->image.super;
@@ -379,10 +389,9 @@ int fsw_device_start(struct fsw_device *device, struct fsw_error *err)
     if (r == 0)
         r = fsw_sweep_start(device);
     if (r == 0)
-        r = fsw_keeper_start(device);
-    long cpus = sysconf(_SC_NPROCESSORS_ONLN); /* the thread with the request has one of them */
+        r = start_crew(device);
     if (r == 0)
-        r = fsw_crew_start(&device->crew, cpus > 1 ? (unsigned)cpus - 1 : 0);
+        r = fsw_keeper_start(device);
     return r < 0 ? fsw_error(err, r, "starting threads: %s", strerror(-r)) : 0;
 }
 

@@ -7,11 +7,34 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define CALLERS 4u
 #define MIB(n) ((uint64_t)(n) << 20)
+
+/* ---- the CPUs, as sysconf() tells the engine ---- */
+
+static _Atomic long cpus_possible, cpus_online; /* 0: as many as there are */
+
+long __real_sysconf(int name);
+long __wrap_sysconf(int name);
+
+long __wrap_sysconf(int name)
+{
+    long told = name == _SC_NPROCESSORS_CONF   ? atomic_load(&cpus_possible)
+                : name == _SC_NPROCESSORS_ONLN ? atomic_load(&cpus_online)
+                                               : 0;
+    return told != 0 ? told : __real_sysconf(name);
+}
+
+static void have_cpus(long possible, long online)
+{
+    atomic_store(&cpus_possible, possible);
+    atomic_store(&cpus_online, online);
+}
 
 /* ---- the crew by itself ---- */
 
@@ -57,8 +80,18 @@ static void *call(void *opaque)
     return NULL;
 }
 
-/* stop_meanwhile: the crew is ended while the callers go on. */
-static void run_crew(unsigned members, int stop_meanwhile)
+static void cpus_come_and_go(struct fsw_crew *crew)
+{
+    uint64_t chance = rig_seed();
+
+    for (unsigned i = 0; i < (RIG_SLOW ? 300 : 3000); i++) {
+        fsw_crew_follow_cpus(crew, (unsigned)rig_below(&chance, FSW_CREW_MAX + 3));
+        sched_yield();
+    }
+}
+
+/* meanwhile: what is done to the crew while the callers go on. */
+static void run_crew(unsigned members, void (*meanwhile)(struct fsw_crew *crew))
 {
     struct fsw_crew crew = {0};
     struct caller callers[CALLERS];
@@ -73,17 +106,17 @@ static void run_crew(unsigned members, int stop_meanwhile)
                                      .nested = i % 2};
         pthread_create(&threads[i], NULL, call, &callers[i]);
     }
-    if (stop_meanwhile)
-        fsw_crew_stop(&crew);
+    if (meanwhile != NULL)
+        meanwhile(&crew);
     for (unsigned i = 0; i < CALLERS; i++) {
         pthread_join(threads[i], NULL);
         assert_int_equal(callers[i].wrong, 0);
         free((void *)callers[i].parts);
     }
-    if (!stop_meanwhile)
-        fsw_crew_stop(&crew);
+    fsw_crew_stop(&crew); /* harmless if it was */
     assert_null(crew.jobs);
     assert_int_equal(crew.count, 0);
+    assert_int_equal(crew.at_work, 0);
     assert_int_equal(atomic_load(&crew.idle), 0);
 }
 
@@ -92,13 +125,165 @@ static void each_part_runs_once_whoever_is_idle(void **state)
     static const unsigned members[] = {0, 1, 3, FSW_CREW_MAX};
 
     for (unsigned i = 0; i < sizeof members / sizeof members[0]; i++)
-        run_crew(members[i], 0);
+        run_crew(members[i], NULL);
+}
+
+static void each_part_runs_once_while_cpus_come_and_go(void **state)
+{
+    run_crew(FSW_CREW_MAX, cpus_come_and_go);
 }
 
 static void a_crew_that_ends_under_load_leaves_no_part(void **state)
 {
     for (unsigned round = 0; round < 5; round++)
-        run_crew(1 + round * 3, 1);
+        run_crew(1 + round * 3, fsw_crew_stop);
+}
+
+/* ---- as many as there are CPUs ---- */
+
+#define MEMBERS 7u
+
+struct gathering {
+    struct fsw_crew *crew;
+    _Atomic unsigned inside, most;
+    unsigned wanted;
+    _Atomic int met; /* so many were inside at once */
+};
+
+static _Thread_local int is_caller;
+
+static void come_in(struct gathering *gathering)
+{
+    unsigned inside = atomic_fetch_add(&gathering->inside, 1) + 1;
+    unsigned most = atomic_load(&gathering->most);
+
+    while (inside > most && !atomic_compare_exchange_weak(&gathering->most, &most, inside))
+        ;
+    if (inside >= gathering->wanted)
+        atomic_store(&gathering->met, 1);
+}
+
+/* Nobody leaves before all have come, or will not come. */
+static void meet(void *arg, unsigned part)
+{
+    struct gathering *gathering = arg;
+    uint64_t end = fsw_now_ns() + 30 * FSW_NS_PER_S;
+
+    come_in(gathering);
+    while (!atomic_load(&gathering->met) && fsw_now_ns() < end)
+        sched_yield();
+    atomic_fetch_sub(&gathering->inside, 1);
+}
+
+static void wait_idle(struct fsw_crew *crew)
+{
+    uint64_t end = fsw_now_ns() + 30 * FSW_NS_PER_S;
+
+    while (atomic_load(&crew->idle) < MEMBERS) {
+        assert_true(fsw_now_ns() < end);
+        sched_yield();
+    }
+}
+
+static void all_cpus_help_and_no_more(void **state)
+{
+    static const unsigned cpus[] = {MEMBERS + 1, 1, 2, 4, MEMBERS + 1, MEMBERS + 9, 3, 0, 5};
+    struct fsw_crew crew = {0};
+
+    assert_int_equal(fsw_crew_start(&crew, MEMBERS), 0);
+    for (unsigned i = 0; i < sizeof cpus / sizeof cpus[0]; i++) {
+        unsigned wanted = cpus[i] < 1 ? 1 : cpus[i] > MEMBERS ? MEMBERS + 1 : cpus[i];
+        struct gathering gathering = {.wanted = wanted};
+        fsw_crew_follow_cpus(&crew, cpus[i]);
+        wait_idle(&crew);
+        fsw_crew_run(&crew, meet, &gathering, 40);
+        assert_true(gathering.met);
+        assert_int_equal(gathering.most, wanted);
+    }
+    fsw_crew_stop(&crew);
+}
+
+static void count_end(void *arg)
+{
+    atomic_fetch_add((_Atomic unsigned *)arg, 1000);
+}
+
+static void who_helps_takes_no_members_place(void **state)
+{
+    struct fsw_crew crew = {0};
+    _Atomic unsigned count = 0;
+    struct fsw_crew_job job = {.run = run_inner, .done = count_end, .arg = &count, .parts = 10};
+
+    assert_int_equal(fsw_crew_start(&crew, MEMBERS), 0);
+    fsw_crew_follow_cpus(&crew, 1);
+    fsw_crew_begin(&crew, &job);
+    assert_int_equal(fsw_crew_help(&crew, &job), 1);
+    assert_int_equal(count, 10 + 1000);
+    assert_int_equal(crew.at_work, 0);
+    fsw_crew_stop(&crew);
+}
+
+static void pass_by(void *arg, unsigned part)
+{
+    struct gathering *gathering = arg;
+
+    if (is_caller) {
+        sched_yield();
+        return;
+    }
+    come_in(gathering);
+    sched_yield();
+    atomic_fetch_sub(&gathering->inside, 1);
+}
+
+static void *call_again_and_again(void *opaque)
+{
+    struct gathering *gathering = opaque;
+
+    is_caller = 1;
+    for (unsigned round = 0; round < (RIG_SLOW ? 500 : 3000); round++)
+        fsw_crew_run(gathering->crew, pass_by, gathering, 8);
+    return NULL;
+}
+
+static void many_callers_get_no_more_help_than_one(void **state)
+{
+    struct fsw_crew crew = {0};
+    struct gathering gathering = {.crew = &crew, .wanted = 1};
+    pthread_t threads[CALLERS];
+
+    assert_int_equal(fsw_crew_start(&crew, MEMBERS), 0);
+    fsw_crew_follow_cpus(&crew, 3);
+    wait_idle(&crew);
+    for (unsigned i = 0; i < CALLERS; i++)
+        pthread_create(&threads[i], NULL, call_again_and_again, &gathering);
+    for (unsigned i = 0; i < CALLERS; i++)
+        pthread_join(threads[i], NULL);
+    assert_in_range(gathering.most, 1, 2);
+    fsw_crew_stop(&crew);
+}
+
+static int limit_is(struct rig *rig, void *opaque)
+{
+    return atomic_load(&rig->device->crew.limit) == *(unsigned *)opaque;
+}
+
+static void a_devices_crew_follows_the_cpus(void **state)
+{
+    static const unsigned limits[] = {5, 0, 7, 1};
+    struct rig rig;
+
+    have_cpus(8, 2);
+    rig_open(&rig, &(struct rig_options){.size = MIB(4), .memory = MIB(4)});
+    assert_int_equal(rig.device->crew.count, 7);
+    assert_int_equal(atomic_load(&rig.device->crew.limit), 1);
+    for (unsigned i = 0; i < sizeof limits / sizeof limits[0]; i++) {
+        unsigned limit = limits[i];
+        have_cpus(8, limit + 1);
+        rig_wait(&rig, limit_is, &limit);
+    }
+    rig_close(&rig);
+    have_cpus(0, 0);
 }
 
 /* ---- large requests ---- */
@@ -205,13 +390,11 @@ static void run_large(unsigned members, int with_store)
     pthread_t threads[CALLERS];
     uint64_t seed = rig_seed();
 
+    have_cpus(members + 1, members + 1);
     rig_open(&rig, &(struct rig_options){.size = MIB(4),
                                          .memory = with_store ? MIB(3) : MIB(8),
                                          .with_store = with_store});
-    fsw_crew_stop(&rig.device->crew);
-    memset(&rig.device->crew, 0, sizeof rig.device->crew);
-    if (members > 0)
-        assert_int_equal(fsw_crew_start(&rig.device->crew, members), 0);
+    assert_int_equal(rig.device->crew.count, members);
     for (unsigned i = 0; i < CALLERS; i++) {
         workers[i] = (struct worker){.rig = &rig,
                                      .state = seed + i,
@@ -228,6 +411,7 @@ static void run_large(unsigned members, int with_store)
         free(workers[i].scratch);
     }
     rig_close(&rig);
+    have_cpus(0, 0);
 }
 
 static void large_requests_equal_an_array(void **state)
@@ -304,7 +488,12 @@ static void a_large_write_without_room_leaves_pages_whole(void **state)
 }
 
 RIG_MAIN(cmocka_unit_test(each_part_runs_once_whoever_is_idle),
+         cmocka_unit_test(each_part_runs_once_while_cpus_come_and_go),
          cmocka_unit_test(a_crew_that_ends_under_load_leaves_no_part),
+         cmocka_unit_test(all_cpus_help_and_no_more),
+         cmocka_unit_test(who_helps_takes_no_members_place),
+         cmocka_unit_test(many_callers_get_no_more_help_than_one),
+         cmocka_unit_test(a_devices_crew_follows_the_cpus),
          cmocka_unit_test(large_requests_equal_an_array),
          cmocka_unit_test(one_damaged_page_fails_the_read_and_no_other_page),
          cmocka_unit_test(a_large_write_without_room_leaves_pages_whole))
