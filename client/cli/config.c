@@ -13,6 +13,7 @@
 #include "farswap/params.h"
 
 #define LINE_MAX_BYTES 1024
+#define KEY_MAX_BYTES 64
 
 static size_t key_length(const char *word)
 {
@@ -88,18 +89,26 @@ int config_read(struct config *config, const char *name, struct fsw_error *err)
     return r;
 }
 
+static int set_word(struct fsw_params *params, const char *word, struct fsw_error *err)
+{
+    size_t length = key_length(word);
+    char key[KEY_MAX_BYTES];
+
+    if (length >= sizeof key)
+        return fsw_error(err, -ENOENT, "%.20s...: no parameter has so long a name", word);
+    memcpy(key, word, length);
+    key[length] = '\0';
+    return fsw_params_set(params, key, word + length + 1, err);
+}
+
 int config_check(const struct config *config, const char *name, int is_new, struct fsw_error *err)
 {
     struct fsw_params params;
-    char key[64];
 
     fsw_params_init(&params);
     int r = fsw_params_set(&params, "name", name, err);
-    for (unsigned i = 0; r == 0 && i < config->count; i++) {
-        const char *word = config->words[i], *value = word + key_length(word) + 1;
-        snprintf(key, sizeof key, "%.*s", (int)key_length(word), word);
-        r = fsw_params_set(&params, key, value, err);
-    }
+    for (unsigned i = 0; r == 0 && i < config->count; i++)
+        r = set_word(&params, config->words[i], err);
     if (r == 0 && strcmp(params.name, name) != 0)
         r = fsw_error(err, -EINVAL, "name=%s: it is called %s", params.name, name);
     if (r == 0 && is_new)

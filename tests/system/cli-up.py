@@ -170,6 +170,7 @@ def wrong_calls():
         expect(done.returncode == 2 and done.stderr, f"{call}: {done}")
     device.refused("up", "size=")
     device.refused("up", "colour", "colour=red", *SMALL)
+    device.refused("up", "so long a name", "size" * 30 + "=1G", *SMALL)
     device.refused("up", "codec=", "codec=gzip", *SMALL)
     with open(os.path.join(workdir(), f"{device.name}.conf"), "w") as file:
         file.write("size=64M\nmemory\n")
