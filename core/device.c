@@ -8,9 +8,21 @@
 
 /* ---- one request ---- */
 
-static int check_range(const struct fsw_device *device, const struct fsw_io *io)
+void fsw_device_count_invalid(struct fsw_device *device)
 {
-    return io->length <= device->size && io->offset <= device->size - io->length ? 0 : -EINVAL;
+    fsw_stat_add(&device->image, FSW_STAT_INVALID_IO, 1);
+}
+
+/* What no device could do is refused before it is a read or a write that can fail. */
+static int refused(struct fsw_device *device, struct fsw_io *io)
+{
+    int fits = io->length <= device->size && io->offset <= device->size - io->length;
+
+    if (fits && io->verb <= FSW_FLUSH)
+        return 0;
+    fsw_device_count_invalid(device);
+    io->result = -EINVAL;
+    return 1;
 }
 
 void fsw_device_count(struct fsw_device *device, const struct fsw_io *io)
@@ -111,12 +123,14 @@ static void run_part(void *arg, unsigned part)
 void fsw_device_do(struct fsw_device *device, struct fsw_io *io)
 {
     struct cut_request request = {.device = device, .io = io};
-    int r = check_range(device, io);
+    int r;
 
+    if (refused(device, io))
+        return;
     arrived(io);
-    if (r == 0 && (io->flags & FSW_IO_ALONE || !fsw_device_is_large(io))) {
+    if (io->flags & FSW_IO_ALONE || !fsw_device_is_large(io)) {
         r = fsw_range_do(device, io);
-    } else if (r == 0) {
+    } else {
         fsw_crew_run(&device->crew, run_part, &request, parts_of(io));
         r = atomic_load(&request.result);
     }
@@ -217,17 +231,19 @@ static void begun_ended(void *arg)
 void fsw_device_begin(struct fsw_device *device, struct fsw_io *io)
 {
     struct begun *begun = begun_of(io);
-    int r = check_range(device, io);
 
-    arrived(io);
     *begun = (struct begun){.request = {.device = device, .io = io}};
-    if (r == 0 && parts_of(io) > 0) {
+    if (refused(device, io)) {
+        io->done(io);
+        return;
+    }
+    arrived(io);
+    if (parts_of(io) > 0) {
         begun->job = (struct fsw_crew_job){
             .run = run_begun, .done = begun_ended, .arg = io, .parts = parts_of(io)};
         fsw_crew_begin(&device->crew, &begun->job);
         return;
     }
-    atomic_store(&begun->request.result, r);
     begun_ended(io);
 }
 

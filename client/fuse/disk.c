@@ -57,6 +57,7 @@ void fsw_disk_write(struct fsw_exchange *exchange)
         return;
     }
     if (in.offset >= size) {
+        fsw_device_count_invalid(exchange->device);
         fsw_answer(exchange, -ENOSPC); /* as behind the end of a disk */
         return;
     }
@@ -95,6 +96,7 @@ void fsw_disk_fallocate(struct fsw_exchange *exchange)
     FSW_ARGUMENT(exchange, in);
     int verb = verb_of(&in);
     if (in.offset >= size || in.length > size - in.offset) {
+        fsw_device_count_invalid(exchange->device);
         fsw_answer(exchange, -EFBIG);
     } else if (verb == NOTHING || verb < 0) {
         fsw_answer(exchange, verb == NOTHING ? 0 : verb);

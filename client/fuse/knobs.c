@@ -38,14 +38,14 @@ static int show_mm_stat(struct fsw_device *device, char *text, size_t room)
                     (ull)v[FSW_STAT_HUGE_PAGES_SINCE]);
 }
 
-/* invalid_io is 0: requests of any alignment are served. */
 static int show_io_stat(struct fsw_device *device, char *text, size_t room)
 {
     uint64_t v[FSW_STAT_COUNT];
 
     fsw_device_stats(device, v);
-    return snprintf(text, room, "%8llu %8llu 0 %8llu\n", (ull)v[FSW_STAT_FAILED_READS],
-                    (ull)v[FSW_STAT_FAILED_WRITES], (ull)v[FSW_STAT_DISCARD_BYTES] / FSW_PAGE_SIZE);
+    return snprintf(text, room, "%8llu %8llu %8llu %8llu\n", (ull)v[FSW_STAT_FAILED_READS],
+                    (ull)v[FSW_STAT_FAILED_WRITES], (ull)v[FSW_STAT_INVALID_IO],
+                    (ull)v[FSW_STAT_DISCARD_BYTES] / FSW_PAGE_SIZE);
 }
 
 static int show_bd_stat(struct fsw_device *device, char *text, size_t room)
@@ -306,7 +306,8 @@ const struct fsw_knob fsw_knobs[] = {
     {"disksize", 0644, "bytes of the device", show_disksize, store_fixed},
     {"idle", 0200, "marks pages as idle", NULL, store_idle},
     {"initstate", 0444, "1", show_initstate, NULL},
-    {"io_stat", 0444, "failed reads, failed writes, 0, pages discarded", show_io_stat, NULL},
+    {"io_stat", 0444, "failed reads, failed writes, refused requests, pages discarded",
+     show_io_stat, NULL},
     {"max_comp_streams", 0644, "CPUs; can't be changed", show_streams, store_streams},
     {"max_pool_percent", 0644, "memory= in percent of all RAM", show_max_pool_percent,
      store_max_pool_percent},

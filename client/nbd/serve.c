@@ -221,6 +221,8 @@ static int handle(struct fsw_conn *conn, const struct fsw_wire_request *asked)
         conn->leaving = 1;
         return 0;
     }
+    if (asked->error != 0)
+        fsw_device_count_invalid(conn->nbd->device);
     if (asked->error != 0 || asked->type == FSW_WIRE_CACHE) {
         fsw_conn_answer_small(conn, asked->cookie, asked->error);
         return 0;

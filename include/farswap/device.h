@@ -178,6 +178,9 @@ int fsw_device_help(struct fsw_device *device, struct fsw_io *io);
 void fsw_device_read_pages(struct fsw_device *device, struct fsw_io *ios, unsigned count);
 void fsw_device_count(struct fsw_device *device, const struct fsw_io *io);
 
+/* A front door refused by itself what no device could do. (What the engine refuses it counts.) */
+void fsw_device_count_invalid(struct fsw_device *device);
+
 /* All values of fsw_stat_table now. */
 void fsw_device_stats(struct fsw_device *device, uint64_t values[FSW_STAT_COUNT]);
 

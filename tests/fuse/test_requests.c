@@ -163,6 +163,8 @@ static void the_end_is_the_end(void **state)
     assert_int_equal(write_at(FSW_NODE_DISK, SIZE - 10, page, sizeof page), 10);
     assert_int_equal(write_at(FSW_NODE_DISK, SIZE, page, sizeof page), -ENOSPC);
     assert_int_equal(write_at(FSW_NODE_DISK, UINT64_MAX, page, sizeof page), -ENOSPC);
+    assert_int_equal(rig_stat(&rig, FSW_STAT_INVALID_IO), 2);
+    assert_int_equal(rig_stat(&rig, FSW_STAT_FAILED_WRITES), 0);
 }
 
 static int fallocate_at(uint64_t node, uint32_t mode, uint64_t offset, uint64_t length)

@@ -36,6 +36,9 @@ def verbs(server, source):
     expect(kernel.do(raw.WRITE, SIZE, payload=data)[0] == 28, "a large write there is not ENOSPC")
     expect(kernel.do(raw.READ, 0, PAGE, flags=64)[0] == 22, "an unknown flag is not EINVAL")
     expect(kernel.do(99)[0] == 22, "an unknown request is not EINVAL")
+    counters = server.counters()
+    expect(counters["invalid_io"] == 5 and counters["failed_reads"] == counters["failed_writes"] == 0,
+           f"five were refused, and none failed: {counters}")
     kernel.send(raw.WRITE, 7 * PAGE, payload=data[:PAGE])
     kernel.send(raw.DISC)
     expect(kernel.ended(10), "DISC does not end the connection")

@@ -16,7 +16,7 @@
 struct work {
     struct rig rig;
     uint64_t chance, pages;
-    uint64_t requests[5], failed_reads, failed_writes;
+    uint64_t requests[5], failed_reads, failed_writes, refused;
     uint64_t read_bytes, write_bytes, discard_bytes;
     _Atomic uint64_t objects_put; /* in acknowledged segments: the hook is called for each */
     char *bytes;
@@ -32,6 +32,19 @@ static void on_hook(enum fsw_hook at, void *opaque)
         atomic_fetch_add(&work->objects_put, 1);
 }
 
+/* A byte past the end. */
+static void one_refused(struct work *work)
+{
+    struct fsw_io io = {.verb = (enum fsw_verb)rig_below(&work->chance, FSW_FLUSH),
+                        .bytes = work->bytes,
+                        .length = 1 + rig_below(&work->chance, LONGEST)};
+
+    io.offset = work->rig.device->size - io.length + 1;
+    fsw_device_do(work->rig.device, &io);
+    assert_int_equal(io.result, -EINVAL);
+    work->refused++;
+}
+
 static void one_request(struct work *work)
 {
     struct fsw_device *device = work->rig.device;
@@ -43,10 +56,7 @@ static void one_request(struct work *work)
 
     offset += parts * rig_below(&work->chance, FSW_PAGE_SIZE);
     length -= parts * rig_below(&work->chance, FSW_PAGE_SIZE);
-    if (rig_below(&work->chance, 50) == 0) /* a byte past the end */
-        offset = device->size - length + 1;
-    else
-        length = offset + length > device->size ? device->size - offset : length;
+    length = offset + length > device->size ? device->size - offset : length;
     for (uint64_t at = 0; verb >= 4 && at < length; at += FSW_PAGE_SIZE)
         rig_fill(work->bytes + at, (enum rig_kind)rig_below(&work->chance, RIG_KINDS),
                  rig_random(&work->chance));
@@ -148,6 +158,7 @@ static void laws_of_requests(const struct work *work)
     LAW(18, V(READS) == work->requests[FSW_READ] && V(WRITES) == work->requests[FSW_WRITE]);
     LAW(18, V(DISCARDS) == work->requests[FSW_DISCARD] && V(ZEROES) == work->requests[FSW_ZERO]);
     LAW(18, V(FAILED_READS) == work->failed_reads && V(FAILED_WRITES) == work->failed_writes);
+    LAW(17, V(INVALID_IO) == work->refused);
     LAW(18, V(READ_BYTES) == work->read_bytes);
     LAW(18, V(WRITE_BYTES) == work->write_bytes);
     LAW(18, V(DISCARD_BYTES) == work->discard_bytes);
@@ -230,7 +241,12 @@ static void run(const struct rig_options *options, unsigned steps, const enum fs
                 rig_evict(&work.rig, step % 128 != 0);
             if (step % 32 == 0)
                 rig_compact(&work.rig);
-            one_request(&work);
+            if (options->with_store && step % 32 == 16)
+                teststore_answer(work.rig.store, TESTSTORE_GETS, FSW_STORE_REFUSED, 1, 0);
+            if (rig_below(&work.chance, 50) == 0)
+                one_refused(&work);
+            else
+                one_request(&work);
         }
         hold_the_laws(&work);
     }
@@ -243,11 +259,19 @@ static void run(const struct rig_options *options, unsigned steps, const enum fs
 
 static void laws_hold_with_a_store_that_fails_at_times(void **state)
 {
-    static const enum fsw_stat expected[] = {
-        FSW_STAT_PAGES_SAME,      FSW_STAT_PAGES_STORE,     FSW_STAT_HUGE_PAGES_SINCE,
-        FSW_STAT_OVERFLOW_FAILED, FSW_STAT_STORE_DROPS,     FSW_STAT_FETCH_PAGES,
-        FSW_STAT_FAILED_READS,    FSW_STAT_FAILED_WRITES,   FSW_STAT_STORE_FULL,
-        FSW_STAT_COMPACT_MOVED,   FSW_STAT_RECLAIM_SCANNED, FSW_STAT_COUNT};
+    static const enum fsw_stat expected[] = {FSW_STAT_PAGES_SAME,
+                                             FSW_STAT_PAGES_STORE,
+                                             FSW_STAT_HUGE_PAGES_SINCE,
+                                             FSW_STAT_OVERFLOW_FAILED,
+                                             FSW_STAT_STORE_DROPS,
+                                             FSW_STAT_FETCH_PAGES,
+                                             FSW_STAT_FAILED_READS,
+                                             FSW_STAT_FAILED_WRITES,
+                                             FSW_STAT_STORE_FULL,
+                                             FSW_STAT_COMPACT_MOVED,
+                                             FSW_STAT_RECLAIM_SCANNED,
+                                             FSW_STAT_INVALID_IO,
+                                             FSW_STAT_COUNT};
 
     run(&(struct rig_options){.size = MIB(12), .memory = MIB(6), .with_store = 1},
         RIG_SLOW ? 2400 : 6000, expected);

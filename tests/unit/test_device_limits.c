@@ -241,15 +241,18 @@ static void requests_are_counted(void **state)
     fsw_device_discard(rig.device, 0, 8192);
     fsw_device_zero(rig.device, 5, 6);
     fsw_device_write(rig.device, bytes, MIB(4), 1);
+    fsw_device_zero(rig.device, MIB(4) - 1, 2);
+    fsw_device_do(rig.device, &(struct fsw_io){.verb = FSW_FLUSH + 1});
     fsw_device_flush(rig.device);
     static const struct {
         enum fsw_stat stat;
         uint64_t value;
-    } expected[] = {{FSW_STAT_WRITES, 2},       {FSW_STAT_WRITE_BYTES, 5000},
-                    {FSW_STAT_READS, 2},        {FSW_STAT_READ_BYTES, 7000},
+    } expected[] = {{FSW_STAT_WRITES, 1},       {FSW_STAT_WRITE_BYTES, 5000},
+                    {FSW_STAT_READS, 1},        {FSW_STAT_READ_BYTES, 7000},
                     {FSW_STAT_DISCARDS, 1},     {FSW_STAT_DISCARD_BYTES, 8192 + 6},
                     {FSW_STAT_ZEROES, 1},       {FSW_STAT_FLUSHES, 1},
-                    {FSW_STAT_FAILED_READS, 1}, {FSW_STAT_FAILED_WRITES, 1}};
+                    {FSW_STAT_FAILED_READS, 0}, {FSW_STAT_FAILED_WRITES, 0},
+                    {FSW_STAT_INVALID_IO, 4}};
     for (unsigned i = 0; i < sizeof expected / sizeof expected[0]; i++)
         assert_int_equal(rig_stat(&rig, expected[i].stat), expected[i].value);
     rig_close(&rig);
