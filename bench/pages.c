@@ -2,6 +2,7 @@
  * pages.c: files of captured pages, counted by their compressed size, or put onto a device.
  *
  *      pages sizes CODEC FILE...                  one line a size: bytes of payload, pages
+ *      pages thresholds CODEC FILE...             the same for other huge thresholds: threshold first
  *      pages write TARGET FILE                    the file's pages, in order, from offset 0
  *      pages stir TARGET SEED TIMES FINAL OTHER...
  *                                                 every page of the device is overwritten TIMES
@@ -114,6 +115,63 @@ static int run_sizes(int argc, char **argv)
     for (unsigned length = 0; length <= PAGE; length++)
         if (sizes.of[length] > 0)
             printf("%u %" PRIu64 "\n", length, sizes.of[length]);
+    return 0;
+}
+
+/* ---- the same for other huge thresholds ---- */
+
+#define THRESHOLD_STEP 128u
+#define THRESHOLD_LEAST 3072u
+#define THRESHOLD_MOST 4080u /* the next unit holds the page itself */
+#define THRESHOLDS ((THRESHOLD_MOST - THRESHOLD_LEAST) / THRESHOLD_STEP + 2)
+
+static unsigned threshold_of(unsigned i)
+{
+    unsigned threshold = THRESHOLD_LEAST + i * THRESHOLD_STEP;
+    return threshold < THRESHOLD_MOST ? threshold : THRESHOLD_MOST;
+}
+
+/* As fsw_object_pack() would with each: what is kept raw has its length, without the zero tail where
+ * that saves a unit. */
+static void count_each(struct sizes sizes[THRESHOLDS], const char *page,
+                       const struct fsw_codec *codec, int level, void *state)
+{
+    char payload[PAGE];
+    size_t length = fsw_without_tail(page), packed = 0;
+    size_t raw = FSW_OBJECT_HEADER + length > FSW_OBJECT_MAX - FSW_UNIT ? PAGE : length;
+    uint64_t word;
+
+    if (fsw_same_filled(page, &word))
+        return;
+    if (!fsw_looks_random(page, length))
+        packed = codec->compress(state, level, page, length, payload, THRESHOLD_MOST);
+    for (unsigned i = 0; i < THRESHOLDS; i++)
+        sizes[i].of[packed != 0 && packed <= threshold_of(i) ? packed : raw]++;
+}
+
+static int run_thresholds(int argc, char **argv)
+{
+    static struct sizes sizes[THRESHOLDS];
+    struct fsw_error err = {""};
+    uint8_t codec_id;
+    int level;
+
+    if (fsw_codec_parse(argv[0], &codec_id, &level, &err) < 0)
+        die("%s", err.text);
+    const struct fsw_codec *codec = fsw_codec_by_id(codec_id);
+    void *state = codec->state_new != NULL ? codec->state_new(level) : NULL;
+    for (int i = 1; i < argc; i++) {
+        struct set set = map(argv[i]);
+        for (uint64_t page = 0; page < set.pages; page++)
+            count_each(sizes, set.bytes + page * PAGE, codec, level, state);
+        munmap((void *)set.bytes, set.pages * PAGE);
+    }
+    if (state != NULL)
+        codec->state_free(state);
+    for (unsigned i = 0; i < THRESHOLDS; i++)
+        for (unsigned length = 0; length <= PAGE; length++)
+            if (sizes[i].of[length] > 0)
+                printf("%u %u %" PRIu64 "\n", threshold_of(i), length, sizes[i].of[length]);
     return 0;
 }
 
@@ -252,6 +310,7 @@ static const struct verb {
     int (*run)(int argc, char **argv);
 } verbs[] = {
     {"sizes", "CODEC FILE...", 2, 1000, run_sizes},
+    {"thresholds", "CODEC FILE...", 2, 1000, run_thresholds},
     {"write", "TARGET FILE", 2, 2, run_write},
     {"stir", "TARGET SEED TIMES FINAL OTHER...", 5, 1000, run_stir},
     {"verify", "TARGET FILE", 2, 2, run_verify},

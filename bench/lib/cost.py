@@ -41,6 +41,15 @@ def sizes(codec, *paths):
     return found
 
 
+def thresholds(codec, *paths):
+    """The same by huge threshold, for pages that are not same-filled."""
+    found = {}
+    for line in pages("thresholds", codec, *paths).splitlines():
+        threshold, size, count = map(int, line.split())
+        found.setdefault(threshold, {})[size] = count
+    return found
+
+
 def payload_of(histogram):
     return sum(size * count for size, count in histogram.items() if isinstance(size, int))
 
