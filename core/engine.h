@@ -61,9 +61,10 @@ enum fsw_hook {
 
 /* Who is to leave. */
 enum fsw_leaving {
-    FSW_LEAVE_OLDEST, /* what the second-chance hand finds */
-    FSW_LEAVE_HUGE,   /* what another one finds of those that did not compress, then the same */
-    FSW_LEAVE_IDLE,   /* what is old enough, all over the table, as somebody asked */
+    FSW_LEAVE_OLDEST,    /* what the second-chance hand finds */
+    FSW_LEAVE_HUGE,      /* what another one finds of those that did not compress, then the same */
+    FSW_LEAVE_HUGE_ONLY, /* those, of any age, and nobody else */
+    FSW_LEAVE_IDLE,      /* what is old enough, all over the table, as somebody asked */
 };
 
 struct fsw_reclaim {
@@ -71,14 +72,15 @@ struct fsw_reclaim {
     struct fsw_pool_object objects[FSW_SLOTS_MAX]; /* of the zspage under the hand */
     unsigned count, next;
     uint8_t stamp;
-    uint32_t huge_hand; /* the last zspage of huge objects that its hand passed */
-    unsigned huge_laps; /* that it took since the other moved */
-    unsigned huge_vain; /* zspages that it has passed since a page left */
-    unsigned others;    /* zspages that the other is to pass before there may be huge ones again */
-    uint64_t idle_page; /* the walk of FSW_LEAVE_IDLE; the device's end: it is over */
-    uint8_t idle_ticks; /* how old is old enough; 0: everything is */
-    uint8_t idle_clock; /* when that was worked out */
-    int idle_huge;      /* only pages that did not compress */
+    uint32_t huge_hand;  /* the last zspage of huge objects that its hand passed */
+    unsigned huge_laps;  /* that it took since the other moved */
+    unsigned huge_vain;  /* zspages that it has passed since a page left */
+    unsigned others;     /* zspages that the other is to pass before there may be huge ones again */
+    uint32_t store_hand; /* the same, of the hand that goes round for huge=store */
+    uint64_t idle_page;  /* the walk of FSW_LEAVE_IDLE; the device's end: it is over */
+    uint8_t idle_ticks;  /* how old is old enough; 0: everything is */
+    uint8_t idle_clock;  /* when that was worked out */
+    int idle_huge;       /* only pages that did not compress */
     _Atomic uint64_t mark;      /* ticks when everything was marked idle; 0: it was not */
     uint64_t uses, used_at;     /* requests, and when there was one more: the keeper's */
     _Atomic uint32_t low, high; /* watermarks, in free frames */
@@ -99,8 +101,8 @@ struct fsw_keeper {
     _Atomic uint32_t codec;                        /* the word that the contexts have */
     struct fsw_pool_object objects[FSW_SLOTS_MAX]; /* of the zspage that is being packed */
     unsigned next_class, looks;
-    _Atomic uint32_t futile; /* freeable frames when nothing moved any more */
-    unsigned again;          /* the look at which it tries again all the same */
+    _Atomic uint32_t futile;         /* freeable frames when nothing moved any more */
+    unsigned again;                  /* the look at which it tries again all the same */
     struct fsw_store_health counted; /* of the store's health, what the counters have */
 };
 

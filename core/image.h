@@ -102,7 +102,7 @@ struct fsw_superblock {
     _Atomic uint32_t watermarks;    /* watermarks= as in struct fsw_params: the server follows it */
     _Atomic uint32_t write_wait;    /* write_wait= in ms, and 1 more; 0: FSW_WRITE_WAIT_NS */
     _Atomic uint32_t read_age;      /* read_age=: enum fsw_read_age; reads look at it */
-    _Atomic uint32_t huge;          /* huge=: 1: first; 0: by age */
+    _Atomic uint32_t huge;          /* huge=: enum fsw_huge */
 
     /* How much may leave (core/budget.h). */
     _Atomic uint64_t overflow_limit;   /* bytes */

@@ -208,6 +208,7 @@ static void *keeper_loop(void *opaque)
         follow_memory(device);
         follow_watermarks(device);
         follow_codec(device);
+        fsw_overflow_follow_huge(device);
         if (keeper->looks % 10 == 0)
             look_at_store(device);
         fsw_lost_follow(device);

@@ -47,9 +47,11 @@ static void pack_one(struct fsw_device *device, struct fsw_put *put,
 /* Fills the segment with what reclaim names. */
 static void pack(struct fsw_device *device, struct fsw_put *put)
 {
+    unsigned least = device->reclaim.leaving == FSW_LEAVE_HUGE_ONLY ? FSW_OBJECT_UNITS_MAX
+                                                                    : FSW_OBJECT_UNITS_MIN;
     struct fsw_victim victim;
 
-    while (put->count < FSW_SEGMENT_OBJECTS && fsw_reclaim_next(device, &victim)) {
+    while (fsw_put_fits(device, put, least) && fsw_reclaim_next(device, &victim)) {
         if (!fsw_put_fits(device, put, fsw_entry_units(victim.value))) {
             fsw_reclaim_unget(device);
             break;
@@ -165,6 +167,7 @@ static void finish_puts(struct fsw_device *device, struct fsw_put *put)
             count_idle(&overflow->idle_sweep, put);
         overflow->puts_out--;
         overflow->units_out -= put->units;
+        overflow->huge_out -= put->huge;
         put->next = overflow->idle;
         overflow->idle = put;
         put = next;
@@ -182,6 +185,32 @@ static int below_high(struct fsw_device *device)
     return fsw_frames_free(frames) + coming < fsw_frames_debt(frames) + device->reclaim.high;
 }
 
+/* huge=store: pages that did not compress fill a segment, without those on their way. Fewer wait for
+ * others: rows are made for segments of so many, and a segment a page would use them up. The lock is
+ * held. */
+static int huge_fill_a_segment(const struct fsw_device *device)
+{
+    const struct fsw_overflow *overflow = &device->overflow;
+    const struct fsw_image *image = &device->image;
+
+    if (atomic_load(&image->super->huge) != FSW_HUGE_STORE || fsw_now_ns() < overflow->huge_after)
+        return 0;
+    /* Signed: while pages come and go the sum may be below what it ever was. */
+    int64_t pages = (int64_t)fsw_stat_get(image, FSW_STAT_HUGE_PAGES) - overflow->huge_out;
+    return pages >= (int64_t)(FSW_SEGMENT_UNITS / (FSW_OBJECT_UNITS_MAX + device->seal));
+}
+
+void fsw_overflow_follow_huge(struct fsw_device *device)
+{
+    struct fsw_overflow *overflow = &device->overflow;
+
+    if (atomic_load(&device->image.super->huge) != FSW_HUGE_STORE || !overflow->running)
+        return;
+    FSW_LOCK_SCOPE(&overflow->lock);
+    if (huge_fill_a_segment(device))
+        pthread_cond_signal(&overflow->wake);
+}
+
 /* Who is to leave now; 0: nobody. The lock is held. */
 static int choose(struct fsw_device *device)
 {
@@ -194,11 +223,27 @@ static int choose(struct fsw_device *device)
     }
     if (atomic_load(&overflow->wanted) && !below_high(device))
         atomic_store(&overflow->wanted, 0);
+    if (huge_fill_a_segment(device)) {
+        device->reclaim.leaving = FSW_LEAVE_HUGE_ONLY;
+        return 1;
+    }
     if (!atomic_load(&overflow->wanted))
         return 0;
     device->reclaim.leaving =
-        atomic_load(&device->image.super->huge) != 0 ? FSW_LEAVE_HUGE : FSW_LEAVE_OLDEST;
+        atomic_load(&device->image.super->huge) != FSW_HUGE_AGE ? FSW_LEAVE_HUGE : FSW_LEAVE_OLDEST;
     return 1;
+}
+
+/* How many segments may be on their way. Where nobody waits for room, a store that did not take the last
+ * one is asked with one. The lock is held. */
+static unsigned puts_allowed(struct fsw_device *device)
+{
+    unsigned allowed = fsw_clean_puts_allowed(device);
+
+    if (device->reclaim.leaving == FSW_LEAVE_HUGE_ONLY && device->overflow.pause != 0 &&
+        allowed > 1)
+        return 1;
+    return allowed;
 }
 
 /* What was to leave may not. 1: somebody asked for it, and can be answered. The lock is held. */
@@ -228,7 +273,7 @@ static int work(struct fsw_device *device)
     if (!fsw_budget_allows(device, 1))
         return hold_back(device);
     overflow->limited = 0;
-    if (overflow->puts_out >= fsw_clean_puts_allowed(device))
+    if (overflow->puts_out >= puts_allowed(device))
         return 0;
     overflow->idle = put->next;
     overflow->puts_out++;
@@ -239,6 +284,7 @@ static int work(struct fsw_device *device)
     pthread_mutex_lock(&overflow->lock);
     if (r) {
         overflow->units_out += put->units;
+        overflow->huge_out += put->huge;
         return 1;
     }
     overflow->puts_out--;
@@ -247,6 +293,10 @@ static int work(struct fsw_device *device)
     overflow->idle = put;
     if (put->asked && fsw_reclaim_idle_is_over(device)) /* that was the last of them */
         return 1;
+    if (device->reclaim.leaving == FSW_LEAVE_HUGE_ONLY) { /* others may */
+        overflow->huge_after = fsw_now_ns() + FSW_NS_PER_S;
+        return 1;
+    }
     overflow->pause_until = fsw_now_ns() + PAUSE_MIN_NS; /* nobody may leave now */
     return 0;
 }

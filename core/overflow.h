@@ -41,13 +41,14 @@ struct fsw_put {
     enum fsw_put_kind kind; /* how it is counted */
     int asked;              /* it is of pages that were asked to leave */
     uint32_t row, count, units;
+    uint32_t huge; /* objects of pages that did not compress */
     fsw_entry *entries[FSW_SEGMENT_OBJECTS];
     uint64_t
         values[FSW_SEGMENT_OBJECTS]; /* the entries as they were, overflow bit set if in pool */
     struct fsw_put *next;
     struct fsw_device *device;
-    uint64_t started; /* CLOCK_MONOTONIC ns */
-    uint32_t flipped; /* objects, once it was finished */
+    uint64_t started;               /* CLOCK_MONOTONIC ns */
+    uint32_t flipped, flipped_huge; /* objects, once it was finished */
     char bytes[FSW_SEGMENT_BYTES];
 };
 
@@ -139,8 +140,10 @@ struct fsw_overflow {
     struct fsw_put *idle, *finished;
     struct fsw_drops drops;
     unsigned puts_out;
-    uint32_t units_out; /* of the puts in flight */
-    _Atomic int wanted; /* free frames fell below the low watermark */
+    uint32_t units_out;  /* of the puts in flight */
+    uint32_t huge_out;   /* the same: objects of pages that did not compress */
+    uint64_t huge_after; /* huge=store: not before, for the last look found none that could leave */
+    _Atomic int wanted;  /* free frames fell below the low watermark */
     _Atomic int running;
     int stop;
     uint64_t pause_until, pause; /* after a failed put */
@@ -162,6 +165,8 @@ int fsw_overflow_wait(struct fsw_device *device, uint64_t deadline);
 /* Everything that was not used for so many seconds leaves; then the request is answered. From the
  * keeper; nothing if that request is under way. */
 void fsw_overflow_idle(struct fsw_device *device, uint32_t number, uint32_t seconds);
+/* huge=store: what was written since the last look may be enough to leave. From the keeper. */
+void fsw_overflow_follow_huge(struct fsw_device *device);
 /* The last put was found to be done: who waits for frames may look. From any thread. */
 void fsw_overflow_wake_writers(struct fsw_device *device);
 

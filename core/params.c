@@ -42,7 +42,8 @@ const struct fsw_param_info fsw_param_table[] = {
      0},
     {"read_age", "young|half|keep", "young",
      "what a read does to a page's age: as if written, half as old, or nothing", 0},
-    {"huge", "first|age", "age", "whether pages that don't compress leave before others, or by age",
+    {"huge", "first|age|store", "age",
+     "when pages that don't compress leave: before others, by age, or soon after they were written",
      0},
     {"overflow_limit", "SIZE|off", "off",
      "the most bytes that may leave for the store in 24 hours (1M or more)", 0},
@@ -277,12 +278,15 @@ static int set_read_age(struct fsw_params *params, const char *value, struct fsw
 
 static int set_huge(struct fsw_params *params, const char *value, struct fsw_error *err)
 {
-    int first = strcmp(value, "first") == 0;
+    static const char *const words[] = {
+        [FSW_HUGE_AGE] = "age", [FSW_HUGE_FIRST] = "first", [FSW_HUGE_STORE] = "store"};
 
-    if (!first && strcmp(value, "age") != 0)
-        return fsw_error(err, -EINVAL, "huge=%s is not allowed: first or age", value);
-    params->huge = (uint32_t)first;
-    return 0;
+    for (unsigned i = 0; i < sizeof words / sizeof words[0]; i++)
+        if (strcmp(value, words[i]) == 0) {
+            params->huge = i;
+            return 0;
+        }
+    return fsw_error(err, -EINVAL, "huge=%s is not allowed: first, age or store", value);
 }
 
 static int set_overflow_limit(struct fsw_params *params, const char *value, struct fsw_error *err)

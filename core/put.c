@@ -35,7 +35,8 @@ int fsw_put_flip(fsw_entry *entry, uint64_t named, uint64_t value)
 
 int fsw_put_begin(struct fsw_device *device, struct fsw_put *put)
 {
-    put->count = put->units = put->flipped = 0;
+    put->count = put->units = put->huge = 0;
+    put->flipped = put->flipped_huge = 0;
     put->row = fsw_row_take(&device->rows, &put->request.id);
     return put->row != 0;
 }
@@ -62,6 +63,7 @@ void fsw_put_add(struct fsw_device *device, struct fsw_put *put, fsw_entry *entr
 
     put->entries[put->count] = entry;
     put->values[put->count++] = value;
+    put->huge += units == FSW_OBJECT_UNITS_MAX;
     if (device->seal != 0)
         fsw_seal_write(put->bytes + put->units * FSW_UNIT, units);
     put->units += device->seal + units;
@@ -118,6 +120,7 @@ static uint32_t flip_all(struct fsw_device *device, struct fsw_put *put)
             fsw_page_count(device, stored, 1);
             fsw_page_count(device, value, -1);
             put->flipped++;
+            put->flipped_huge += units == FSW_OBJECT_UNITS_MAX;
         } else {
             raced += fsw_live(1, units);
         }
@@ -162,6 +165,8 @@ static void succeeded(struct fsw_device *device, struct fsw_put *put)
     fsw_hook(device, FSW_HOOK_LIVE);
     uint32_t raced = flip_all(device, put);
     fsw_stat_add(image, counted[put->kind].pages, put->flipped);
+    if (put->kind == FSW_PUT_OVERFLOW)
+        fsw_stat_add(image, FSW_STAT_OVERFLOW_HUGE, put->flipped_huge);
     fsw_stat_add(image, counted[put->kind].raced, put->count - put->flipped);
     fsw_crash_point("put: all flipped, changed ones not subtracted");
     if (raced != 0)

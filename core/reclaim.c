@@ -17,6 +17,9 @@
  * room by leaving. It leaves what was used since it was here a second chance, too, of one lap; after
  * two laps all of them are gone or on their way, and the first hand has its turn.
  *
+ * With huge=store those pages leave whatever room there is, as many as fill a segment at a time, and
+ * whatever their age: a hand of its own goes round for them.
+ *
  * When somebody asks for idle pages to leave, the whole table is walked, once.
  */
 #include "common/clock.h"
@@ -145,9 +148,9 @@ static int used_since(const struct fsw_device *device, uint8_t age, uint8_t stam
     return (uint8_t)(clock - age) < (uint8_t)(clock - stamp);
 }
 
-/* 1 if the page should leave; its entry as it is now. */
-static int should_leave(struct fsw_device *device, const struct fsw_pool_object *object,
-                        struct fsw_victim *ret_victim)
+/* 1 if a page's entry names the object, which is not on its way out; that entry as it is now. */
+static int is_named(struct fsw_device *device, const struct fsw_pool_object *object,
+                    struct fsw_victim *ret_victim)
 {
     if (object->page >= device->pages)
         return 0;
@@ -158,11 +161,20 @@ static int should_leave(struct fsw_device *device, const struct fsw_pool_object 
     if (fsw_entry_state(value) != FSW_POOL || value & FSW_ENTRY_OVERFLOW ||
         fsw_entry_location(value) != object->location)
         return 0; /* rewritten, discarded, or on its way out already */
-    if (used_since(device, fsw_entry_age(value), device->reclaim.stamp)) {
+    *ret_victim = (struct fsw_victim){.entry = entry, .value = value, .page = object->page};
+    return 1;
+}
+
+/* The same, if the page should leave now. */
+static int should_leave(struct fsw_device *device, const struct fsw_pool_object *object,
+                        struct fsw_victim *ret_victim)
+{
+    if (!is_named(device, object, ret_victim))
+        return 0;
+    if (used_since(device, fsw_entry_age(ret_victim->value), device->reclaim.stamp)) {
         fsw_stat_add(&device->image, FSW_STAT_RECLAIM_SECOND_CHANCES, 1);
         return 0;
     }
-    *ret_victim = (struct fsw_victim){.entry = entry, .value = value, .page = object->page};
     return 1;
 }
 
@@ -208,6 +220,28 @@ static int next_oldest(struct fsw_device *device, struct fsw_victim *ret_victim)
         reclaim->others -= reclaim->others > 0;
         reclaim->count = fsw_pool_pass_oldest(&device->pool, reclaim->objects, &reclaim->stamp);
     }
+}
+
+/* ---- huge=store ---- */
+
+/* What is left of a zspage may be another hand's, whose objects are of any length. */
+static int next_huge(struct fsw_device *device, struct fsw_victim *ret_victim)
+{
+    struct fsw_reclaim *reclaim = &device->reclaim;
+
+    for (unsigned ends = 0; ends < 2;) { /* the second end is that of a whole lap */
+        while (reclaim->next < reclaim->count) {
+            fsw_stat_add(&device->image, FSW_STAT_RECLAIM_SCANNED, 1);
+            if (is_named(device, &reclaim->objects[reclaim->next++], ret_victim) &&
+                fsw_entry_units(ret_victim->value) == FSW_OBJECT_UNITS_MAX)
+                return 1;
+        }
+        reclaim->next = 0;
+        reclaim->count = fsw_pool_pass_huge(&device->pool, &reclaim->store_hand, reclaim->objects,
+                                            &reclaim->stamp);
+        ends += reclaim->count == 0;
+    }
+    return 0;
 }
 
 /* ---- idle pages ---- */
@@ -284,8 +318,14 @@ static int next_idle(struct fsw_device *device, struct fsw_victim *ret_victim)
 
 int fsw_reclaim_next(struct fsw_device *device, struct fsw_victim *ret_victim)
 {
-    return device->reclaim.leaving == FSW_LEAVE_IDLE ? next_idle(device, ret_victim)
-                                                     : next_oldest(device, ret_victim);
+    switch (device->reclaim.leaving) {
+    case FSW_LEAVE_IDLE:
+        return next_idle(device, ret_victim);
+    case FSW_LEAVE_HUGE_ONLY:
+        return next_huge(device, ret_victim);
+    default:
+        return next_oldest(device, ret_victim);
+    }
 }
 
 void fsw_reclaim_unget(struct fsw_device *device)

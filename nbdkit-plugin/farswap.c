@@ -212,7 +212,8 @@ static struct nbdkit_plugin plugin = {
         "watermarks=auto|START:STOP  percent of memory= at which overflow starts and stops\n"
         "write_wait=SECONDS       how long a write waits when pool and store are full (default 1)\n"
         "read_age=young|half|keep  what a read does to a page's age (default young)\n"
-        "huge=age|first           do pages that don't compress leave first (default: by age)\n"
+        "huge=age|first|store     pages that don't compress leave by age (default), first, or "
+        "soon\n"
         "overflow_limit=SIZE|off  most bytes that may leave for the store in 24 hours (default "
         "off)",
     .thread_model = thread_model,

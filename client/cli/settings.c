@@ -66,7 +66,10 @@ static void read_age(const struct fsw_superblock *super, char *text)
 
 static void huge(const struct fsw_superblock *super, char *text)
 {
-    snprintf(text, SETTING_TEXT, "%s", atomic_load(&super->huge) != 0 ? "first" : "age");
+    static const char *const words[] = {"age", "first", "store"};
+    uint32_t word = atomic_load(&super->huge);
+
+    snprintf(text, SETTING_TEXT, "%s", word <= FSW_HUGE_STORE ? words[word] : "?");
 }
 
 static void overflow_limit(const struct fsw_superblock *super, char *text)

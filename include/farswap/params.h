@@ -25,6 +25,13 @@ enum fsw_read_age {
     FSW_READ_AGE_KEEP,  /* nothing */
 };
 
+/* When pages leave that did not compress (huge=). */
+enum fsw_huge {
+    FSW_HUGE_AGE,   /* in their turn */
+    FSW_HUGE_FIRST, /* before others, when pages must leave */
+    FSW_HUGE_STORE, /* as soon as they fill a segment, whatever room there is; and before others */
+};
+
 struct fsw_params {
     char name[FSW_NAME_MAX + 1];
     uint64_t size;   /* bytes, a multiple of 4096, 4 MiB to 16 TiB */
@@ -40,7 +47,7 @@ struct fsw_params {
     uint32_t watermarks;     /* percent in use: stops in bits 0 to 7, starts in 8 to 15; 0: auto */
     uint32_t write_wait;     /* superblock.write_wait */
     uint32_t read_age;       /* enum fsw_read_age */
-    uint32_t huge;           /* 1: pages that did not compress leave first; 0: by age */
+    uint32_t huge;           /* enum fsw_huge */
     uint64_t overflow_limit; /* bytes a day; 0: none */
     int encrypted;  /* 1: the image's pages at its store are (fsw_device_complete_params) */
     unsigned given; /* bit i: fsw_params_set was called for the i-th of fsw_param_table */

@@ -125,9 +125,11 @@
     X(STORES_AWAY, stores_away, GAUGE, "stores",                                                   \
       "stores that do not answer, or came back empty")                                             \
     X(OVERFLOW_LIMITED, overflow_limited, COUNTER, "times",                                        \
-      "times that pages were to leave and overflow_limit= was used up") \
+      "times that pages were to leave and overflow_limit= was used up")                            \
     X(INVALID_IO, invalid_io, COUNTER, "requests",                                                 \
-      "requests refused because no device could do them: outside it, or of no known kind")
+      "requests refused because no device could do them: outside it, or of no known kind")         \
+    X(OVERFLOW_HUGE, overflow_huge, COUNTER, "pages",                                              \
+      "of overflow_pages, those that did not compress")
 
 enum fsw_stat {
 #define X(NAME, name, kind, unit, meaning) FSW_STAT_##NAME,

@@ -7,8 +7,8 @@ lost, undone or torn.
 
 The load is hammer.c: clients with several requests in flight that reconnect, send again or give up, and
 compare all they read with one model from the first kill to the last. The pool is smaller than what
-they write; the rest overflows to a donor (farswapd, Redis) that stays. Meanwhile compaction is asked for, and memory=
-and codec= change, at the restarts and while it is served. Afterwards everything is read, the image is
+they write; the rest overflows to a donor (farswapd, Redis) that stays. Meanwhile compaction is asked for, and memory=,
+codec= and huge= change, the first two at the restarts, too. Afterwards everything is read, the image is
 proven, and the donor has one segment for each LIVE row.
 """
 
@@ -28,6 +28,7 @@ SIZE = 96 << 20
 CLIENTS = 4
 MEMORY = ("16M", "20M", "24M", "32M")
 CODECS = ("lz4", "lz4:8", "zstd", "raw")
+HUGE = ("age", "first", "store")
 
 
 class Hammer:
@@ -115,7 +116,7 @@ class Plugin(servers.Plugin):
 def disturb(server, rng):
     """What an operator may ask for; it may well find nobody there."""
     what = rng.choice((["compact"], ["set", f"memory={rng.choice(MEMORY)}"],
-                       ["set", f"codec={rng.choice(CODECS)}"]))
+                       ["set", f"codec={rng.choice(CODECS)}"], ["set", f"huge={rng.choice(HUGE)}"]))
     argv = [built("client/cli/farswap"), what[0], server.parameters["name"], *what[1:]]
     spawn(argv, log="cli.log", env=servers.image_environment())
 

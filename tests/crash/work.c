@@ -334,7 +334,7 @@ static void change_policy(struct worker *worker)
 {
     struct fsw_superblock *super = worker->work->device->image.super;
 
-    atomic_store(&super->huge, (uint32_t)rig_below(&worker->state, 2));
+    atomic_store(&super->huge, (uint32_t)rig_below(&worker->state, FSW_HUGE_STORE + 1));
     atomic_store(&super->read_age, (uint32_t)rig_below(&worker->state, FSW_READ_AGE_KEEP + 1));
 }
 

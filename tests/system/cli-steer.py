@@ -65,11 +65,11 @@ def sets(server, name):
     for call in (["set"], ["set", name], ["set", "--memory", name], ["compact", "a", "b"], ["compact", "-x"]):
         refused(2, "usage: farswap", *call)
     must("set", name, "watermarks=90:80", "prefetch=off", "fetch_timeout=5", "write_wait=0",
-         "read_age=half", "huge=first",
+         "read_age=half", "huge=store",
          "overflow_limit=1G")
     settings = json.loads(must("status", "--json", name))[0]["settings"]
     expect(settings == {"codec": "zstd:3", "watermarks": "90:80", "prefetch": "off", "fetch_timeout": "5",
-                        "write_wait": "0", "read_age": "half", "huge": "first",
+                        "write_wait": "0", "read_age": "half", "huge": "store",
                         "overflow_limit": str(1 << 30)},
            f"status says {settings}")
     expect("codec=zstd:3\n" in must("status", name), "people are not told the codec")

@@ -143,6 +143,7 @@ static void laws_of_the_store(const struct work *work)
     LAW(15, V(FETCH_BYTES) <= RAW_OBJECT * V(FETCH_PAGES));
     LAW(21, V(FETCH_JOINED) <= V(FETCH_PAGES));
     LAW(22, V(PREFETCH_WASTED) <= V(PREFETCHED));
+    LAW(23, V(OVERFLOW_HUGE) <= V(OVERFLOW_PAGES));
     LAW(16,
         V(OVERFLOW_PAGES) + V(OVERFLOW_RACED) + V(RECLAIM_SECOND_CHANCES) <= V(RECLAIM_SCANNED));
     if (work->rig.store == NULL)
