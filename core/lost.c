@@ -11,7 +11,7 @@
  *     it answers, not emptied   it has lost nothing: refused
  *
  * A row that no copy has any more is marked (FSW_ROW_LOST), and its pages are EIO without a question;
- * where there is another copy, that answers, and repair.c puts a second one again.
+ * where there is another copy, that answers, and repair.c, which is told, puts a second one again.
  *
  * Reads that wait at a store are sent back to think again (the contract's lost()). None may be missed:
  * a reader notes `losses` before it looks at its row, and looks again after it has submitted; we mark
@@ -78,7 +78,11 @@ void fsw_lost_follow(struct fsw_device *device)
     if (copies != 0)
         device->store->ops->health(device->store, &health);
     copies &= ~(health.up & ~health.emptied);
-    lose_rows(device, copies & ~health.up);
+    if ((copies & ~health.up) != 0) {
+        fsw_repair_want(device);
+        lose_rows(device, copies & ~health.up);
+        fsw_repair_want(device);
+    }
     if (copies != 0)
         fsw_lost_adopt(device, copies);
     atomic_store(&super->lost_refused, asked & ~copies);

@@ -397,6 +397,7 @@ int fsw_overflow_init(struct fsw_device *device)
     pthread_mutex_init(&device->space_lock, NULL);
     pthread_cond_init(&device->space, &monotonic);
     pthread_condattr_destroy(&monotonic);
+    fsw_repair_init(device);
     if (fsw_clean_init(device) < 0)
         return -ENOMEM;
     if (device->store == NULL)

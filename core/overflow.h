@@ -234,17 +234,22 @@ struct fsw_repair {
     pthread_mutex_t lock;
     pthread_cond_t wake;
     _Atomic int running;
-    _Atomic int stop, wanted; /* there may be a row that lacks a copy */
+    _Atomic int stop, wanted; /* there may be a row that lacks a copy; set under the lock */
     uint32_t emptied;         /* copies that were, as far as rows have forgotten them */
     uint64_t lacking;         /* rows, in this lap */
     char *bytes;              /* a segment */
 };
 
+void fsw_repair_init(struct fsw_device *device);
 /* Of a store with one copy: nothing. Stop before the store is closed; it waits for the request that
  * is under way, 5 seconds at most. */
 int fsw_repair_start(struct fsw_device *device);
 void fsw_repair_stop(struct fsw_device *device);
-/* A segment was put to these copies. */
-void fsw_repair_want(struct fsw_device *device, uint32_t copies);
+/* A segment was put to these copies: fsw_row_live(). If one lacks it, segments_lacking tells so before the
+ * row is LIVE. */
+void fsw_repair_row_live(struct fsw_device *device, uint32_t row, uint32_t bytes, uint32_t live,
+                         uint32_t copies);
+/* Rows will lose a copy: segments_lacking tells so from now on. And again, when they have. */
+void fsw_repair_want(struct fsw_device *device);
 
 #endif

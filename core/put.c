@@ -157,8 +157,7 @@ static void succeeded(struct fsw_device *device, struct fsw_put *put)
     if ((put->request.copies & ~atomic_load(&image->super->planted)) != 0)
         atomic_fetch_or(&image->super->planted, put->request.copies);
     fsw_crash_point("put: planted, not LIVE");
-    fsw_row_live(&device->rows, put->row, bytes, live, put->request.copies);
-    fsw_repair_want(device, put->request.copies);
+    fsw_repair_row_live(device, put->row, bytes, live, put->request.copies);
     fsw_stat_add(image, FSW_STAT_SEGMENTS, 1);
     fsw_stat_add(image, FSW_STAT_STORE_BYTES, bytes);
     fsw_crash_point("put: LIVE, nothing flipped");

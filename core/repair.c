@@ -9,8 +9,12 @@
  * The row is pinned meanwhile, so its segment is not dropped under way. A store that was emptied has
  * nothing that was put before: its bit goes from every row that another copy has.
  *
- * Whoever takes a donor away asks segments_lacking first, so it may say too much, and never 0 while a
- * row is known to lack a copy: it is raised when one comes, and lowered by a lap alone.
+ * Whoever takes a donor away asks segments_lacking first, maybe while nobody serves. So it may say too
+ * much, and never 0 while a LIVE row lacks a copy:
+ *
+ *   P1  It is raised before such a row is LIVE, and `wanted` is set after that, both under the lock.
+ *   P2  It is lowered by a lap alone, at its end, to what the lap found; under the lock, too, so that
+ *       it is not lowered to 0 between the two, nor while `wanted` tells of a row behind the lap.
  *
  * One segment at a time: this is in nobody's hurry, and must not be in anybody's way.
  */
@@ -21,6 +25,7 @@
 #include "common/cleanup.h"
 #include "common/clock.h"
 #include "common/touch.h"
+#include "core/crash.h"
 #include "core/engine.h"
 
 #define STEP_ROWS 4096u /* some 10 µs of looking, then a pause */
@@ -74,9 +79,21 @@ static int copy_segment(struct fsw_device *device, uint32_t number, uint32_t up)
         !prove_segment(device, bytes) ||
         move(device, FSW_STORE_PUT, number, bytes, &to) != FSW_STORE_OK)
         return 0;
+    fsw_crash_point("repair: put again, its row does not say so");
     atomic_fetch_or(&row->copies, to);
+    fsw_crash_point("repair: its row has the copy, not counted");
     fsw_stat_add(&device->image, FSW_STAT_COPIES_REPAIRED, 1);
     return 1;
+}
+
+/* One that no copy has any more lacks none: there is nothing to copy. */
+static int lacks(const struct fsw_device *device, uint32_t number)
+{
+    uint32_t all = fsw_all_copies(device);
+
+    return fsw_row_state(&device->image, number) == FSW_ROW_LIVE &&
+           (atomic_load(&device->image.rows[number].copies) & all) != all &&
+           !fsw_row_is_lost(device, number);
 }
 
 /* Counts the row if it lacks a copy, and repairs it if that can be done now. 0: it can't, and others
@@ -88,14 +105,14 @@ static int look_at_row(struct fsw_device *device, uint32_t number, uint32_t up)
     uint32_t all = fsw_all_copies(device), has = atomic_load(&row->copies);
     int r = 1;
 
-    if (fsw_row_state(&device->image, number) != FSW_ROW_LIVE || (has & all) == all)
+    if (!lacks(device, number))
         return 1;
     if ((has & up) != 0 && (all & up & ~has) != 0 && fsw_row_pin(&device->rows, number)) {
         r = copy_segment(device, number, up);
         if (fsw_row_unpin(&device->rows, number))
             fsw_overflow_drop(device, number);
     }
-    repair->lacking += (atomic_load(&row->copies) & all) != all;
+    repair->lacking += (unsigned)lacks(device, number);
     return r;
 }
 
@@ -105,22 +122,19 @@ static int look_at_row(struct fsw_device *device, uint32_t number, uint32_t up)
  * such a page is waited for, not given up. Returns the copies of which there is such a row. */
 static uint32_t forget_emptied(struct fsw_device *device, uint32_t emptied)
 {
-    uint32_t top = atomic_load(&device->image.super->rows_top), forgotten = 0, alone = 0;
+    uint32_t top = atomic_load(&device->image.super->rows_top), alone = 0;
 
+    fsw_repair_want(device);
     for (uint32_t number = 1; number < top; number++) {
         _Atomic uint32_t *copies = &device->image.rows[number].copies;
         uint32_t has = atomic_load(copies);
 
         while ((has & emptied) != 0 && (has & ~emptied) != 0)
-            if (atomic_compare_exchange_weak(copies, &has, has & ~emptied)) {
-                forgotten = 1;
+            if (atomic_compare_exchange_weak(copies, &has, has & ~emptied))
                 break;
-            }
         if ((has & ~emptied) == 0 && fsw_row_state(&device->image, number) == FSW_ROW_LIVE)
             alone |= has;
     }
-    if (forgotten)
-        fsw_repair_want(device, 0);
     return alone;
 }
 
@@ -136,7 +150,6 @@ static uint32_t look_at_stores(struct fsw_device *device)
     uint32_t emptied = health.emptied & ~repair->emptied;
     if (emptied != 0) {
         uint32_t alone = forget_emptied(device, emptied);
-        atomic_store(&repair->wanted, 1);
         if ((emptied & ~alone) != 0)
             fsw_lost_adopt(device, emptied & ~alone);
     }
@@ -153,6 +166,19 @@ static int rest(struct fsw_repair *repair, uint64_t ns)
     if (!repair->stop)
         pthread_cond_timedwait(&repair->wake, &repair->lock, &until);
     return !repair->stop;
+}
+
+/* A lap has ended (P2). */
+static void tell(struct fsw_device *device)
+{
+    struct fsw_repair *repair = &device->repair;
+    FSW_LOCK_SCOPE(&repair->lock);
+
+    if (repair->lacking > 0)
+        atomic_store(&repair->wanted, 1);
+    else if (atomic_load(&repair->wanted)) /* one came behind us, and may have been counted */
+        repair->lacking = 1;
+    fsw_stat_set(&device->image, FSW_STAT_SEGMENTS_LACKING, repair->lacking);
 }
 
 /* Once over all rows. 0: the thread is to end. */
@@ -172,11 +198,7 @@ static int lap(struct fsw_device *device)
         if (atomic_load(&repair->stop) || (number % STEP_ROWS == 0 && !rest(repair, STEP_PAUSE_NS)))
             return 0;
     }
-    fsw_stat_set(&device->image, FSW_STAT_SEGMENTS_LACKING, repair->lacking);
-    if (repair->lacking > 0)
-        atomic_store(&repair->wanted, 1);
-    else if (atomic_load(&repair->wanted)) /* one came behind us, and may have been counted */
-        fsw_stat_set(&device->image, FSW_STAT_SEGMENTS_LACKING, 1);
+    tell(device);
     return 1;
 }
 
@@ -194,13 +216,33 @@ static void *repair_loop(void *opaque)
     return NULL;
 }
 
-void fsw_repair_want(struct fsw_device *device, uint32_t copies)
+/* The lock is held. */
+static void raise_lacking(struct fsw_device *device)
 {
-    if (!device->repair.running || copies == fsw_all_copies(device))
-        return;
-    atomic_store(&device->repair.wanted, 1); /* first: see the end of a lap */
     if (fsw_stat_get(&device->image, FSW_STAT_SEGMENTS_LACKING) == 0)
         fsw_stat_set(&device->image, FSW_STAT_SEGMENTS_LACKING, 1);
+}
+
+void fsw_repair_row_live(struct fsw_device *device, uint32_t row, uint32_t bytes, uint32_t live,
+                         uint32_t copies)
+{
+    if (device->store->copies < 2 || copies == fsw_all_copies(device)) {
+        fsw_row_live(&device->rows, row, bytes, live, copies);
+        return;
+    }
+    FSW_LOCK_SCOPE(&device->repair.lock);
+    raise_lacking(device);
+    fsw_row_live(&device->rows, row, bytes, live, copies);
+    atomic_store(&device->repair.wanted, 1);
+}
+
+void fsw_repair_want(struct fsw_device *device)
+{
+    if (device->store->copies < 2)
+        return;
+    FSW_LOCK_SCOPE(&device->repair.lock);
+    raise_lacking(device);
+    atomic_store(&device->repair.wanted, 1);
 }
 
 /* ---- birth and death ---- */
@@ -208,19 +250,29 @@ void fsw_repair_want(struct fsw_device *device, uint32_t copies)
 /* What an earlier server left. */
 static uint64_t count_lacking(struct fsw_device *device)
 {
-    uint32_t top = atomic_load(&device->image.super->rows_top), all = fsw_all_copies(device);
+    uint32_t top = atomic_load(&device->image.super->rows_top);
     uint64_t lacking = 0;
 
     for (uint32_t number = 1; number < top; number++)
-        lacking += fsw_row_state(&device->image, number) == FSW_ROW_LIVE &&
-                   (atomic_load(&device->image.rows[number].copies) & all) != all;
+        lacking += (unsigned)lacks(device, number);
     return lacking;
+}
+
+void fsw_repair_init(struct fsw_device *device)
+{
+    struct fsw_repair *repair = &device->repair;
+    pthread_condattr_t monotonic;
+
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_mutex_init(&repair->lock, NULL);
+    pthread_cond_init(&repair->wake, &monotonic);
+    pthread_condattr_destroy(&monotonic);
 }
 
 int fsw_repair_start(struct fsw_device *device)
 {
     struct fsw_repair *repair = &device->repair;
-    pthread_condattr_t monotonic;
 
     if (device->store->copies < 2)
         return 0;
@@ -228,11 +280,6 @@ int fsw_repair_start(struct fsw_device *device)
     if (repair->bytes == NULL)
         return -ENOMEM;
     memset(repair->bytes, 0, FSW_SEGMENT_BYTES);
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_mutex_init(&repair->lock, NULL);
-    pthread_cond_init(&repair->wake, &monotonic);
-    pthread_condattr_destroy(&monotonic);
     atomic_store(&repair->wanted, device->recovered);
     fsw_stat_set(&device->image, FSW_STAT_SEGMENTS_LACKING, count_lacking(device));
     repair->running = 1; /* seen by the thread */

@@ -122,7 +122,8 @@ static int prove(struct lane *lane, struct fsw_device *device)
 {
     struct rig rig = {.device = device, .high = device->reclaim.high};
 
-    fsw_clean_stop(device); /* what it puts now would not be counted yet */
+    fsw_clean_stop(device);  /* what it puts now would not be counted yet */
+    fsw_repair_stop(device); /* or it may have a row pinned */
     atomic_store(&lane->shelf.fail_in_thousand, 0);
     if (model_settle(&lane->model, device, 0, MODEL_PAGES) > 0)
         return -EIO;
@@ -130,7 +131,9 @@ static int prove(struct lane *lane, struct fsw_device *device)
         return -ETIMEDOUT;
     rig_prove(&rig); /* ends the process if not */
     int r = compare_store(lane, device);
-    device->clean.stop = 0;
+    device->clean.stop = device->repair.stop = 0;
+    if (r == 0)
+        r = fsw_repair_start(device);
     return r < 0 ? r : fsw_clean_start(device);
 }
 
@@ -226,6 +229,22 @@ static int any_live_row(const struct fsw_image *image)
     return 0;
 }
 
+/* Whoever takes a donor away asks the image, also while nobody serves it (core/repair.c, P1). */
+static int tells_what_lacks(const struct lane *lane, const struct fsw_image *image)
+{
+    uint32_t all = (1u << lane->shelf.copies) - 1;
+
+    if (fsw_stat_get(image, FSW_STAT_SEGMENTS_LACKING) > 0)
+        return 1;
+    for (uint32_t row = 1; row < atomic_load(&image->super->rows_top); row++)
+        if (fsw_row_state(image, row) == FSW_ROW_LIVE &&
+            atomic_load(&image->rows[row].copies) != all) {
+            fprintf(stderr, "row %u lacks a copy, and segments_lacking is 0\n", row);
+            return 0;
+        }
+    return 1;
+}
+
 static int is_nameless(const char *point)
 {
     return strcmp(point, "image: memory, and no word in it") == 0 ||
@@ -258,6 +277,8 @@ static int look_at_remains(struct lane *lane)
         fprintf(stderr, "a row is LIVE, and the sentinel was never planted\n");
         r = -EUCLEAN;
     }
+    if (r == 0 && !tells_what_lacks(lane, &image))
+        r = -EUCLEAN;
     shelf_process_died(&lane->shelf, atomic_load(&image.super->next_segment));
     lane->image_bytes = image.bytes;
     fsw_image_detach(&image);
@@ -325,7 +346,7 @@ static void report_failure(struct lane *lane, uint64_t n, enum stage stage)
 int lives_run(struct lane *lane, uint64_t n)
 {
     model_reset(&lane->model);
-    shelf_reset(&lane->shelf, lives_mix(lane, 4, n));
+    shelf_reset(&lane->shelf, lives_mix(lane, 4, n), 1 + lives_mix(lane, 5, n) % 2);
     memset(lane->pids, 0, sizeof lane->pids);
     lane->nameless = 0;
     lane->started = time(NULL);

@@ -69,6 +69,25 @@ static uint16_t copy_bytes(struct shelf *shelf, const void *bytes, uint32_t leng
     _Exit(1);
 }
 
+/* ---- copies ---- */
+
+/* Those that a request is for. */
+static uint32_t wanted_copies(const struct shelf *shelf, const struct fsw_store_request *request)
+{
+    uint32_t all = (1u << shelf->copies) - 1;
+
+    return request->copies == 0 ? all : request->copies & all;
+}
+
+/* Of those that a put is for, which it reaches: one in four only one, if it is for two. */
+static uint32_t reached_copies(struct shelf *shelf, const struct fsw_store_request *request)
+{
+    uint32_t wanted = wanted_copies(shelf, request);
+    unsigned fate = (unsigned)(next_random(shelf) % 8);
+
+    return wanted == 3 && fate < 2 ? 1u << fate : wanted;
+}
+
 /* ---- what the engine may ask (the lock is held) ---- */
 
 static struct shelf_segment *segment_of(struct shelf *shelf,
@@ -81,11 +100,30 @@ static struct shelf_segment *segment_of(struct shelf *shelf,
     return &shelf->segments[request->id];
 }
 
+/* To a copy that lacks it. */
+static void submitted_again(struct shelf *shelf, struct fsw_store_request *request)
+{
+    struct shelf_segment *segment = segment_of(shelf, request);
+
+    if (!segment->acknowledged || segment->again)
+        broken("put again what was not put, or is being (S1)", request);
+    if (request->copies == 0 || wanted_copies(shelf, request) != request->copies)
+        broken("put again to no copy (S1)", request);
+    if (segment->row != request->row || segment->length != request->length ||
+        segment->checksum != fsw_checksum(request->bytes, request->length, 0))
+        broken("put again, and it is not the same (S1)", request);
+    segment->again = 1;
+}
+
 static void submitted_put(struct shelf *shelf, struct fsw_store_request *request)
 {
     struct shelf_segment *segment = segment_of(shelf, request);
     uint64_t *owner = &shelf->owner[request->row];
 
+    if (segment->life == ENDED && shelf->copies > 1) {
+        submitted_again(shelf, request);
+        return;
+    }
     if (request->length == 0 || request->length > FSW_SEGMENT_BYTES)
         broken("a segment has 1 to 65,520 bytes", request);
     if (segment->life != NEVER)
@@ -127,8 +165,8 @@ static void submitted_drop(struct shelf *shelf, struct fsw_store_request *reques
 
     if (segment->life != ENDED && !(unsure && (segment->life == NEVER || segment->life == DROPPED)))
         broken("a drop of what was not put, or twice (S4)", request);
-    if (segment->gets != 0)
-        broken("a drop under a get (S4)", request);
+    if (segment->gets != 0 || segment->again)
+        broken("a drop under a get or a put (S4)", request);
     if (segment->life == ENDED && segment->row != request->row)
         broken("a drop with another segment's row (S4)", request);
     if (shelf->owner[request->row] != 0 && shelf->owner[request->row] != request->id)
@@ -139,12 +177,24 @@ static void submitted_drop(struct shelf *shelf, struct fsw_store_request *reques
 
 /* ---- answers (the lock is held) ---- */
 
+static void ended_again(struct shelf *shelf, struct shelf_segment *segment,
+                        struct fsw_store_request *request)
+{
+    segment->again = 0;
+    request->copies = request->result == FSW_STORE_OK ? wanted_copies(shelf, request) : 0;
+    segment->copies |= (uint8_t)request->copies;
+}
+
 static void ended_put(struct shelf *shelf, struct fsw_store_request *request, int lands)
 {
     struct shelf_segment *segment = segment_of(shelf, request);
 
     if (fsw_checksum(request->bytes, request->length, 0) != segment->checksum)
         broken("bytes changed while they were put (S1)", request);
+    if (segment->again) {
+        ended_again(shelf, segment, request);
+        return;
+    }
     fsw_crash_point("store: put on the wire");
     segment->on_the_wire = 0;
     if (!lands)
@@ -152,15 +202,19 @@ static void ended_put(struct shelf *shelf, struct fsw_store_request *request, in
     fsw_crash_point("store: put done, not acknowledged");
     segment->life = ENDED;
     segment->acknowledged = request->result == FSW_STORE_OK;
-    request->copies = segment->acknowledged;
+    request->copies = segment->acknowledged ? reached_copies(shelf, request) : 0;
+    segment->copies = (uint8_t)request->copies;
 }
 
 static void ended_get(struct shelf *shelf, struct fsw_store_request *request)
 {
     struct shelf_segment *segment = segment_of(shelf, request);
 
+    uint32_t has = segment->place != 0 ? segment->copies & wanted_copies(shelf, request) : 0;
+
     segment->gets--;
-    if (segment->place == 0)
+    request->copies = has & -has;
+    if (has == 0)
         request->result = FSW_STORE_GONE;
     else
         memcpy(request->bytes, shelf->places[segment->place] + request->offset, request->length);
@@ -316,7 +370,8 @@ static int store_forget(struct fsw_store *base, const struct fsw_device_id *devi
 
 static void store_health(struct fsw_store *base, struct fsw_store_health *ret_health)
 {
-    *ret_health = (struct fsw_store_health){.connected = 1};
+    *ret_health =
+        (struct fsw_store_health){.connected = 1, .up = (1u << of_base(base)->shelf->copies) - 1};
 }
 
 static void store_close(struct fsw_store *base)
@@ -352,16 +407,18 @@ struct fsw_store *shelf_open(struct shelf *shelf)
     if (store == NULL)
         abort();
     store->base.ops = &ops;
+    store->base.copies = shelf->copies;
     store->shelf = shelf;
     pthread_mutex_init(&store->lock, NULL);
     pthread_cond_init(&store->changed, NULL);
     return &store->base;
 }
 
-void shelf_reset(struct shelf *shelf, uint64_t seed)
+void shelf_reset(struct shelf *shelf, uint64_t seed, unsigned copies)
 {
     memset(shelf, 0, offsetof(struct shelf, places));
     shelf->random = seed | 1;
+    shelf->copies = copies;
 }
 
 /* A put that was on the wire may have landed, may land later, or is lost; a drop may have been carried
@@ -371,6 +428,7 @@ static void request_died(struct shelf *shelf, struct shelf_segment *segment)
     unsigned fate = (unsigned)(next_random(shelf) % 3);
 
     segment->gets = 0;
+    segment->again = 0; /* its copy has it, and nobody knows */
     if (segment->life != PUTTING && segment->life != DROPPING)
         return;
     if (segment->life == DROPPING && fate != 0 && !segment->on_the_wire)

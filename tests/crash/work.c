@@ -59,6 +59,10 @@ static void nudge(struct fsw_device *device, int evict)
     pthread_mutex_lock(&keeper->lock);
     pthread_cond_signal(&keeper->wake);
     pthread_mutex_unlock(&keeper->lock);
+    if (atomic_load(&device->repair.running)) {
+        FSW_LOCK_SCOPE(&device->repair.lock);
+        pthread_cond_signal(&device->repair.wake);
+    }
 }
 
 static void waited_in_vain(struct fsw_device *device, const char *what)

@@ -14,6 +14,7 @@
 
 #include "client/store/keys.h"
 #include "common/clock.h"
+#include "core/steer.h"
 
 static struct place chosen;
 static int arguments;
@@ -184,6 +185,27 @@ static void test_an_emptied_one_gets_everything(void **state)
     assert_int_equal(rows_with(f, 2) + rows_with(f, 1), 0);
 }
 
+/* One goes while nothing is written, and somebody says that it will not come back. Another takes its place. */
+static void test_one_that_was_declared_lost_gets_everything(void **state)
+{
+    struct fixture *f = *state;
+    struct fsw_image *image = &f->rig.device->image;
+
+    rig_wait(&f->rig, is_up, f);
+    write_pages(f, 0, PAGES);
+    wait_whole(f);
+    server_kill(&f->servers[1]);
+    rig_wait(&f->rig, is_half_up, f);
+    atomic_fetch_or(&image->super->lost_asked, 2);
+    assert_int_equal(fsw_image_await_lost(image, 60 * FSW_NS_PER_S), 0);
+    assert_int_equal(rows_with(f, 3), 0);
+    assert_false(is_told(&f->rig, f)); /* at once: now the other is the last */
+    server_restart(&f->servers[1]);
+    wait_whole(f);
+    server_kill(&f->servers[0]);
+    expect_pages(f, PAGES);
+}
+
 /* What a row says outlives its server, and so does what is to be done. */
 static void test_the_next_server_goes_on(void **state)
 {
@@ -275,6 +297,8 @@ static int run_all(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_what_was_put_to_one_gets_the_other, setup, teardown),
         cmocka_unit_test_setup_teardown(test_an_emptied_one_gets_everything, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_one_that_was_declared_lost_gets_everything, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_the_next_server_goes_on, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_damaged_segment_is_not_copied, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_page_that_one_has_damaged, setup, teardown),
