@@ -16,6 +16,7 @@
 
 #include "../unit/rig.h"
 #include "common/clock.h"
+#include "core/budget.h"
 #include "core/check.h"
 #include "core/registry.h"
 #include "work.h"
@@ -251,8 +252,21 @@ static int is_nameless(const char *point)
            strcmp(point, "image: superblock written, no name") == 0;
 }
 
-/* What a death left, before anybody repairs it. 0, or what is wrong was printed. */
-static int look_at_remains(struct lane *lane)
+/* Who died while a day began has left all of it, whatever was spent in the one before (core/budget.c, B2). */
+static int has_its_day(const struct lane *lane, const struct fsw_superblock *super)
+{
+    unsigned begins = points_index("budget: a new day, nothing spent");
+    uint64_t limit = atomic_load(&super->overflow_limit), left = fsw_budget_left(super);
+
+    if (lane->points.last != begins || left == limit)
+        return 1;
+    fprintf(stderr, "a new day begins with %llu bytes left of %llu\n", (unsigned long long)left,
+            (unsigned long long)limit);
+    return 0;
+}
+
+/* What a process left, before anybody repairs it. 0, or what is wrong was printed. */
+static int look_at_remains(struct lane *lane, int died)
 {
     struct fsw_record record;
     struct fsw_image image;
@@ -278,6 +292,8 @@ static int look_at_remains(struct lane *lane)
         r = -EUCLEAN;
     }
     if (r == 0 && !tells_what_lacks(lane, &image))
+        r = -EUCLEAN;
+    if (r == 0 && died && !has_its_day(lane, image.super))
         r = -EUCLEAN;
     shelf_process_died(&lane->shelf, atomic_load(&image.super->next_segment));
     lane->image_bytes = image.bytes;
@@ -322,10 +338,10 @@ static int live(struct lane *lane, enum stage stage, uint64_t n)
         return -ECHILD;
     if (WIFEXITED(status) && WEXITSTATUS(status) == POINTS_DIED) {
         lane->deaths[stage]++;
-        return look_at_remains(lane) < 0 ? -EUCLEAN : 1;
+        return look_at_remains(lane, 1) < 0 ? -EUCLEAN : 1;
     }
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
-        return stage == END ? 0 : look_at_remains(lane);
+        return stage == END ? 0 : look_at_remains(lane, 0);
     if (WIFSIGNALED(status))
         fprintf(stderr, "%s: signal %d%s\n", stage_names[stage], WTERMSIG(status),
                 WTERMSIG(status) == SIGALRM ? " (it hangs)" : "");

@@ -4,6 +4,7 @@
 #include "points.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -26,6 +27,15 @@ unsigned points_count(void)
 const char *points_text(unsigned index)
 {
     return index < points_count() ? __start_fsw_crash_points[index]->text : "nowhere";
+}
+
+unsigned points_index(const char *text)
+{
+    for (unsigned i = 0; i < points_count(); i++)
+        if (strcmp(points_text(i), text) == 0)
+            return i;
+    fprintf(stderr, "there is no crash point '%s'\n", text);
+    exit(1);
 }
 
 static unsigned index_of(const struct fsw_crash_point *point)

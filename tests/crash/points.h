@@ -31,6 +31,8 @@ void points_disarm(void);
 
 unsigned points_count(void);
 const char *points_text(unsigned index);
+/* The index of the point of that text; there must be one, or the process ends with a line. */
+unsigned points_index(const char *text);
 
 /* Prints how often a process died at each point; returns how many points it never died at. */
 unsigned points_report(const struct points *points, int all);

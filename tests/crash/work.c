@@ -138,6 +138,8 @@ void work_shrink(struct fsw_device *device)
     atomic_store(&device->image.super->memory_limit, FRAMES * FSW_FRAME_SIZE);
     fsw_frames_set_limit(&device->pool.frames, FRAMES * FSW_FRAME_SIZE);
     fsw_reclaim_set_limit(device);
+    /* The first day that begins here is to find nothing of that. */
+    atomic_store(&device->image.super->overflow_spent, LIMIT / 2);
 }
 
 void work_set_limit(struct fsw_device *device)
@@ -342,8 +344,8 @@ static void change_policy(struct worker *worker)
     atomic_store(&super->read_age, (uint32_t)rig_below(&worker->state, FSW_READ_AGE_KEEP + 1));
 }
 
-/* A day's limit that has room for all of this, and now and then another day; or none; or one that is used
- * up, so that what was asked to leave may not. */
+/* A day's limit that has room for all of this; now and then another day, which begins with what leaves
+ * then; or none; or one that is used up, so that what was asked to leave may not. */
 static int change_limit(struct worker *worker)
 {
     struct fsw_device *device = worker->work->device;
@@ -353,9 +355,10 @@ static int change_limit(struct worker *worker)
     fsw_budget_set_day(super, form == 0 ? 0 : LIMIT);
     if (form == 1)
         atomic_store(&super->overflow_refill, 0);
-    if (form != 2)
+    if (form != 1 && form != 2)
         return 0;
-    fsw_device_set_overflow_budget(device, 0);
+    if (form == 2)
+        fsw_device_set_overflow_budget(device, 0);
     int r = ask_to_leave(worker);
     work_set_limit(device);
     return r;

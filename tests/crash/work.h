@@ -25,8 +25,8 @@ struct work {
 /* 0, or what went wrong was printed. */
 int work_run(const struct work *work);
 
-/* memory= far below what anybody may ask for, so that a few dozen pages fill it. Of a device that is not
- * started. */
+/* memory= far below what anybody may ask for, so that a few dozen pages fill it; and something was spent in
+ * a day that is over. Of a new device that is not started. */
 void work_shrink(struct fsw_device *device);
 
 /* A day's limit that has room for all that is done here: who died may have left none. */
