@@ -47,6 +47,8 @@ answers 0 del a
 answers OK select 0
 redis-cli -p "$port" config get maxmemory-policy | grep -qx noeviction || fail 'config get'
 redis-cli -p "$port" info memory | grep -q '^maxmemory_policy:noeviction' || fail 'info memory'
+# There are no replicas to wait for: at once, also behind a SET and before more.
+[ "$(printf 'set w v\nwait 1 600000\nget w\n' | timeout 30 redis-cli -s "$dir/s")" = $'OK\n0\nv' ] || fail 'wait'
 [ "$(printf 'set i j\nget i\n' | redis-cli -s "$dir/s")" = $'OK\nj' ] || fail 'redis-cli reading stdin'
 printf 'set x%s y\n' {1..500} | redis-cli -p "$port" >/dev/null
 [ "$(redis-cli -p "$port" --scan --pattern 'x*' | sort -u | wc -l)" -eq 500 ] || fail 'redis-cli --scan'
