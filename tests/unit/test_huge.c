@@ -127,6 +127,42 @@ static void few_wait_for_others(void **state)
     rig_close(&rig);
 }
 
+static int one_has_left(struct rig *rig, void *opaque)
+{
+    return rig_stat(rig, FSW_STAT_STORE_FULL) > 0 && rig_stat(rig, FSW_STAT_OVERFLOW_SEGMENTS) == 1;
+}
+
+static int nothing_is_on_its_way(struct rig *rig, void *opaque)
+{
+    return puts_out(rig) == 0;
+}
+
+/* The hand that looks for room stops in the midst of a zspage, and what it leaves there stays. */
+static void what_another_hand_left_stays(void **state)
+{
+    struct fsw_reclaim *reclaim;
+    struct rig rig;
+
+    open_rig(&rig);
+    reclaim = &rig.device->reclaim;
+    write_pages(&rig, RIG_HALF, 0, KIND);
+    teststore_room(rig.store, 1);
+    rig_evict(&rig, 1);
+    rig_wait(&rig, one_has_left, NULL);
+    rig_evict(&rig, 0);
+    rig_wait(&rig, nothing_is_on_its_way, NULL);
+    assert_true(reclaim->next < reclaim->count); /* or this tests nothing */
+    unsigned left = in_store(&rig, 0, KIND);
+    teststore_room(rig.store, 1000);
+    set(&rig, "huge", "store");
+    write_pages(&rig, RIG_NOISE, KIND, KIND + A_SEGMENT);
+    rig_wait(&rig, less_than_a_segment_is_left, NULL);
+    assert_int_equal(in_store(&rig, KIND, KIND + A_SEGMENT), A_SEGMENT);
+    assert_int_equal(in_store(&rig, 0, KIND), left);
+    expect_pages(&rig, RIG_HALF, 0, KIND);
+    rig_close(&rig);
+}
+
 #define MANY 500u
 #define ROOM 3u
 
@@ -201,7 +237,7 @@ static void others_leave_for_room_as_ever(void **state)
 }
 
 RIG_MAIN(cmocka_unit_test(what_does_not_compress_leaves_and_nothing_else),
-         cmocka_unit_test(few_wait_for_others),
+         cmocka_unit_test(few_wait_for_others), cmocka_unit_test(what_another_hand_left_stays),
          cmocka_unit_test(what_the_store_does_not_take_stays),
          cmocka_unit_test(no_more_leaves_than_overflow_limit),
          cmocka_unit_test(others_leave_for_room_as_ever))
