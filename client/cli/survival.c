@@ -5,91 +5,59 @@
  */
 #include "client/cli/survival.h"
 
-#include <dirent.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/utsname.h>
 
-#include "client/cli/host.h"
+#include "common/kernel.h"
+#include "common/proc.h"
 
 #define SERVER "farswap-fuse"
 
 int survival_kernel_asks_again(void)
 {
-    struct utsname host;
-    int major = 0, minor = 0;
-
-    return uname(&host) == 0 && sscanf(host.release, "%d.%d", &major, &minor) == 2 &&
-           (major > 6 || (major == 6 && minor >= 9));
+    return fsw_kernel_is_at_least(6, 9);
 }
 
 /* A farswap-fuse: 1 and its parent. */
-static int is_server(int pid, int *ret_parent)
+static int is_server(pid_t pid, pid_t *ret_parent)
 {
-    char path[64], line[512], state;
-    int found = 0;
-
-    snprintf(path, sizeof path, "/proc/%d/stat", pid);
-    FILE *file = fopen(path, "re");
-    if (file == NULL)
-        return 0;
-    if (fgets(line, sizeof line, file) != NULL) {
-        char *name = strchr(line, '('), *end = strrchr(line, ')');
-        if (name != NULL && end != NULL && sscanf(end + 1, " %c %d", &state, ret_parent) == 2) {
-            *end = '\0';
-            found = strcmp(name + 1, SERVER) == 0 && state != 'Z';
-        }
-    }
-    fclose(file);
-    return found;
+    return fsw_proc_is(pid, SERVER, ret_parent);
 }
 
 /* A word of its command line is the device's name, as farswap-fuse is given it. */
-static int is_for(int pid, const char *device)
+static int is_for(pid_t pid, const char *device)
 {
-    char path[64], words[4096];
+    char words[4096];
+    size_t n = fsw_proc_words(pid, words, sizeof words);
     int found = 0;
 
-    snprintf(path, sizeof path, "/proc/%d/cmdline", pid);
-    FILE *file = fopen(path, "re");
-    if (file == NULL)
-        return 0;
-    size_t n = fread(words, 1, sizeof words - 1, file);
-    fclose(file);
-    words[n] = '\0';
     for (size_t at = 0; at < n && !found; at += strlen(words + at) + 1)
         found = strcmp(words + at, device) == 0;
     return found;
 }
 
 struct others {
+    const char *device;
+    pid_t server;
     int spare; /* another one of that device */
     int supervised; /* and it has a supervisor, which a server that was there before is watched by, too */
 };
 
-static struct others look_for_others(const char *device, int server)
+static int look_at(pid_t pid, void *opaque)
 {
-    struct others others = {0, 0};
-    struct dirent *entry;
-    DIR *dir = opendir("/proc");
-    int parent, above;
+    struct others *others = opaque;
+    pid_t parent, above;
 
-    while (dir != NULL && !others.supervised && (entry = readdir(dir)) != NULL) {
-        int pid = atoi(entry->d_name);
-        if (pid <= 0 || pid == server || !is_server(pid, &parent) || !is_for(pid, device))
-            continue;
-        others.spare = 1;
-        others.supervised = is_server(parent, &above) && is_for(parent, device);
-    }
-    if (dir != NULL)
-        closedir(dir);
-    return others;
+    if (pid == others->server || !is_server(pid, &parent) || !is_for(pid, others->device))
+        return 0;
+    others->spare = 1;
+    others->supervised = is_server(parent, &above) && is_for(parent, others->device);
+    return others->supervised;
 }
 
 enum survival survival_of(const struct fsw_record *record, int pid)
 {
-    int parent, above;
+    struct others others = {.device = record->name, .server = pid};
+    pid_t parent, above;
 
     if (!record->served || !is_server(pid, &parent))
         return SURVIVAL_UNKNOWN;
@@ -97,7 +65,7 @@ enum survival survival_of(const struct fsw_record *record, int pid)
         return SURVIVAL_OLD_KERNEL;
     if (is_server(parent, &above) && is_for(parent, record->name))
         return SURVIVAL_SURE;
-    struct others others = look_for_others(record->name, pid);
+    fsw_proc_each(look_at, &others);
     return others.supervised ? SURVIVAL_SURE : others.spare ? SURVIVAL_ONCE : SURVIVAL_ALONE;
 }
 

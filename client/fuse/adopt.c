@@ -10,9 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
-#include <sys/utsname.h>
 #include <unistd.h>
 
+#include "common/kernel.h"
+#include "common/proc.h"
 #include "core/registry.h"
 
 #define PROGRAM "farswap-fuse"
@@ -22,59 +23,48 @@
 /* 1 and the parent of a living farswap-fuse. */
 static int is_ours(pid_t pid, pid_t *ret_parent)
 {
-    char path[64], line[512], state;
-    int found = 0;
-
-    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-    FILE *file = fopen(path, "re");
-    if (file == NULL)
-        return 0;
-    if (fgets(line, sizeof line, file) != NULL) {
-        char *name = strchr(line, '('), *end = strrchr(line, ')');
-        if (name != NULL && end != NULL && sscanf(end + 1, " %c %d", &state, ret_parent) == 2) {
-            *end = '\0';
-            found = strcmp(name + 1, PROGRAM) == 0 && state != 'Z';
-        }
-    }
-    fclose(file);
-    return found;
+    return fsw_proc_is(pid, PROGRAM, ret_parent);
 }
 
 /* A supervised server's words are --fuse-fds=N,... --control=N MOUNTPOINT NAME ... */
 static int is_spare_of(pid_t pid, const char *mountpoint, const char *name)
 {
-    char path[64], text[4096], words[2 * PATH_MAX];
-
-    snprintf(path, sizeof path, "/proc/%d/cmdline", (int)pid);
-    FILE *file = fopen(path, "re");
-    if (file == NULL)
-        return 0;
-    size_t n = fread(text, 1, sizeof text, file);
-    fclose(file);
+    char text[4096], words[2 * PATH_MAX];
+    size_t n = fsw_proc_words(pid, text, sizeof text);
     size_t length = (size_t)snprintf(words, sizeof words, "%s%c%s", mountpoint, '\0', name) + 1;
+
     return memmem(text, n, "--fuse-fds=", 11) != NULL && memmem(text, n, words, length) != NULL;
+}
+
+struct look {
+    const char *mountpoint, *name;
+    pid_t server;     /* is no spare */
+    int signal;       /* for spares without a supervisor; 0: none */
+    pid_t supervisor; /* found */
+};
+
+static int look_at(pid_t pid, void *opaque)
+{
+    struct look *look = opaque;
+    pid_t parent, above;
+
+    if (pid == look->server || !is_ours(pid, &parent) ||
+        !is_spare_of(pid, look->mountpoint, look->name))
+        return 0;
+    if (is_ours(parent, &above))
+        look->supervisor = parent;
+    else if (look->signal != 0)
+        kill(pid, look->signal);
+    return 0;
 }
 
 /* The supervisor of another server for that mount; 0: none. Spares that have none are told to end. */
 static pid_t look_at_spares(const char *mountpoint, const char *name, pid_t server, int signal)
 {
-    DIR *dir = opendir("/proc");
-    struct dirent *entry;
-    pid_t parent, above, supervisor = 0;
+    struct look look = {.mountpoint = mountpoint, .name = name, .server = server, .signal = signal};
 
-    while (dir != NULL && (entry = readdir(dir)) != NULL) {
-        pid_t pid = atoi(entry->d_name);
-        if (pid <= 0 || pid == server || !is_ours(pid, &parent) ||
-            !is_spare_of(pid, mountpoint, name))
-            continue;
-        if (is_ours(parent, &above))
-            supervisor = parent;
-        else if (signal != 0)
-            kill(pid, signal);
-    }
-    if (dir != NULL)
-        closedir(dir);
-    return supervisor;
+    fsw_proc_each(look_at, &look);
+    return look.supervisor;
 }
 
 void fsw_adopt_end_spares(const char *mountpoint, const char *name, pid_t server)
@@ -144,11 +134,7 @@ static int copy_descriptors(pid_t pid, int pidfd, struct fsw_mount *mount)
 /* Said at INIT, which is long over: what can be known of it now is the version. */
 static int kernel_can_resend(void)
 {
-    struct utsname host;
-    int major = 0, minor = 0;
-
-    return uname(&host) == 0 && sscanf(host.release, "%d.%d", &major, &minor) == 2 &&
-           (major > 6 || (major == 6 && minor >= 9));
+    return fsw_kernel_is_at_least(6, 9);
 }
 
 static int take(pid_t pid, struct fsw_mount *mount, struct fsw_adopted *ret_adopted,
