@@ -42,22 +42,34 @@ static void make_export(const struct fixture *f, unsigned slots)
 }
 
 /* One export, of so many slots. */
-static struct fixture *fixture(const char *memory, unsigned slots)
+static struct fixture *fixture(const char *memory, unsigned slots, int over_unix)
 {
     struct fixture *f = calloc(1, sizeof *f);
 
-    f->server =
-        (struct server){.kind = SERVER_NBDKIT, .binary = nbdkit, .over_unix = 1, .memory = memory};
+    f->server = (struct server){
+        .kind = SERVER_NBDKIT, .binary = nbdkit, .over_unix = over_unix, .memory = memory};
     f->device = device_random();
     server_start(&f->server);
     make_export(f, slots);
-    snprintf(f->uri, sizeof f->uri, "nbd+unix:///x?socket=%s", f->server.socket);
+    if (over_unix)
+        snprintf(f->uri, sizeof f->uri, "nbd+unix:///x?socket=%s", f->server.socket);
+    else
+        snprintf(f->uri, sizeof f->uri, "nbd://127.0.0.1:%d/x", f->server.port);
     return f;
 }
 
 static int setup(void **state)
 {
-    struct fixture *f = *state = fixture(NULL, 1000);
+    struct fixture *f = *state = fixture(NULL, 1000, 1);
+
+    f->store = store_open(f->uri, NULL);
+    store_start(f->store, &f->device);
+    return 0;
+}
+
+static int setup_tcp(void **state)
+{
+    struct fixture *f = *state = fixture(NULL, 1000, 0);
 
     f->store = store_open(f->uri, NULL);
     store_start(f->store, &f->device);
@@ -66,7 +78,7 @@ static int setup(void **state)
 
 static int setup_memory(void **state)
 {
-    struct fixture *f = *state = fixture("1G", 1000);
+    struct fixture *f = *state = fixture("1G", 1000, 1);
 
     f->store = store_open(f->uri, NULL);
     store_start(f->store, &f->device);
@@ -202,6 +214,47 @@ static void a_put_that_was_under_way_holds_its_row(void **state)
     assert_true(held.finished_ns >= since + QUARANTINE_NS);
     assert_true(other.finished_ns < held.finished_ns);
     assert_int_equal(get(f->store, 2 + SAME_ROW, 5000), FSW_STORE_OK);
+}
+
+/* Bytes that connections to that loopback port have sent and nobody has taken, by the kernel's table. */
+static unsigned long under_way_to(int port)
+{
+    FILE *table = fopen("/proc/net/tcp", "re");
+    unsigned long bytes, sum = 0;
+    unsigned peer;
+    char line[256];
+
+    assert_non_null(table);
+    while (fgets(line, sizeof line, table) != NULL)
+        if (sscanf(line, " %*u: %*x:%*x %*x:%x %*x %lx:", &peer, &bytes) == 2 && (int)peer == port)
+            sum += bytes;
+    fclose(table);
+    return sum;
+}
+
+/* By then the rows may be another's. */
+static void what_is_under_way_at_a_close_does_not_arrive_later(void **state)
+{
+    enum { PUTS = 8 };
+    static char bytes[PUTS][FSW_SEGMENT_BYTES];
+    struct fixture *f = *state;
+    struct call puts[PUTS];
+    uint64_t end = fsw_now_ns() + PATIENCE_NS;
+
+    assert_int_equal(put(f->store, 1), FSW_STORE_OK);
+    server_freeze(&f->server);
+    for (unsigned i = 0; i < PUTS; i++) {
+        call_prepare(&puts[i], FSW_STORE_PUT, 2 + i, bytes[i], 0, sizeof bytes[i], 0);
+        call_submit(f->store, &puts[i]);
+    }
+    while (under_way_to(f->server.port) == 0 && fsw_now_ns() < end)
+        usleep(2000);
+    assert_true(under_way_to(f->server.port) > 0);
+    f->store->ops->close(f->store);
+    f->store = NULL;
+    for (unsigned i = 0; i < PUTS; i++)
+        assert_int_equal(call_wait(&puts[i]), FSW_STORE_UNREACHABLE);
+    assert_int_equal(under_way_to(f->server.port), 0);
 }
 
 /* What the one before had under way nobody knows. */
@@ -368,6 +421,8 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(emptied_meanwhile_it_is_unreachable, setup_memory,
                                         teardown),
         TEST(a_put_that_was_under_way_holds_its_row),
+        cmocka_unit_test_setup_teardown(what_is_under_way_at_a_close_does_not_arrive_later,
+                                        setup_tcp, teardown),
         TEST(the_next_process_writes_nothing_at_first),
         TEST(a_name_is_found_later),
         TEST(past_its_end_it_is_full),
