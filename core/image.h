@@ -113,9 +113,9 @@ struct fsw_superblock {
 
     /* Of each copy, what the server sees of its store; written with store_state, under its sequence. */
     struct fsw_copy_state {
-        _Atomic uint32_t state; /* enum fsw_copy_is */
-        uint32_t spare;
-        _Atomic int64_t since;           /* of that, seconds since 1970 */
+        _Atomic uint32_t state;          /* enum fsw_copy_is */
+        _Atomic uint32_t lies;           /* answers that were not what was put there */
+        _Atomic int64_t since;           /* of `state`, seconds since 1970 */
         _Atomic uint64_t sent, received; /* bytes on the wire */
         char last_error[160];            /* "" if none ever */
     } copy_state[FSW_COPIES_MAX];

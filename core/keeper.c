@@ -169,6 +169,7 @@ static void note_copy(struct fsw_copy_state *state, const struct fsw_store_healt
 
     if (atomic_exchange(&state->state, (uint32_t)is) != (uint32_t)is)
         atomic_store(&state->since, (int64_t)time(NULL));
+    atomic_fetch_add(&state->lies, (uint32_t)(now->lies - before->lies));
     atomic_fetch_add(&state->sent, now->bytes_out - before->bytes_out);
     atomic_fetch_add(&state->received, now->bytes_in - before->bytes_in);
     memcpy(state->last_error, now->last_error, sizeof state->last_error);

@@ -122,6 +122,8 @@ static void print_copy(const struct view_copy *copy)
         printf(", ");
     }
     print_wire(copy->sent, copy->received);
+    if (copy->lies > 0)
+        printf(", %s%u answers were not what was put there%s", red(), copy->lies, plain());
     if (bad && copy->error[0] != '\0')
         printf("\n              %s", copy->error);
     putchar('\n');

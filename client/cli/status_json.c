@@ -47,6 +47,7 @@ static struct json_object *copy_of_store(const struct view_copy *copy)
     json_object_object_add(object, "since", json_object_new_int64(copy->since));
     put_number(object, "sent", copy->sent);
     put_number(object, "received", copy->received);
+    put_number(object, "lies", copy->lies);
     put_text(object, "last_error", copy->error);
     return object;
 }

@@ -37,6 +37,7 @@ static void read_copy(struct view *view, unsigned copy)
 
     to->is = view->record.served ? (enum fsw_copy_is)atomic_load(&from->state) : FSW_COPY_UNKNOWN;
     to->since = atomic_load(&from->since);
+    to->lies = atomic_load(&from->lies);
     to->sent = atomic_load(&from->sent);
     to->received = atomic_load(&from->received);
     read_error(from->last_error, to->error, sizeof to->error);

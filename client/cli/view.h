@@ -14,6 +14,7 @@ struct view_copy {
     enum fsw_copy_is is; /* FSW_COPY_UNKNOWN: nobody has looked, or nobody serves the device */
     int64_t since;       /* of that, seconds since 1970 */
     uint64_t sent, received;
+    uint32_t lies; /* answers that were not what was put there */
     char error[160];
 };
 

@@ -27,7 +27,8 @@ struct crypt_store {
     struct fsw_store *lower;
     struct guarded_seal seals[SEALS];
     atomic_uint turn;
-    atomic_uint_fast64_t lies; /* gets whose bytes were not what was put */
+    /* Gets whose bytes were not what was put, by the copy that answered. */
+    atomic_uint_fast64_t lies[FSW_COPIES_MAX];
 };
 
 static struct crypt_store *of_base(struct fsw_store *base)
@@ -77,7 +78,8 @@ static int ask_another(struct crypt_store *store, struct fsw_store_request *requ
     struct fsw_store_outer *outer = &request->outer[FSW_OUTER_CRYPT];
     uint32_t left = (uint32_t)outer->kept[0] & ~request->copies;
 
-    store->lies++;
+    for (unsigned copy = 0; copy < FSW_COPIES_MAX; copy++)
+        store->lies[copy] += request->copies >> copy & 1;
     outer->kept[0] = left;
     if (left == 0)
         return 0;
@@ -200,9 +202,11 @@ static int store_forget(struct fsw_store *base, const struct fsw_device_id *devi
 static void store_health(struct fsw_store *base, struct fsw_store_health *ret_health)
 {
     struct crypt_store *store = of_base(base);
-    uint64_t lies = store->lies;
+    uint64_t lies = 0;
 
     store->lower->ops->health(store->lower, ret_health);
+    for (unsigned copy = 0; copy < FSW_COPIES_MAX; copy++)
+        lies += ret_health->copy[copy].lies = store->lies[copy];
     ret_health->errors += lies;
     ret_health->lies += lies;
     /* What else was said of it is small beside that, unless it is away now. */

@@ -130,6 +130,7 @@ struct fsw_store_request {
 /* What of a store's health is one copy's. */
 struct fsw_copy_health {
     uint64_t bytes_out, bytes_in;
+    uint64_t lies;
     char last_error[160];
 };
 
@@ -144,7 +145,7 @@ struct fsw_store_health {
     uint64_t reconnects, retries, errors;
     uint64_t lies;        /* gets whose bytes were not what was put: a store with seals knows */
     char last_error[160]; /* of the last failure, for people; "" if none ever */
-    struct fsw_copy_health copy[FSW_COPIES_MAX]; /* of each; the bytes above are their sums */
+    struct fsw_copy_health copy[FSW_COPIES_MAX]; /* of each; bytes and lies above are their sums */
 };
 
 struct fsw_store;

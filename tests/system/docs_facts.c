@@ -105,7 +105,7 @@ static void structures(void)
     FIELD(store_state, since);
     FIELD(store_state, last_error);
     FIELD(copy_state, state);
-    FIELD(copy_state, spare);
+    FIELD(copy_state, lies);
     FIELD(copy_state, since);
     FIELD(copy_state, sent);
     FIELD(copy_state, received);

@@ -156,6 +156,10 @@ def two_copies(rng, prefix):
     found = wait_for(lambda: lies_found(device.host), 10, "lies to be counted")
     print(f"{prefix}mirror: {found} lies, and the truth from the other copy", flush=True)
     expect(found >= LIES, f"{found} lies are counted: this tests too little")
+    if prefix:
+        lies = [copy["lies"] for copy in device.host.look()["store"]["copies"]]
+        expect(lies[0] >= LIES and lies[1] == 0, f"status does not say who lied: {lies}")
+        expect(f"{lies[0]} answers were not" in device.host.cli("status").stdout, "nor does it tell people")
     device.host.check()
 
 

@@ -327,6 +327,8 @@ static void test_lies_are_counted(void **state)
         assert_int_equal(segment_get(f->store, 1, 0, PLACE_OBJECT, 5000), FSW_STORE_CORRUPT);
     f->store->ops->health(f->store, &after);
     assert_int_equal(after.errors, before.errors + 3);
+    assert_int_equal(after.lies, before.lies + 3);
+    assert_int_equal(after.copy[0].lies, after.lies);
     assert_non_null(strstr(after.last_error, "not what was put"));
 }
 

@@ -260,6 +260,9 @@ static void test_one_lies(void **state)
     place_forge(&f->place, 0, &f->device, 3, f->bytes, MIRRORED_LENGTH);
     assert_int_equal(mirrored_get(f, 3, 0, &answered, &ms), FSW_STORE_CORRUPT);
     assert_true(fixture_health(f).errors >= 4);
+    assert_int_equal(fixture_health(f).copy[0].lies, 2);
+    assert_int_equal(fixture_health(f).copy[1].lies, 3);
+    assert_int_equal(fixture_health(f).lies, 5);
 }
 
 /* ---- one from the start ---- */
