@@ -35,7 +35,6 @@ has_left() {{ [ $(farswap stats $NAME | sed -n 's/^pages_store  *//p') -gt 5000 
 attach 1 $NAME size=1G memory={MEMORY}M overflow=resp://{uml.Net.host()}:{PORT} \
     overflow-password=+/password
 wait_for 30 at_rest
-echo 0 > /proc/sys/vm/watermark_boost_factor  # as farswap-attach(1) says
 mkswap /dev/nbd0 $((900 << 10))  # of 1 GiB: what is behind it is empty, and always local
 swapon -d /dev/nbd0
 hoard --size {HOARD}M --seed $SEED --until /tmp/over > /tmp/hoard 2>&1 &

@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """uml-survives: everything in one guest, nothing outside helps, and what serves the swap is killed.
 
-A program several times the guest's RAM fills it, with no cgroup: server, supervisor, kernel and shell
-are squeezed with it. Its pages differ, and most of each is zeroes, so that they compress about fifteenfold;
+A program three times the guest's RAM fills it, with no cgroup: server, supervisor, kernel and shell
+are squeezed with it. Its pages differ, and most of each is zeroes, so that they compress about twelvefold;
 a fifth are same-filled. Meanwhile the server is killed ten times, and replaced by another build; then the
 supervisor is killed and started again while the program goes on, and the server once more; all with the
 defaults, the kernel's too. It passes when every page the program looked at was right, the guest's kernel
@@ -20,16 +20,16 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../
 import attached  # noqa: E402
 from attached import built, expect, healthy, main  # noqa: E402
 
-RAM = 256       # MiB: kernel and shell take 30 of it, supervisor and three servers, in an upgrade, 90
-HOARD = 576     # MiB
-SAME = 30       # percent of the pages at most that may be same-filled
+RAM = 200       # MiB: kernel and shell take 30 of it, supervisor and three servers, in an upgrade, 90
+HOARD = 600     # MiB: three times that
+SAME = 30       # percent of what it stores that the device may find same-filled
 MEMORY = 64     # MiB: the device's
 KILLS = 10      # half of them while it swaps out, half while it swaps in as well
 TIMEOUT = 3     # s: farswap-attach's default
 FREE = 50       # MB: a kill must find less
 
 SCRIPT = f"""
-DEVICE="$NAME size=640M memory={MEMORY}M"
+DEVICE="$NAME size=704M memory={MEMORY}M"
 available() {{ sed -n 's/^MemAvailable: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo; }}
 swapped() {{ sed -n "s/^pswp$1 //p" /proc/vmstat; }}
 has_swapped() {{ [ $(swapped $1) -gt $2 ]; }}

@@ -40,7 +40,6 @@ after() {{
     wait_for 60 reconnected $((before + 1))
 }}
 echo 8192 > /proc/sys/vm/min_free_kbytes  # as farswap-attach(1) says
-echo 0 > /proc/sys/vm/watermark_boost_factor
 attach 1 --timeout {TIMEOUT} --connect {uml.Far.ADDRESS}:{PORT} $NAME
 wait_for 30 is_attached
 overwrite /dev/nbd0 1048576 {WRITERS} {TIMEOUT} /tmp/enough > /tmp/overwrite &

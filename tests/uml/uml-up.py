@@ -37,7 +37,6 @@ is_refused() {{
     is_attached || fail "it has taken the server away"
 }}
 
-echo 0 > /proc/sys/vm/watermark_boost_factor  # as farswap-attach(1) says
 if farswap up $NAME; then fail "up without a size"; fi
 farswap up $NAME size=256M memory=80M
 swapping || fail "no swap"
