@@ -61,6 +61,6 @@ int main(int argc, char **argv)
                                      strtoull(argv[2], NULL, 0) * FSW_NS_PER_MS, &term);
     for (unsigned i = 0; i < count; i++)
         printf("late at %.2f s for %" PRIu64 " ms\n", (double)lates[i].due / 1e9,
-               lates[i].late_ns / FSW_NS_PER_MS);
+               (uint64_t)(lates[i].late_ns / FSW_NS_PER_MS));
     return 0;
 }

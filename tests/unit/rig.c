@@ -171,7 +171,7 @@ void rig_open(struct rig *rig, const struct rig_options *options)
     params.size = options->size;
     params.memory = options->memory;
     must(fsw_params_set(&params, "codec", options->codec ? options->codec : "lz4", &err), &err);
-    if (options->patient)
+    if (options->with_store)
         must(fsw_params_set(&params, "write_wait", "60", &err), &err);
     if (options->with_store) {
         rig->store = teststore_new(options->seed);
@@ -197,6 +197,11 @@ void rig_abandon(struct rig *rig)
     if (rig->store != NULL)
         teststore_free(rig->store);
     memset(rig, 0, sizeof *rig);
+}
+
+void rig_impatient(struct rig *rig)
+{
+    atomic_store(&rig->device->image.super->write_wait, 0);
 }
 
 void rig_close(struct rig *rig)

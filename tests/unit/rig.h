@@ -74,7 +74,6 @@ struct rig_options {
     int with_store, answer_at_once;
     int seals;         /* the store wants them; also if FARSWAP_TEST_SEALS is set */
     uint32_t prefetch; /* as superblock.prefetch */
-    int patient;       /* a busy machine makes no write fail: write_wait= is a minute */
     uint64_t seed;
 };
 
@@ -84,7 +83,10 @@ struct rig {
     uint32_t high;           /* reclaim's own watermark */
 };
 
+/* With a store, write_wait= is a minute: no busy machine makes a write fail. */
 void rig_open(struct rig *rig, const struct rig_options *options);
+/* Writes wait as long as users' do, FSW_WRITE_WAIT_NS. */
+void rig_impatient(struct rig *rig);
 /* Settles, proves, closes, removes the image. */
 void rig_close(struct rig *rig);
 /* Closes without a look: for a device that was damaged on purpose. */

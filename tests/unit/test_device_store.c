@@ -58,6 +58,7 @@ static void local_pages_do_not_wait_for_a_store_that_is_away(void **state)
     char bytes[FSW_PAGE_SIZE];
 
     open_with_pages_away(&rig, 4);
+    rig_impatient(&rig);
     assert_int_equal(rig_write_page(&rig, 100, RIG_HALF, 7), 0);
     teststore_hold(rig.store, TESTSTORE_GETS);
     struct reader reader = {.rig = &rig};
@@ -76,7 +77,7 @@ static void local_pages_do_not_wait_for_a_store_that_is_away(void **state)
     memset(bytes, 1, sizeof bytes);
     assert_int_equal(fsw_device_write(rig.device, bytes, 3 * FSW_PAGE_SIZE + 5, 100), -EIO);
     uint64_t took = fsw_now_ns() - start;
-    assert_in_range(took, FSW_WRITE_WAIT_NS * 9 / 10, FSW_WRITE_WAIT_NS * 3);
+    assert_in_range(took, FSW_WRITE_WAIT_NS * 9 / 10, FSW_WRITE_WAIT_NS * 30);
     assert_int_equal(atomic_load(&reader.done), 0);
     teststore_release(rig.store, TESTSTORE_GETS);
     pthread_join(thread, NULL);
@@ -175,6 +176,7 @@ static void with_a_full_store_writes_wait_and_then_fail(void **state)
     int r;
 
     rig_open(&rig, &(struct rig_options){.size = 16 << 20, .memory = 2 << 20, .with_store = 1});
+    rig_impatient(&rig);
     teststore_room(rig.store, 2);
     uint64_t start;
     do {
@@ -183,7 +185,7 @@ static void with_a_full_store_writes_wait_and_then_fail(void **state)
     } while (r == 0 && ++page < 4096);
     uint64_t took = fsw_now_ns() - start;
     assert_int_equal(r, -ENOSPC);
-    assert_in_range(took, FSW_WRITE_WAIT_NS * 9 / 10, FSW_WRITE_WAIT_NS * 3);
+    assert_in_range(took, FSW_WRITE_WAIT_NS * 9 / 10, FSW_WRITE_WAIT_NS * 30);
     assert_true(rig_stat(&rig, FSW_STAT_STORE_FULL) > 0);
     assert_int_equal(rig_stat(&rig, FSW_STAT_NO_SPACE), 1);
     assert_int_equal(rig_write_page(&rig, 0, RIG_NOISE, 12345), -ENOSPC);
@@ -237,6 +239,7 @@ static void write_wait_says_how_long_writes_wait_for_room(void **state)
     struct rig rig;
 
     rig_open(&rig, &(struct rig_options){.size = 16 << 20, .memory = 2 << 20, .with_store = 1});
+    rig_impatient(&rig);
     teststore_room(rig.store, 2);
     a_write_that_waits(&rig, &page);
     set(&rig, "write_wait", "0"); /* at once, but for a busy machine */
@@ -325,6 +328,7 @@ static void no_more_leaves_in_a_day_than_overflow_limit(void **state)
     struct rig rig;
 
     rig_open(&rig, &(struct rig_options){.size = 16 << 20, .memory = 2 << 20, .with_store = 1});
+    rig_impatient(&rig);
     super = rig.device->image.super;
     super->overflow[0] = 't';
     set(&rig, "overflow_limit", "1M");

@@ -280,29 +280,24 @@ static void run(const struct rig_options *options, uint64_t steps, unsigned dela
 
 static void threads_on_a_pool_that_holds_all(void **state)
 {
-    run(&(struct rig_options){.size = SIZE, .patient = 1, .memory = 16 << 20}, 140000, 0, 0);
+    run(&(struct rig_options){.size = SIZE, .memory = 16 << 20}, 140000, 0, 0);
 }
 
 static void threads_while_pages_overflow(void **state)
 {
-    run(&(struct rig_options){.size = SIZE, .patient = 1, .memory = 3 << 20, .with_store = 1},
-        90000, 200, 0);
+    run(&(struct rig_options){.size = SIZE, .memory = 3 << 20, .with_store = 1}, 90000, 200, 0);
 }
 
 static void threads_while_the_store_fails_at_times(void **state)
 {
-    run(&(struct rig_options){.size = SIZE, .patient = 1, .memory = 4 << 20, .with_store = 1},
-        50000, 300, 50);
+    run(&(struct rig_options){.size = SIZE, .memory = 4 << 20, .with_store = 1}, 50000, 300, 50);
 }
 
 static void threads_with_a_store_that_answers_at_once(void **state)
 {
-    run(&(struct rig_options){.size = SIZE,
-                              .patient = 1,
-                              .memory = 3 << 20,
-                              .with_store = 1,
-                              .answer_at_once = 1,
-                              .codec = "raw"},
+    run(
+        &(struct rig_options){
+            .size = SIZE, .memory = 3 << 20, .with_store = 1, .answer_at_once = 1, .codec = "raw"},
         60000, 0, 0);
 }
 

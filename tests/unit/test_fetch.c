@@ -100,6 +100,7 @@ static void who_joins_keeps_his_own_deadline(void **state)
     unsigned one = 1;
 
     away_open(&rig, &away_switched_off, 4);
+    rig_impatient(&rig);
     teststore_hold(rig.store, TESTSTORE_GETS);
     uint64_t start = fsw_now_ns();
     reading_begin(&reading, &rig, 1, 1);
@@ -135,6 +136,7 @@ static void a_get_that_was_given_up_is_asked_again_by_who_joined(void **state)
     unsigned one = 1, two = 2;
 
     away_open(&rig, &away_switched_off, 4);
+    rig_impatient(&rig);
     teststore_hold(rig.store, TESTSTORE_GETS);
     writing.rig = &rig;
     writing.page = 1;

@@ -221,8 +221,7 @@ static void others_leave_for_room_as_ever(void **state)
 {
     struct rig rig;
 
-    rig_open(&rig, &(struct rig_options){
-                       .size = MIB(64), .memory = MIB(8), .with_store = 1, .patient = 1});
+    rig_open(&rig, &(struct rig_options){.size = MIB(64), .memory = MIB(8), .with_store = 1});
     set(&rig, "huge", "store");
     for (unsigned page = 0; page < 8 * KIND; page += KIND) {
         write_pages(&rig, RIG_HALF, page, page + KIND / 2);
