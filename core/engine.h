@@ -115,12 +115,13 @@ struct fsw_device {
     struct fsw_rows rows;
     struct fsw_contexts contexts;
     struct fsw_windows windows;
-    struct fsw_store *store; /* NULL: none */
-    unsigned seal;           /* units that the store wants before each object: 0 or 1 */
-    int unlocked;            /* SHM_LOCK was refused */
-    int recovered;           /* the image was there before */
-    _Atomic uint32_t losses; /* how often a copy was declared lost (lost.c) */
-    uint64_t lost;           /* damaged words that recovery found in it */
+    struct fsw_store *store;       /* NULL: none */
+    unsigned seal;                 /* units that the store wants before each object: 0 or 1 */
+    int unlocked;                  /* SHM_LOCK was refused */
+    int recovered;                 /* the image was there before */
+    _Atomic uint32_t losses;       /* how often a copy was declared lost (lost.c) */
+    _Atomic uint32_t sending_back; /* threads that count one and tell the store */
+    uint64_t lost;                 /* damaged words that recovery found in it */
 
     _Atomic uint8_t clock;       /* ages are compared with it */
     _Atomic uint32_t tick_pages; /* pages written, to make it tick */
@@ -231,6 +232,8 @@ void fsw_lost_follow(struct fsw_device *device);
 /* These copies were emptied, and nothing is expected of them: they are as new ones from now on. */
 void fsw_lost_adopt(struct fsw_device *device, uint32_t copies);
 
+/* What a get that begins now notes: it differs from `losses` when that get is sent back. */
+uint32_t fsw_losses_noted(const struct fsw_device *device);
 /* For a reader that has submitted its gets: `losses` as it was before their rows were looked at. */
 void fsw_lost_since(struct fsw_device *device, uint32_t losses);
 

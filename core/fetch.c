@@ -167,6 +167,15 @@ static int open_object(struct fsw_device *device, const struct want *want, const
                            want->fetch->page);
 }
 
+/* 1 if a get was sent back because a copy was declared lost, and there is time to ask again. noted: by it,
+ * as it began. */
+static int was_sent_back(const struct batch *batch, const struct fsw_store_request *got,
+                         uint32_t noted)
+{
+    return got->result == FSW_STORE_UNREACHABLE && noted != atomic_load(&batch->device->losses) &&
+           (batch->deadline == 0 || fsw_now_ns() < batch->deadline);
+}
+
 /* The page from one of these copies; 0: there is none to ask. */
 static int open_elsewhere(const struct batch *batch, const struct want *want, uint32_t copies)
 {
@@ -174,7 +183,14 @@ static int open_elsewhere(const struct batch *batch, const struct want *want, ui
     struct alone alone;
 
     while (copies != 0) {
+        uint32_t noted = fsw_losses_noted(device);
         ask_alone(device, want, copies, batch->deadline, &alone);
+        if (was_sent_back(batch, &alone.request, noted)) {
+            copies &= fsw_row_is_lost(device, want->place.row)
+                          ? 0
+                          : fsw_copies_of(device, want->place.row);
+            continue;
+        }
         if (alone.request.result != FSW_STORE_OK)
             return -EIO;
         if (open_object(device, want, alone.bytes + device->seal * FSW_UNIT) == 0)
@@ -212,9 +228,7 @@ static int is_no_answer(const struct batch *batch, const struct want *want,
 
     if (got->result == FSW_STORE_OK)
         return fsw_window_object(want->window, &want->place) == NULL;
-    if (got->result == FSW_STORE_UNREACHABLE &&
-        want->window->losses != atomic_load(&device->losses) &&
-        (batch->deadline == 0 || fsw_now_ns() < batch->deadline)) {
+    if (was_sent_back(batch, got, want->window->losses)) {
         if (!fsw_row_is_lost(device, want->place.row))
             return 1;
         got->result = FSW_STORE_GONE;

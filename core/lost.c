@@ -16,7 +16,9 @@
  * Reads that wait at a store are sent back to think again (the contract's lost()). None may be missed:
  * a reader notes `losses` before it looks at its row, and looks again after it has submitted; we mark
  * the rows, count `losses` up, and send back. So either it sees the count, or we see its request. A
- * reader that was sent back knows it by the count; without, its store is closing.
+ * reader that was sent back knows it by the count; without, its store is closing. One that begins between
+ * our count and the store's word is sent back with no further count: `sending_back` tells it, so it notes
+ * another than the count that it saw.
  */
 
 #include "core/engine.h"
@@ -50,8 +52,18 @@ static void lose_rows(struct fsw_device *device, uint32_t copies)
 /* Counted: others are sent back with it. */
 static void send_back(struct fsw_device *device, uint32_t copies)
 {
+    atomic_fetch_add(&device->sending_back, 1);
     atomic_fetch_add(&device->losses, 1);
     device->store->ops->lost(device->store, copies);
+    atomic_fetch_sub(&device->sending_back, 1);
+}
+
+/* The count first: who sees the new one, and nobody sending back, begins after the store was told. */
+uint32_t fsw_losses_noted(const struct fsw_device *device)
+{
+    uint32_t losses = atomic_load(&device->losses);
+
+    return atomic_load(&device->sending_back) == 0 ? losses : losses - 1;
 }
 
 void fsw_lost_since(struct fsw_device *device, uint32_t losses)

@@ -204,7 +204,7 @@ static void begin(struct fsw_device *device, struct fsw_window *window,
     window->objects = window->taken = 0;
     window->users = 0;
     memset(window->marks, 0, sizeof window->marks);
-    window->losses = atomic_load(&device->losses);
+    window->losses = fsw_losses_noted(device);
     window->pinned = fsw_row_pin(&device->rows, place->row); /* the caller has one: it can be had */
     window->request = (struct fsw_store_request){
         .verb = FSW_STORE_GET,

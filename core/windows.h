@@ -55,7 +55,7 @@ struct fsw_window {
     enum fsw_window_state state;
     int findable;    /* it is in its bucket */
     int pinned;      /* W3 */
-    uint32_t losses; /* of the device, before its row was looked at (lost.c) */
+    uint32_t losses; /* as its get noted them (lost.c) */
     uint64_t id;
     uint32_t row;
     uint32_t from, to; /* in units of the segment, first seal included */

@@ -217,7 +217,79 @@ static void a_store_that_is_not_there_is_refused(void **state)
     rig_close(&rig);
 }
 
-RIG_MAIN(cmocka_unit_test(a_store_that_is_away_loses_all_it_had),
+/* ---- a read that begins while others are sent back ---- */
+
+static void begin_to_read(void *opaque)
+{
+    struct reader *reader = opaque;
+
+    teststore_when_lost(reader->rig->store, NULL, NULL); /* once */
+    assert_int_equal(pthread_create(&reader->thread, NULL, read_one, reader), 0);
+    teststore_wait_held(reader->rig->store, TESTSTORE_GETS, 1);
+}
+
+static int asked_so_often(struct rig *rig, void *opaque)
+{
+    return teststore_gets(rig->store) >= *(uint64_t *)opaque;
+}
+
+/* It is sent back with them, and asks again. gets: that it needs until then. */
+static void begins_between_count_and_word(struct rig *rig, uint64_t gets)
+{
+    struct reader reader = {.rig = rig, .page = 3, .result = 1};
+    uint64_t again = teststore_gets(rig->store) + gets + 1;
+
+    teststore_hold(rig->store, TESTSTORE_GETS);
+    teststore_when_lost(rig->store, begin_to_read, &reader);
+    fsw_lost_adopt(rig->device, 0);
+    rig_wait(rig, asked_so_often, &again);
+    teststore_release(rig->store, TESTSTORE_GETS);
+    pthread_join(reader.thread, NULL);
+    assert_int_equal(reader.result, 0);
+    assert_int_equal(rig_stat(rig, FSW_STAT_CORRUPT_PAGES), 0);
+}
+
+static void a_read_that_begins_while_others_are_sent_back_asks_again(void **state)
+{
+    struct rig rig;
+
+    open_with_pages_away(&rig);
+    begins_between_count_and_word(&rig, 1);
+    rig_close(&rig);
+}
+
+/* Where the first answer is no use, the object is asked for alone. That get, too; 1 if it was. */
+static int was_sent_back_alone(struct rig *rig, uint64_t page)
+{
+    struct reader reader = {.rig = rig, .page = page, .result = 1};
+    uint64_t before = teststore_gets(rig->store), twice = before + 2;
+
+    teststore_answer(rig->store, TESTSTORE_GETS, FSW_STORE_CORRUPT, 1, 0);
+    assert_int_equal(pthread_create(&reader.thread, NULL, read_one, &reader), 0);
+    rig_wait(rig, asked_so_often, &twice);
+    fsw_lost_adopt(rig->device, 0);
+    pthread_join(reader.thread, NULL);
+    assert_int_equal(reader.result, 0);
+    return teststore_gets(rig->store) > twice;
+}
+
+static void a_get_of_one_object_that_is_sent_back_asks_again(void **state)
+{
+    unsigned sent_back = 0;
+    struct rig rig;
+
+    open_with_pages_away(&rig);
+    teststore_delay(rig.store, 100 * 1000); /* at most: some are answered before */
+    for (uint64_t page = 0; page < PAGES; page += PAGES / 8)
+        sent_back += (unsigned)was_sent_back_alone(&rig, page);
+    assert_true(sent_back > 0);
+    assert_int_equal(rig_stat(&rig, FSW_STAT_CORRUPT_PAGES), 0);
+    rig_close(&rig);
+}
+
+RIG_MAIN(cmocka_unit_test(a_read_that_begins_while_others_are_sent_back_asks_again),
+         cmocka_unit_test(a_get_of_one_object_that_is_sent_back_asks_again),
+         cmocka_unit_test(a_store_that_is_away_loses_all_it_had),
          cmocka_unit_test(a_store_that_answers_has_lost_nothing),
          cmocka_unit_test(an_emptied_store_is_taken_as_it_is),
          cmocka_unit_test(no_reader_is_missed),

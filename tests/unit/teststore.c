@@ -30,6 +30,8 @@ struct teststore {
     uint64_t submitted[3], submits;
     uint64_t random;
     uint32_t lost;
+    void (*when_lost)(void *arg);
+    void *when_lost_arg;
     struct fsw_store_health health;
 };
 
@@ -176,8 +178,10 @@ static void store_submit(struct fsw_store *base, struct fsw_store_request *const
 static void store_lost(struct fsw_store *base, uint32_t copies)
 {
     struct teststore *store = of_base(base);
-    FSW_LOCK_SCOPE(&store->lock);
 
+    if (store->when_lost != NULL)
+        store->when_lost(store->when_lost_arg);
+    FSW_LOCK_SCOPE(&store->lock);
     for (struct fsw_store_request *request = store->waiting; request != NULL;
          request = request->next)
         request->scratch[1] = request->verb == FSW_STORE_GET;
@@ -290,6 +294,12 @@ void teststore_seems(struct teststore *store, int up, int emptied)
 
     store->health = (struct fsw_store_health){
         .connected = up, .up = up ? 1 : 0, .emptied = emptied ? 1 : 0, .since = fsw_now_ns()};
+}
+
+void teststore_when_lost(struct teststore *store, void (*call)(void *arg), void *arg)
+{
+    store->when_lost = call;
+    store->when_lost_arg = arg;
 }
 
 uint32_t teststore_lost(struct teststore *store)

@@ -55,6 +55,8 @@ void teststore_damage(struct teststore *store, uint64_t id, uint32_t byte);
 
 /* What health says. At first: up, not emptied. */
 void teststore_seems(struct teststore *store, int up, int emptied);
+/* Before lost() does anything: on its thread, with no lock held. */
+void teststore_when_lost(struct teststore *store, void (*call)(void *arg), void *arg);
 /* The copies that were ever declared lost. */
 uint32_t teststore_lost(struct teststore *store);
 
