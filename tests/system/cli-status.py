@@ -178,15 +178,17 @@ def comes_back_empty(server, donor):
 
 
 def of_a_store(server, donor):
-    wait_for(lambda: look(server)["store"]["connected"], 10, "status to say that the store answers")
+    wait_for(lambda: look(server)["store"]["connected"], 60, "status to say that the store answers")
+    wait_for(lambda: look(server)["store"]["copies"][0]["sent"] > 1 << 20, 60,
+             "status to say what went to the store")
     store = look(server)["store"]
-    expect([copy["state"] for copy in store["copies"]] == ["connected"] and store["away"] == 0 and
-           store["copies"][0]["sent"] > 1 << 20, f"{store}")
+    expect([copy["state"] for copy in store["copies"]] == ["connected"] and store["away"] == 0,
+           f"{store}")
     done = cli("doctor", server.parameters["name"])
     expect(done.returncode == 0 and "answers" in done.stdout, f"doctor: {done.stdout}")
     donor.process.send_signal(signal.SIGKILL)
     donor.process.wait()
-    wait_for(lambda: not look(server)["store"]["connected"], 10, "status to say that it is away")
+    wait_for(lambda: not look(server)["store"]["connected"], 60, "status to say that it is away")
     expect("AWAY" in cli("status").stdout, "people are not told that the store is away")
     done = cli("doctor", server.parameters["name"])
     expect(done.returncode == 1 and "FAIL" in done.stdout, f"doctor of a dead store: {done.stdout}")

@@ -205,6 +205,7 @@ def writeback():
     model.check_all(disk, 4 << 20)
     limits(door, model, disk)
     model.write(disk, 0, os.urandom(PAGE))
+    door.store("idle", "all")
     donor.process.kill()
     donor.process.wait()
     fails(errno.EIO, door.store, "writeback", "idle")

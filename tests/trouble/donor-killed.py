@@ -20,7 +20,7 @@ KILLS = 8
 def test():
     rng = harness.seeded()
     donor = donors.Donor()
-    host = load.Host(size=str(SIZE), memory=str(POOL), overflow=donor.uri).start()
+    host = load.Host(size=str(SIZE), memory=str(POOL), overflow=donor.uri, write_wait="60").start()
     work = load.Load(host, rng)
     killer = load.Killer(host, rng)
     for kill in range(KILLS):

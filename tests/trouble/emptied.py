@@ -66,7 +66,7 @@ def still_waits(host, model):
 
 def filled(rng, overflow):
     """A device and what it must hold. (The last page is local_goes_on's.)"""
-    host = load.Host(size=str(SIZE), memory=str(POOL), overflow=overflow).start()
+    host = load.Host(size=str(SIZE), memory=str(POOL), overflow=overflow, write_wait="60").start()
     model, source = content.Model(SIZE - PAGE), content.Source(content.Corpus(rng))
     write_all(host, model, source)
     return host, model, source

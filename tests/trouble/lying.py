@@ -53,7 +53,7 @@ class Forger:
 
 class Device:
     def __init__(self, rng, overflow):
-        self.host = load.Host(size=str(SIZE), memory=str(POOL), overflow=overflow).start()
+        self.host = load.Host(size=str(SIZE), memory=str(POOL), overflow=overflow, write_wait="60").start()
         self.source = content.Source(content.Corpus(rng))
         self.model = content.Model(SIZE)
 

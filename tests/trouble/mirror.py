@@ -3,6 +3,7 @@
 is destroyed for good, and nothing is lost. The server is killed with -9 at random all the while."""
 
 import sys
+import time
 
 sys.path[:0] = [sys.path[0] + "/../system/lib", sys.path[0] + "/lib"]
 
@@ -20,14 +21,21 @@ def have_two_copies(host, work):
     """Nothing leaves any more, and nothing has one copy only: a page has while a donor is slow, which
     it may be on a busy machine, and is lost with it. Clients only read then."""
     work.only_reads(1)
-    wait_for(lambda: host.counters()["segments_lacking"] == 0, load.PATIENCE_S,
-             "every segment to have two copies")
+
+    def settled():
+        before = host.counters()["overflow_segments"]
+        time.sleep(1)  # nothing leaves in that time
+        now = host.counters()
+        return now["segments_lacking"] == 0 and now["overflow_segments"] == before
+
+    wait_for(settled, load.PATIENCE_S, "every segment to have two copies")
 
 
 def test():
     rng = harness.seeded()
     one, other = donors.Donor(), donors.Donor()
-    host = load.Host(size=str(SIZE), memory=str(POOL), overflow=f"{one.uri} {other.uri}").start()
+    host = load.Host(size=str(SIZE), memory=str(POOL), overflow=f"{one.uri} {other.uri}",
+                     write_wait="60").start()
     work = load.Load(host, rng)
     work.filled()
     killer = load.Killer(host, rng)

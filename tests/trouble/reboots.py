@@ -47,7 +47,7 @@ def fill(host, source):
 
 
 def device(donor):
-    return load.Host(name=NAME, size=str(SIZE), memory=str(POOL), overflow=donor.uri).start()
+    return load.Host(name=NAME, size=str(SIZE), memory=str(POOL), overflow=donor.uri, write_wait="60").start()
 
 
 def moves(host, donor, source):

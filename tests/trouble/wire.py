@@ -92,7 +92,7 @@ def one(rng, corpus, prefix):
     """What was found of it on the way there, and back."""
     donor = servers.Donor()
     recorder = Recorder(donor.socket)
-    host = load.Host(size=str(SIZE), memory=str(POOL), overflow=prefix + recorder.uri).start()
+    host = load.Host(size=str(SIZE), memory=str(POOL), overflow=prefix + recorder.uri, write_wait="60").start()
     handle, model = host.connect(), content.Model(SIZE)
     source = content.Source(corpus)
     for offset in range(0, SIZE, 1 << 20):
