@@ -7,8 +7,9 @@
  *     FSW_MAX_CLIENTS * (FSW_READ_BYTES + FSW_MAX_REQUEST + FSW_MAX_OUTPUT / 16) +
  *         FSW_MAX_OUTPUT_ALL,
  * and only of clients that know the password: before that, the FSW_MAX_STRANGER_ limits hold. All
- * of it counts against --memory. The three that are seconds are --patience, if that is given. There is no limit to how many commands a client may send ahead:
- * what we have not run waits in the kernel's buffers, and then with the client.
+ * of it counts against --memory. The three that are seconds are --patience, if that is given. There is
+ * no limit to how many commands a client may send ahead: what we have not run waits in the kernel's
+ * buffers, and then with the client.
  */
 #ifndef FSW_SERVER_LIMITS_H
 #define FSW_SERVER_LIMITS_H
