@@ -75,14 +75,21 @@ struct sizes {
     uint64_t of[PAGE + 1], zero, same;
 };
 
-static void count(struct sizes *sizes, const char *page, uint8_t codec_id, int level, void *state)
+struct packer {
+    const struct fsw_codec *codec;
+    uint8_t id;
+    int level;
+    void *state;
+};
+
+static void count(struct sizes *sizes, const char *page, const struct packer *packer)
 {
     static _Alignas(64) char object[2 * FSW_OBJECT_MAX];
     struct fsw_object_header header;
     uint64_t word;
 
     if (!fsw_same_filled(page, &word)) {
-        fsw_object_pack(page, fsw_codec_by_id(codec_id), codec_id, level, state, object);
+        fsw_object_pack(page, packer->codec, packer->id, packer->level, packer->state, object);
         memcpy(&header, object, FSW_OBJECT_HEADER);
         sizes->of[header.length]++;
     } else if (word >> 32 != (uint32_t)word) {
@@ -92,25 +99,33 @@ static void count(struct sizes *sizes, const char *page, uint8_t codec_id, int l
     }
 }
 
-static int run_sizes(int argc, char **argv)
+/* All pages of all files, with the codec that argv[0] names. */
+static void walk(int argc, char **argv,
+                 void (*each)(struct sizes *sizes, const char *page, const struct packer *packer),
+                 struct sizes *sizes)
 {
-    static struct sizes sizes;
     struct fsw_error err = {""};
-    uint8_t codec_id;
-    int level;
+    struct packer packer;
 
-    if (fsw_codec_parse(argv[0], &codec_id, &level, &err) < 0)
+    if (fsw_codec_parse(argv[0], &packer.id, &packer.level, &err) < 0)
         die("%s", err.text);
-    const struct fsw_codec *codec = fsw_codec_by_id(codec_id);
-    void *state = codec->state_new != NULL ? codec->state_new(level) : NULL;
+    packer.codec = fsw_codec_by_id(packer.id);
+    packer.state = packer.codec->state_new != NULL ? packer.codec->state_new(packer.level) : NULL;
     for (int i = 1; i < argc; i++) {
         struct set set = map(argv[i]);
         for (uint64_t page = 0; page < set.pages; page++)
-            count(&sizes, set.bytes + page * PAGE, codec_id, level, state);
+            each(sizes, set.bytes + page * PAGE, &packer);
         munmap((void *)set.bytes, set.pages * PAGE);
     }
-    if (state != NULL)
-        codec->state_free(state);
+    if (packer.state != NULL)
+        packer.codec->state_free(packer.state);
+}
+
+static int run_sizes(int argc, char **argv)
+{
+    static struct sizes sizes;
+
+    walk(argc, argv, count, &sizes);
     printf("zero %" PRIu64 "\nsame %" PRIu64 "\n", sizes.zero, sizes.same);
     for (unsigned length = 0; length <= PAGE; length++)
         if (sizes.of[length] > 0)
@@ -133,8 +148,7 @@ static unsigned threshold_of(unsigned i)
 
 /* As fsw_object_pack() would with each: what is kept raw has its length, without the zero tail where
  * that saves a unit. */
-static void count_each(struct sizes sizes[THRESHOLDS], const char *page,
-                       const struct fsw_codec *codec, int level, void *state)
+static void count_each(struct sizes *sizes, const char *page, const struct packer *packer)
 {
     char payload[PAGE];
     size_t length = fsw_without_tail(page), packed = 0;
@@ -144,7 +158,8 @@ static void count_each(struct sizes sizes[THRESHOLDS], const char *page,
     if (fsw_same_filled(page, &word))
         return;
     if (!fsw_looks_random(page, length))
-        packed = codec->compress(state, level, page, length, payload, THRESHOLD_MOST);
+        packed = packer->codec->compress(packer->state, packer->level, page, length, payload,
+                                         THRESHOLD_MOST);
     for (unsigned i = 0; i < THRESHOLDS; i++)
         sizes[i].of[packed != 0 && packed <= threshold_of(i) ? packed : raw]++;
 }
@@ -152,22 +167,8 @@ static void count_each(struct sizes sizes[THRESHOLDS], const char *page,
 static int run_thresholds(int argc, char **argv)
 {
     static struct sizes sizes[THRESHOLDS];
-    struct fsw_error err = {""};
-    uint8_t codec_id;
-    int level;
 
-    if (fsw_codec_parse(argv[0], &codec_id, &level, &err) < 0)
-        die("%s", err.text);
-    const struct fsw_codec *codec = fsw_codec_by_id(codec_id);
-    void *state = codec->state_new != NULL ? codec->state_new(level) : NULL;
-    for (int i = 1; i < argc; i++) {
-        struct set set = map(argv[i]);
-        for (uint64_t page = 0; page < set.pages; page++)
-            count_each(sizes, set.bytes + page * PAGE, codec, level, state);
-        munmap((void *)set.bytes, set.pages * PAGE);
-    }
-    if (state != NULL)
-        codec->state_free(state);
+    walk(argc, argv, count_each, sizes);
     for (unsigned i = 0; i < THRESHOLDS; i++)
         for (unsigned length = 0; length <= PAGE; length++)
             if (sizes[i].of[length] > 0)
