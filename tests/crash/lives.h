@@ -9,8 +9,8 @@
  * What must hold after each death, before anybody repairs anything: the image's invariants
  * (core/check.h). After each recovery: acknowledged requests are there, those under way happened page by
  * page or did not; all that can be counted adds up (rig_prove); the store has one segment a LIVE row.
- * The store holds the engine to its contract across the deaths (shelf.h); every other run it has two copies. At the end: nobody has
- * forgotten an image.
+ * The store holds the engine to its contract across the deaths (shelf.h); every other run it has two
+ * copies. At the end: nobody has forgotten an image.
  */
 #ifndef LIVES_H
 #define LIVES_H

@@ -11,8 +11,8 @@
  *       acknowledged it is put again, the same bytes
  *   S2  a row belongs to one segment from its put to the answered drop, whoever is served by then
  *   S3  a get names a segment that was acknowledged and not dropped, its own row, and a range in it
- *   S4  a drop names a segment that has ended, and no get of it is in flight, nor another put; one that was never put, or
- *       is dropped already, only if an earlier process had taken its id
+ *   S4  a drop names a segment that has ended, and no get of it is in flight, nor another put; one that was
+ *       never put, or is dropped already, only if an earlier process had taken its id
  *   S5  a device has one sentinel for good
  *
  * What breaks one ends the process with a line.
