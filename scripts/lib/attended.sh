@@ -24,7 +24,7 @@ attended() {
 attended_end() {
     [[ -n $CHILD ]] || return 0
     kill -TERM "$CHILD" 2>/dev/null
-    wait_until 10 child_is_gone || kill -KILL "$CHILD" 2>/dev/null
+    wait_until 30 child_is_gone || kill -KILL "$CHILD" 2>/dev/null
     CHILD=
 }
 

@@ -52,7 +52,7 @@ squeeze() {
 squeeze_end() {
     local directory
     directory=$(state_word cgroup) || return 0
-    if [[ -d $directory ]] && ! wait_until 10 squeeze_is_gone "$directory"; then
+    if [[ -d $directory ]] && ! wait_until 60 squeeze_is_gone "$directory"; then
         warn "$directory does not go away"
         return 1
     fi

@@ -16,7 +16,7 @@ declare -A DOOR_TEXT=(
 
 # door_choose: prints nbd or fuse, whichever works here.
 door_choose() {
-    if [[ -b /dev/nbd0 ]] || { modprobe nbd && wait_until 5 test -b /dev/nbd0; } 2>/dev/null; then
+    if [[ -b /dev/nbd0 ]] || { modprobe nbd && wait_until 20 test -b /dev/nbd0; } 2>/dev/null; then
         echo nbd
     else
         echo fuse
@@ -48,7 +48,7 @@ image_destroy() {
     local image
     image=$(state_word image) && [[ -x $FARSWAP ]] || return 0
     if "$FARSWAP" stats "$image" >/dev/null 2>&1; then # not list, which has orphans of others, too
-        wait_until 10 image_is_free "$image" || true # its server was told to end, and does
+        wait_until 60 image_is_free "$image" || true # its server was told to end, and does
         timeout 60 "$FARSWAP" destroy "$image" >&2 ||
             # our own donor is going, too: nothing of the image stays there
             { [[ -s $STATE/donor.log ]] && "$FARSWAP" destroy --local "$image" >&2; } ||

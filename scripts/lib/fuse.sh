@@ -11,12 +11,12 @@ DISK=$STATE/mnt/disk
 # up_fuse SIZE MEMORY CODEC OVERFLOW: sets $DEVICE.
 up_fuse() {
     local overflow=()
-    [[ $4 == none ]] || overflow=("overflow=$4")
+    [[ $4 == none ]] || overflow=("overflow=$4" ${PATIENCE:+"write_wait=$PATIENCE"})
     state_note image "$IMAGE"
     mkdir -p "$STATE/mnt"
     spawn server "$FUSE" --supervise "$STATE/mnt" "$IMAGE" \
         "size=$1" "memory=$2" "codec=$3" "${overflow[@]}"
-    wait_until 15 fuse_is_decided
+    wait_until 60 fuse_is_decided
     [[ -s $DISK ]] || die 'the device did not start:' "$(log_of server)"
     ! grep -i warning "$STATE/server.log" >&2 || true
     DEVICE=$(losetup --find --show --direct-io=on "$DISK" 2>&1) || die 'no loop device:' "$DEVICE"
@@ -46,12 +46,12 @@ down_fuse() {
     while read -r device; do
         losetup --detach "$device"
     done < <(loops_of_ours)
-    if ! wait_until 10 loops_are_gone || ! wait_until 10 unmount; then
+    if ! wait_until 60 loops_are_gone || ! wait_until 60 unmount; then
         warn "$STATE/mnt is in use and stays, and so does what serves it:" "$(loops_of_ours)"
         return 1
     fi
     [[ -n $mounted ]] || return 0
-    wait_until 10 process_is_gone server.pid && say 'server stopped' || true
+    wait_until 60 process_is_gone server.pid && say 'server stopped' || true
 }
 
 unmount() { mount_is_gone || umount "$STATE/mnt" 2>/dev/null; }

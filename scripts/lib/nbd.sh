@@ -9,7 +9,7 @@
 # up_nbd SIZE MEMORY CODEC OVERFLOW: sets $DEVICE.
 up_nbd() {
     local overflow=()
-    [[ $4 == none ]] || overflow=("overflow=$4")
+    [[ $4 == none ]] || overflow=("overflow=$4" ${PATIENCE:+"write_wait=$PATIENCE"})
     state_note image "$IMAGE"
     state_note nbd "$IMAGE"
     spawn attach "$ATTACH" "$IMAGE" "size=$1" "memory=$2" "codec=$3" "${overflow[@]}"

@@ -40,12 +40,13 @@ bytes_of() {
 # in_mib BYTES: "96.0 MiB".
 in_mib() { printf '%d.%d MiB' $(($1 >> 20)) $(($1 % 1048576 * 10 >> 20)); }
 
-# wait_until SECONDS COMMAND...: polls until the command succeeds; fails at the deadline.
+# wait_until SECONDS COMMAND...: polls until the command succeeds; fails when it did not after the deadline,
+# either. For what comes at once: a busy machine may take seconds for it.
 wait_until() {
-    local deadline=$(($(now_usec) + $1 * 1000000))
+    local now deadline=$(($(now_usec) + $1 * 1000000))
     shift
-    until "$@"; do
-        (($(now_usec) < deadline)) || return 1
+    while now=$(now_usec) && ! "$@"; do
+        ((now < deadline)) || return 1
         sleep 0.02
     done
 }

@@ -96,7 +96,7 @@ spawn() {
         exec env --default-signal=INT,QUIT,HUP,TERM setsid "$@"
     ) &
     disown
-    wait_until 5 test -s "$STATE/$name.pid"
+    wait_until 60 test -s "$STATE/$name.pid"
 }
 
 # stop NAME: SIGTERM, and SIGKILL if that is not enough; returns when the process is gone.
@@ -104,9 +104,9 @@ stop() {
     local pid
     if pid=$(process_of "$1.pid"); then
         kill -TERM "$pid" 2>/dev/null
-        if ! wait_until 10 process_is_gone "$1.pid"; then
+        if ! wait_until 30 process_is_gone "$1.pid"; then
             kill -KILL "$pid" 2>/dev/null
-            wait_until 5 process_is_gone "$1.pid"
+            wait_until 30 process_is_gone "$1.pid"
         fi
         say "$1 stopped"
     fi

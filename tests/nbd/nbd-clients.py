@@ -103,7 +103,9 @@ def fio(server):
 def test():
     source = content.Source(content.Corpus(harness.seeded()))
     for tcp in (None, ("127.0.0.1", 0)):
-        server = servers.Server(size=str(SIZE), memory="128M", tcp=tcp).start()
+        # Over TCP, a client that does not read for longer than the timeout is gone.
+        server = servers.Server(size=str(SIZE), memory="128M", tcp=tcp,
+                                options=["--timeout", "60"] if tcp else []).start()
         if tcp:
             server.tcp = (tcp[0], int(server.log().rpartition(":")[2]))
         info(server, tcp is None)

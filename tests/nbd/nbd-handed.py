@@ -3,6 +3,7 @@
 end; and what happens to server, spare and supervisor when one of them dies.
 """
 
+import contextlib
 import os
 import re
 import signal
@@ -41,7 +42,7 @@ def verbs(server, source):
            f"five were refused, and none failed: {counters}")
     kernel.send(raw.WRITE, 7 * PAGE, payload=data[:PAGE])
     kernel.send(raw.DISC)
-    expect(kernel.ended(10), "DISC does not end the connection")
+    expect(kernel.ended(60), "DISC does not end the connection")
     expect(len(kernel.answers) == 1, "what came before DISC was not answered")
     expect(server.hear() == "closed", "the end of the socket was not told")
 
@@ -78,7 +79,7 @@ def large_in_a_row(server, source, rng):
         length = rng.choice((27, 28, 100, 5000, 70000, 300000))
         kernel.sock.sendall(stream[:length])
         stream = stream[length:]
-    expect(kernel.ended(20), "DISC does not end the connection")
+    expect(kernel.ended(60), "DISC does not end the connection")
     expect(all(kernel.answers.get(i) == (0, b"") for i in written), "a write was not answered")
     expect(server.hear() == "closed", "the end of the socket was not told")
     kernel = server.hand()
@@ -107,7 +108,7 @@ def no_room(server, source):
     """A write that finds no room beside the one before it comes when that one is answered."""
     for turn in range(20):
         kernel = server.hand()
-        kernel.sock.settimeout(20)
+        kernel.sock.settimeout(60)
         first, second = bytes(source.bytes(17 * PAGE)), bytes(source.bytes(768 * PAGE))
         behind = raw.request(raw.WRITE, 2, 32 * PAGE, second)
         os.kill(server.pid, signal.SIGSTOP)
@@ -133,7 +134,7 @@ def fenced(server, source):
             old.send(raw.WRITE, 0, payload=bytes(source.bytes(PAGE)))
         new = server.hand(lambda: os.kill(server.pid, signal.SIGCONT))
         new.write(0, newer)
-        expect(old.ended(10), "a fenced connection was not closed")
+        expect(old.ended(60), "a fenced connection was not closed")
         expect(new.read(0, PAGE) == newer, f"turn {turn}: a late write undid a newer one")
         new.sock.close()
         expect(server.hear() == "closed", "the end of the socket was not told")
@@ -162,7 +163,7 @@ def fenced_at_work(server, source):
         new.write(0, newer)
         for _ in range(20):
             expect(new.read(0, PAGE) == newer, f"turn {turn}: a late write undid a newer one")
-        flooder.join(10)
+        flooder.join(60)
         expect(not flooder.is_alive(), "a fenced connection was not closed")
         old.sock.close()
         new.sock.close()
@@ -196,15 +197,23 @@ def stopped_and_late(server, source):
 
 def calm(server):
     """Where memory is not short, the server is no real-time process."""
+    wait_for(lambda: memory_is_short() or policies(server.pid) == {os.SCHED_OTHER}, 60,
+             "all threads to be ordinary ones")
+
+
+def memory_is_short():
+    """Or may be soon: other tests take some, too."""
     with open("/proc/meminfo") as meminfo:
         kib = {line.split(":")[0]: int(line.split()[1]) for line in meminfo}
-    if kib["MemAvailable"] > 2 * max(kib["MemTotal"] // 16, 256 << 10):
-        wait_for(lambda: set(policies(server.pid)) == {os.SCHED_OTHER}, 10,
-                 "all threads to be ordinary ones")
+    return kib["MemAvailable"] <= 2 * max(kib["MemTotal"] // 16, 256 << 10)
 
 
 def policies(pid):
-    return [os.sched_getscheduler(int(thread)) for thread in os.listdir(f"/proc/{pid}/task")]
+    found = set()
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            found.add(os.sched_getscheduler(int(thread)))
+    return found
 
 
 def nonsense(server):
@@ -213,20 +222,20 @@ def nonsense(server):
     ours, theirs = socket.socketpair()
     socket.send_fds(server.control, [b"servant"], [theirs.fileno()])
     theirs.close()
-    ours.settimeout(10)
+    ours.settimeout(60)
     expect(ours.recv(1) == b"", "the socket of an unknown message was kept")
     ours, theirs = socket.socketpair()
     socket.send_fds(server.control, [b"serve"], [theirs.fileno(), theirs.fileno()])
     theirs.close()
     expect(server.hear() == "serving", "two sockets: the first is to be served")
     ours.sendall(b"garbage that is no request at all")
-    ours.settimeout(10)
+    ours.settimeout(60)
     expect(ours.recv(1) == b"", "garbage did not end the connection")
     expect(server.hear() == "closed", "the end of the socket was not told")
     open_before = len(os.listdir(f"/proc/{server.pid}/fd"))
     server.hand().sock.close()
     expect(server.hear() == "closed", "the end of the socket was not told")
-    wait_for(lambda: len(os.listdir(f"/proc/{server.pid}/fd")) <= open_before, 5, "no fd to be lost")
+    wait_for(lambda: len(os.listdir(f"/proc/{server.pid}/fd")) <= open_before, 60, "no fd to be lost")
 
 
 def takes_over(server, source):
@@ -238,7 +247,7 @@ def takes_over(server, source):
     expect(spare.hear() == "waiting", "the spare does not wait")
     expect(spare.silent(0.3), "the spare does not wait for the image")
     server.kill()
-    expect(kernel.ended(5), "a killed server's connection is open")
+    expect(kernel.ended(60), "a killed server's connection is open")
     said = spare.hear()
     expect(said.split()[:3] == server.ready.split()[:3] and said.endswith("recovered=1"),
            f"the spare says {said!r}, the server said {server.ready!r}")
@@ -268,9 +277,9 @@ def orphaned(server):
     def waiting():
         with open(log) as file:
             return re.search(r"^(\d+) waiting$", file.read(), re.M)
-    pid = int(wait_for(waiting, 30, "the spare to wait").group(1))
+    pid = int(wait_for(waiting, 60, "the spare to wait").group(1))
     supervisor.kill()
-    wait_for(lambda: not os.path.exists(f"/proc/{pid}"), 10, "the spare to end with its supervisor")
+    wait_for(lambda: not os.path.exists(f"/proc/{pid}"), 60, "the spare to end with its supervisor")
 
 
 def alone(server):
@@ -279,8 +288,8 @@ def alone(server):
     server.control.close()
     expect(len(kernel.read(0, PAGE)) == PAGE, "without a supervisor it does not serve")
     os.kill(server.pid, signal.SIGTERM)
-    expect(kernel.ended(10) and not kernel.answers, "a stop sends answers")
-    status = server.process.wait(10)
+    expect(kernel.ended(60) and not kernel.answers, "a stop sends answers")
+    status = server.process.wait(60)
     expect(status == 0, f"SIGTERM ends it with {status}")
 
 
@@ -289,7 +298,7 @@ def refusals(server):
     other = raw.Handed(**server.parameters).spawn()
     said = other.hear()
     expect(said.startswith("failed ") and len(said) > 20, f"it says {said!r}")
-    expect(other.process.wait(10) == 1, "it does not end with 1")
+    expect(other.process.wait(60) == 1, "it does not end with 1")
     expect(said[7:] in other.log(), "the line on stderr is another one")
 
 
@@ -308,7 +317,7 @@ def another_layout(server):
             said = other.hear()
             expect(said.startswith("failed ") and "has layout" in said and "knows layout 77" in said,
                    f"it says {said!r}")
-            expect(other.process.wait(10) == 1, "it does not end with 1")
+            expect(other.process.wait(60) == 1, "it does not end with 1")
     expect(len(server.hand().read(0, PAGE)) == PAGE, "the server does not serve any more")
     expect(server.hear() == "closed", "the end of the socket was not told")
 

@@ -3,6 +3,7 @@
 connection fences its old one, and an address that anybody can reach is warned of.
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -18,11 +19,12 @@ import content  # noqa: E402
 import harness  # noqa: E402
 import raw  # noqa: E402
 import servers  # noqa: E402
-from harness import PAGE, expect, wait_for  # noqa: E402
+from harness import PAGE, expect, stand_still, wait_for  # noqa: E402
 
 SIZE = 64 << 20
 CONNECTIONS = 64
 SHAKING = 8
+TRIES = 5
 OPTION = b"IHAVEOPT"
 
 
@@ -33,7 +35,7 @@ def dial(server, address=None):
         sock.connect(server.socket)
     else:
         sock = socket.create_connection(server.tcp, source_address=address and (address, 0))
-    sock.settimeout(30)
+    sock.settimeout(60)
     return sock
 
 
@@ -53,7 +55,7 @@ def shake(server, address=None):
     return raw.Kernel(sock)
 
 
-def closed(sock, seconds=5):
+def closed(sock, seconds=60):
     """The server closes, whatever it says before."""
     sock.settimeout(seconds)
     try:
@@ -89,17 +91,19 @@ def lies(server):
 
 def sockets(server):
     """That it has open, the one that listens among them."""
-    folder = f"/proc/{server.pid}/fd"
-    links = [os.path.join(folder, fd) for fd in os.listdir(folder)]
-    return sum(os.readlink(link).startswith("socket:") for link in links if os.path.lexists(link))
+    folder, count = f"/proc/{server.pid}/fd", 0
+    for fd in os.listdir(folder):
+        with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
+            count += os.readlink(os.path.join(folder, fd)).startswith("socket:")
+    return count
 
 
 def settled(server):
     """All who vanished have been seen to: only what listens is open."""
-    last = wait_for(lambda: shaken(server), 20, "a handshake")  # after those that waited before it
-    wait_for(lambda: sockets(server) <= 2, 20, "connections of those who vanished to end")
+    last = wait_for(lambda: shaken(server), 60, "a handshake")  # after those that waited before it
+    wait_for(lambda: sockets(server) <= 2, 60, "connections of those who vanished to end")
     last.sock.close()
-    wait_for(lambda: sockets(server) <= 1, 20, "a connection to end")
+    wait_for(lambda: sockets(server) <= 1, 60, "a connection to end")
 
 
 def shaken(server):
@@ -141,29 +145,48 @@ def floods(server, source):
     except BlockingIOError:
         pass
     handle = server.connect()
+    expect(any(goes_on(handle, source) < 10 for _ in range(TRIES)), "a client that does not read holds others up")
+    expect(raw.threads(server.pid) < 64 + CONNECTIONS, "threads without end")
+    kernel.sock.close()
+
+
+def goes_on(handle, source):
+    """Beside a client that floods: seconds for 200 pages."""
     begin = time.monotonic()
     for i in range(200):
         page = bytes(source.bytes(PAGE))
         handle.pwrite(page, i * PAGE)
         expect(handle.pread(PAGE, i * PAGE) == page, "content beside a flood")
-    expect(time.monotonic() - begin < 10, "a client that does not read holds others up")
-    expect(raw.threads(server.pid) < 64 + CONNECTIONS, "threads without end")
-    kernel.sock.close()
+    return time.monotonic() - begin
 
 
 def stalls(server):
     """Handshakes that never go on: cut off in time, and never in others' way."""
-    idle = [dial(server) for _ in range(SHAKING)]
+    took = min_until(19, lambda: cut_off(server))
+    expect(5 < took < 19, f"idle handshakes last 10 s, not {took:.1f}")
+    expect(server.connect().get_size() == SIZE, "after idle handshakes nobody gets in")
+
+
+def min_until(enough, call):
+    """The first result below that, or the least of several: a busy machine takes longer at times."""
+    least = call()
+    for _ in range(TRIES):
+        least = least if least < enough else min(least, call())
+    return least
+
+
+def cut_off(server):
+    """Seconds until all of them are."""
     begin = time.monotonic()
+    idle = [dial(server) for _ in range(SHAKING)]
     if server.tcp is not None:
         sock = dial(server)
         expect(closed(sock), "more handshakes at once from one address than allowed")
     else:
         expect(server.connect().get_size() == SIZE, "idle handshakes keep a client out")
     for sock in idle:
-        expect(closed(sock, 20), "an idle handshake is never cut off")
-    expect(5 < time.monotonic() - begin < 19, "idle handshakes last 10 s")
-    expect(server.connect().get_size() == SIZE, "after idle handshakes nobody gets in")
+        expect(closed(sock), "an idle handshake is never cut off")
+    return time.monotonic() - begin
 
 
 def crowd(server):
@@ -186,7 +209,7 @@ def crowd(server):
         expect(len(kernel.read(0, PAGE)) == PAGE, "one of many connections does not work")
     for kernel in kernels:
         kernel.sock.close()
-    wait_for(lambda: can_connect(server), 10, "room for a connection")
+    wait_for(lambda: can_connect(server), 60, "room for a connection")
 
 
 def can_connect(server):
@@ -218,11 +241,11 @@ def gone_before_it_was_heard(server):
     """A client that has gone when its handshake is read takes nobody's place."""
     kernel = shake(server)
     for _ in range(20):
-        os.kill(server.pid, signal.SIGSTOP)
+        stand_still(server.pid)  # all of it: it must not hear the handshake before its client is gone
         send_and_go(server, struct.pack(">I", 3) + option(1))
         os.kill(server.pid, signal.SIGCONT)
         shake(server, "127.0.0.2").sock.close()  # was accepted after it
-        wait_for(lambda: sockets(server) <= 2, 20, "connections of those who vanished to end")
+        wait_for(lambda: sockets(server) <= 2, 60, "connections of those who vanished to end")
         expect(len(kernel.read(0, PAGE)) == PAGE, "the connection that is there")
     kernel.sock.close()
 
@@ -252,7 +275,8 @@ def test():
     settled(unix)
     floods(unix, source)
     crowd(unix)
-    tcp = servers.Server(size=str(SIZE), memory="96M", tcp=("127.0.0.1", 0)).start()
+    # Over TCP, a client that does not read for longer than that is gone.
+    tcp = servers.Server(size=str(SIZE), memory="96M", tcp=("127.0.0.1", 0), options=["--timeout", "60"]).start()
     tcp.tcp = ("127.0.0.1", int(tcp.log().rpartition(":")[2]))
     lies(tcp)
     vanish(tcp, source)
@@ -261,7 +285,7 @@ def test():
     gone_before_it_was_heard(tcp)
     idle = [harness.Worker(stalls, server) for server in (unix, tcp)]
     for worker in idle:
-        worker.join(40)
+        worker.join()
     for server in (unix, tcp):
         expect(server.alive(), "the server died")
         server.check()

@@ -5,8 +5,8 @@ device is refused.
 """
 
 import os
+import re
 import signal
-import socket
 import sys
 
 sys.path[:0] = [sys.path[0] + "/../system/lib", sys.path[0] + "/lib"]
@@ -101,7 +101,7 @@ def not_fit_any_more(redis):
     """What a new device is refused for is a warning to one that is in use."""
     server = servers.device(str(SIZE), "96M", overflow=redis.uri)
     server.connect().pwrite(b"7" * PAGE, SIZE - PAGE)
-    expect("has no maxmemory" in server.log(), f"nothing warns of it:\n{server.log()}")
+    wait_for(lambda: "has no maxmemory" in server.log(), 60, "a warning of it")
     policy_of(redis, "allkeys-lru")
     comes_up(server, b"7" * PAGE, "maxmemory-policy")
     line = type(server)(size=str(SIZE), overflow=redis.uri).refusal()
@@ -112,7 +112,7 @@ def folder_is_away(source):
     """A file whose folder is not mounted, say, before there was anything in it, and after."""
     folder = os.path.join(workdir(), "spill")
     os.mkdir(folder)
-    server = servers.device(str(SIZE), str(POOL), overflow=f"file:{folder}/slots")
+    server = servers.device(str(SIZE), str(POOL), patient=True, overflow=f"file:{folder}/slots")
     server.connect().pwrite(b"8" * PAGE, SIZE - PAGE)
     os.rename(folder, folder + ".away")
     server = comes_up(server, b"8" * PAGE, "spill")
@@ -141,20 +141,20 @@ class Hosts:
             file.write(line + "\n")
 
 
-def listens(port):
-    with socket.socket() as sock:
-        return sock.connect_ex(("127.0.0.1", port)) == 0
+def listens():
+    """Where the donor does, by its own words; None: it does not yet."""
+    with open(os.path.join(workdir(), "tcp.log")) as log:
+        found = re.search(r" ready on 127\.0\.0\.1:(\d+)$", log.read(), re.M)
+    return found and found.group(1)
 
 
 def nobody_knows_its_name(source):
     """Nor can the store's host be found by its name; once it is, its pages are there."""
     hosts = Hosts()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    spawn([built("server/farswapd"), "--listen", f"127.0.0.1:{port}", "--memory", "1G"], log="tcp.log")
-    wait_for(lambda: listens(port), 30, "farswapd to listen")
+    spawn([built("server/farswapd"), "--listen", "127.0.0.1:0", "--memory", "1G"], log="tcp.log")
+    port = wait_for(listens, 60, "farswapd to listen")
     hosts.know("127.0.0.1 donor.test")
-    server = servers.device(str(SIZE), str(POOL), overflow=f"resp://donor.test:{port}",
+    server = servers.device(str(SIZE), str(POOL), patient=True, overflow=f"resp://donor.test:{port}",
                             prefix=hosts.prefix)
     data, local = fill(server, source)
     hosts.know("")
@@ -179,7 +179,7 @@ def test():
         return
     source = content.Source(content.Corpus(harness.seeded()))
     donor, redis = servers.Donor("1G"), servers.Redis()
-    server = servers.device(str(SIZE), str(POOL), overflow=donor.uri)
+    server = servers.device(str(SIZE), str(POOL), patient=True, overflow=donor.uri)
     data, local = fill(server, source)
     server = waits_for_the_store(server, donor, data, local)
     gone(spare_waits_without(server, donor, local), donor, local)

@@ -23,10 +23,10 @@ def keep():
     runner.note_images()
     devices = runner.swaps()
     expect(len(devices) == 1, f"swap is on for {devices}")
-    wait_for(lambda: len(runner.servers()) == 2, 20, "a server and a spare")
+    wait_for(lambda: len(runner.servers()) == 2, 60, "a server and a spare")
     os.kill(runner.servers()[0], signal.SIGKILL)
     done = subprocess.run(["dd", f"if={devices[0]}", "of=/dev/null", "bs=1M", "iflag=direct"],
-                          capture_output=True, text=True, timeout=60, check=False)
+                          capture_output=True, text=True, timeout=300, check=False)
     expect(done.returncode == 0, f"reading {devices[0]} after a kill: {done.stderr}")
     second = runner.Run(*runner.SMALL)
     second.expect_status(1)

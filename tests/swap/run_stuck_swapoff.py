@@ -23,7 +23,7 @@ def outsider():
         raise Skip("no cgroup v1 memory controller")
     cgroup = f"{CGROUPS}/fsw-test-{os.getpid()}"
     os.mkdir(cgroup)
-    at_exit(lambda: wait_for(lambda: removed(cgroup), 10, f"{cgroup} to be empty"))
+    at_exit(lambda: wait_for(lambda: removed(cgroup), 60, f"{cgroup} to be empty"))
     for name, value in (("memory.limit_in_bytes", "24M"), ("memory.oom_control", "1")):
         with open(f"{cgroup}/{name}", "w") as file:
             file.write(value)

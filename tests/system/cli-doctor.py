@@ -184,7 +184,7 @@ def crashes():
         return
     door = fuse.Fuse(supervise=True).start()
     name = door.parameters["name"]
-    wait_for(lambda: len(door.servers()) == 2, 20, "a server and a spare")
+    wait_for(lambda: len(door.servers()) == 2, 60, "a server and a spare")
     expect(finding(doctor(name), "ok ", "has a supervisor, and survives"), doctor(name).stdout)
     expect("crash" not in door.cli("status", name).stdout, "status warns of what survives")
     expect_finding("warn", f"{name}: this kernel (before 6.9)", "--door nbd",
@@ -196,11 +196,11 @@ def crashes():
     door.process.wait()
     expect_finding("warn", f"{name}: farswap-fuse has lost its supervisor", "farswap up", doctor(name))
     os.kill(spare, signal.SIGKILL)
-    wait_for(lambda: "runs without a supervisor" in doctor(name).stdout, 10, "a lonely server to be found")
+    wait_for(lambda: "runs without a supervisor" in doctor(name).stdout, 60, "a lonely server to be found")
     expect("runs without a supervisor" in door.cli("status", name).stdout, "status does not say it")
     expect('"crash_loses_swap":true' in door.cli("status", "--json", name).stdout.replace(" ", ""), "JSON")
     fuse.unmount(door.mount)
-    wait_for(lambda: not os.path.exists(f"/proc/{server}/fd/0"), 20, "the server to end with its mount")
+    wait_for(lambda: not os.path.exists(f"/proc/{server}/fd/0"), 60, "the server to end with its mount")
 
 
 def end(pid):

@@ -1,4 +1,5 @@
 """farswapd as its admin sees it: RESP3, connections, devices, forgetting, and its host's memory."""
+import itertools
 import os
 import random
 import tempfile
@@ -11,6 +12,7 @@ from farswapd_peer import SANITIZED, Donor, Peer, request, wait_for
 SEGMENT = 65520
 MIB = 1 << 20
 GIB = 1 << 30
+CALM_S = 4  # a bit less than FSW_CALM_SECONDS
 
 
 class Peer3(Peer):
@@ -197,11 +199,18 @@ class Memory(unittest.TestCase):
             self.host(GIB + MIB)  # not enough more
             time.sleep(2.5)
             self.assertIn("OOM", peer.error("SET", "l", value))
+            began = time.monotonic()
             self.host(2 * GIB)
-            self.assertIn("OOM", peer.error("SET", "l", value))  # not at once
+            answer = peer.error("SET", "l", value)
+            if time.monotonic() < began + CALM_S:
+                self.assertIn("OOM", answer)  # not at once
             wait_for(lambda: peer.error("SET", "l", value).startswith("no error"), "calm")
-            self.host(2 * GIB, stalled=3000000)
-            wait_for(lambda: peer.error("SET", "l", value).startswith("OOM"), "a refusal")
+            stalled = itertools.count(3000000, 3000000)
+
+            def refused_while_it_stalls():
+                self.host(2 * GIB, stalled=next(stalled))
+                return peer.error("SET", "l", value).startswith("OOM")
+            wait_for(refused_while_it_stalls, "a refusal")
 
     def test_never_looks_at_it_when_told_so(self):
         self.host(0)
@@ -253,15 +262,16 @@ class Fairness(unittest.TestCase):
             for _ in range(20000):
                 self.assertEqual(busy.read(), b"OK")
             load = request("SCAN", 0, "COUNT", 1024, "MATCH", "*none*") * 1500
-            busy.send(load)
-            reader = threading.Thread(target=lambda: [busy.read() for _ in range(1500)])
-            reader.start()
             waits = []
-            while reader.is_alive():
-                before = time.monotonic()
-                other.ask("PING")
-                waits.append(time.monotonic() - before)
-            reader.join()
+            while len(waits) < 20:  # of a machine that does not let us ask in time, again
+                busy.send(load)
+                reader = threading.Thread(target=lambda: [busy.read() for _ in range(1500)])
+                reader.start()
+                while reader.is_alive():
+                    before = time.monotonic()
+                    other.ask("PING")
+                    waits.append(time.monotonic() - before)
+                reader.join()
             info = donor.info(other)
             self.assertGreater(int(info["limit_turn_us_hits"]), 5)
             self.assertLess(sorted(waits)[len(waits) // 2], 0.1)

@@ -22,7 +22,7 @@ fail() {
 refused() {
     local pattern=$1
     shift
-    timeout 10 "$FARSWAPD" "$@" >"$dir/out" 2>"$dir/err"
+    timeout 60 "$FARSWAPD" "$@" >"$dir/out" 2>"$dir/err"
     local status=$?
     [ $status -eq 1 ] || [ $status -eq 2 ] || fail "$*: status $status"
     grep -v -e "can't lock memory" -e 'more than this host has' "$dir/err" >"$dir/lines"
@@ -36,7 +36,7 @@ start_by() {
     "$@" >"$dir/ready" 2>"$dir/err" &
     pid=$!
     pids+=("$pid")
-    IFS= read -r -t 30 ready <&3 || fail "$*: $(cat "$dir/err")"
+    IFS= read -r -t 60 ready <&3 || fail "$*: $(cat "$dir/err")"
 }
 
 start() {

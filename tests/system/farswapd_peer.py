@@ -1,4 +1,5 @@
 """A donor of one's own, and peers that are ruder than any client library lets one be."""
+import contextlib
 import ctypes
 import os
 import select
@@ -26,10 +27,11 @@ def wait_for(condition, what):
     """The condition's value once it is true."""
     end = time.monotonic() + DEADLINE
     while True:
+        late = time.monotonic() > end
         value = condition()
         if value:
             return value
-        if time.monotonic() > end:
+        if late:
             raise AssertionError(f"not within {DEADLINE} s: {what}")
         time.sleep(0.01)
 
@@ -186,12 +188,14 @@ class Peer:
         self.socket.close()
 
     def send_while_it_takes(self, data, quiet=0.5):
-        """Sends the data again and again until nothing is taken for `quiet` seconds. Bytes taken."""
+        """Sends the data again and again until nothing is taken for `quiet` seconds, or the donor has had
+        enough of that. Bytes taken."""
         self.socket.setblocking(False)
         taken = at = 0
-        while select.select([], [self.socket], [], quiet)[1]:
-            n = self.socket.send(data[at:])
-            taken += n
-            at = (at + n) % len(data)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            while select.select([], [self.socket], [], quiet)[1]:
+                n = self.socket.send(data[at:])
+                taken += n
+                at = (at + n) % len(data)
         self.socket.settimeout(DEADLINE)
         return taken

@@ -24,7 +24,7 @@ mkfifo "$dir/ready"
 exec 3<>"$dir/ready" # for both, so that neither end waits for the other
 "$FARSWAPD" --listen 127.0.0.1:0 --unix "$dir/s" --memory 256M >"$dir/ready" &
 pid=$!
-IFS= read -r -t 30 ready <&3 || fail 'not ready'
+IFS= read -r -t 60 ready <&3 || fail 'not ready'
 port=${ready%% unix:*}
 port=${port##*:}
 
@@ -48,7 +48,7 @@ answers OK select 0
 redis-cli -p "$port" config get maxmemory-policy | grep -qx noeviction || fail 'config get'
 redis-cli -p "$port" info memory | grep -q '^maxmemory_policy:noeviction' || fail 'info memory'
 # There are no replicas to wait for: at once, also behind a SET and before more.
-[ "$(printf 'set w v\nwait 1 600000\nget w\n' | timeout 30 redis-cli -s "$dir/s")" = $'OK\n0\nv' ] || fail 'wait'
+[ "$(printf 'set w v\nwait 1 600000\nget w\n' | timeout 60 redis-cli -s "$dir/s")" = $'OK\n0\nv' ] || fail 'wait'
 [ "$(printf 'set i j\nget i\n' | redis-cli -s "$dir/s")" = $'OK\nj' ] || fail 'redis-cli reading stdin'
 printf 'set x%s y\n' {1..500} | redis-cli -p "$port" >/dev/null
 [ "$(redis-cli -p "$port" --scan --pattern 'x*' | sort -u | wc -l)" -eq 500 ] || fail 'redis-cli --scan'

@@ -66,7 +66,7 @@ def statistics(door):
     disk.trim(20 * PAGE, 0)
     wanted = ["orig_data_size", "compr_data_size", "mem_used_total", "mem_limit", "mem_used_max",
               "same_pages", "pages_compacted", "huge_pages", "huge_pages_since"]
-    wait_for(lambda: numbers(door, "mm_stat") == [door.counters()[name] for name in wanted], 5,
+    wait_for(lambda: numbers(door, "mm_stat") == [door.counters()[name] for name in wanted], 60,
              f"mm_stat to be what farswap stats says: {door.show('mm_stat')} {door.counters()}")
     mm = numbers(door, "mm_stat")
     expect(mm[0] == 140 * PAGE and mm[5] == 50 and mm[7] >= 10, f"mm_stat is {mm}")
@@ -100,7 +100,7 @@ def settings(door):
     fails(errno.EINVAL, door.store, "comp_algorithm", "gzip")
     door.store("mem_limit", "80M")
     expect(door.show("mem_limit") == f"{80 << 20}\n", door.show("mem_limit"))
-    wait_for(lambda: door.counters()["mem_limit"] == 80 << 20, 5, "the limit to be followed")
+    wait_for(lambda: door.counters()["mem_limit"] == 80 << 20, 60, "the limit to be followed")
     fails(errno.EINVAL, door.store, "mem_limit", "much")
     fails(errno.ENOSPC, door.store, "mem_limit", "0")  # less than is in use
     like_zswap(door)
@@ -229,7 +229,7 @@ def ends(door):
     """Busy: it stays, and says why. Free: it goes, and so does the mount; the image stays."""
     disk = door.connect()
     door.process.terminate()
-    wait_for(lambda: "is in use and stays" in door.log(), 10, "a refusal to end")
+    wait_for(lambda: "is in use and stays" in door.log(), 60, "a refusal to end")
     disk.pread(PAGE, 0)
     disk.shutdown()
     expect(door.stop() == 0, f"it ended with {door.process.returncode}")
@@ -244,7 +244,7 @@ def again(old):
     expect(door.show("disksize") == f"{SIZE}\n", "another size")
     expect(numbers(door, "mm_stat")[5] == 50, "pages are missing")
     fuse.unmount(door.mount)
-    expect(door.process.wait(20) == 0, f"it ended with {door.process.returncode} after an unmount")
+    expect(door.process.wait(60) == 0, f"it ended with {door.process.returncode} after an unmount")
 
 
 def images():

@@ -43,12 +43,12 @@ def client(door, corpus, number, rng, stop):
 
 def kill_server(door):
     """The one that serves, once a spare stands by; returns how long nobody answered."""
-    wait_for(lambda: len(door.servers()) == 2 and door.holder() == door.servers()[0], 20,
+    wait_for(lambda: len(door.servers()) == 2 and door.holder() == door.servers()[0], 60,
              f"a server and a spare: {door.log()}")
     victim = door.servers()[0]
     started = time.monotonic()
     os.kill(victim, signal.SIGKILL)
-    wait_for(lambda: door.holder() not in (None, victim), 20, f"another server: {door.log()}")
+    wait_for(lambda: door.holder() not in (None, victim), 60, f"another server: {door.log()}")
     with open(door.path("mm_stat")) as file:
         file.read()
     return time.monotonic() - started
@@ -57,7 +57,7 @@ def kill_server(door):
 def supervisor_goes(door):
     """It holds nothing that the servers need: they go on, for one more death. And another one takes over
     what they hold, as often as that is wanted."""
-    wait_for(lambda: len(door.servers()) == 2, 20, "a spare")
+    wait_for(lambda: len(door.servers()) == 2, 60, "a spare")
     server, spare = door.servers()
     disk = door.connect()
     for turn in range(2):
@@ -69,28 +69,28 @@ def supervisor_goes(door):
         if turn == 1:
             break
         door.process = harness.spawn(door.command()[:4], log="second.log", env=door.environment())
-        wait_for(lambda: len(door.servers()) == 1 and not alive(spare), 20, "a spare instead of the old one")
+        wait_for(lambda: len(door.servers()) == 1 and not alive(spare), 60, "a spare instead of the old one")
         expect("supervised by process" in door.refusal_of(door.command()[:4]), "a third supervisor")
         expect(door.holder() == server and alive(server), "the server was not left alone")
         disk.pread(PAGE, 0)
         os.kill(server, signal.SIGKILL)
         disk.pread(PAGE, 0)
-        wait_for(lambda: len(door.servers()) == 2 and door.holder() == door.servers()[0], 20, "another spare")
+        wait_for(lambda: len(door.servers()) == 2 and door.holder() == door.servers()[0], 60, "another spare")
         server, spare = door.servers()
     os.kill(server, signal.SIGKILL)
     disk.pread(PAGE, 0)
     alone_is_watched_again(door, spare)
     disk.shutdown()
     fuse.unmount(door.mount)
-    expect(door.process.wait(20) == 0, "the supervisor does not end with its mount")
-    wait_for(lambda: not alive(spare), 20, "the last server to end with its mount")
+    expect(door.process.wait(60) == 0, "the supervisor does not end with its mount")
+    wait_for(lambda: not alive(spare), 60, "the last server to end with its mount")
 
 
 def alone_is_watched_again(door, server):
     """A server without any spare, and the mount goes under it: the supervisor ends, and well."""
-    wait_for(lambda: door.holder() == server, 20, "the last spare to serve")
+    wait_for(lambda: door.holder() == server, 60, "the last spare to serve")
     door.process = harness.spawn(door.command()[:4], log="third.log", env=door.environment())
-    wait_for(lambda: len(door.servers()) == 1, 20, "a spare")
+    wait_for(lambda: len(door.servers()) == 1, 60, "a spare")
 
 
 def alive(pid):
@@ -113,7 +113,7 @@ def test():
     rng = harness.seeded()
     corpus = content.Corpus(rng)
     donor = servers.Donor("1G")
-    door = fuse.Fuse(supervise=True, size=str(CLIENTS * OWN), memory="96M", overflow=donor.uri)
+    door = fuse.Fuse(supervise=True, size=str(CLIENTS * OWN), memory="96M", overflow=donor.uri, write_wait="60")
     door.start()
     if "can't ask for unanswered requests again" in door.log():
         raise harness.Skip("this kernel has no FUSE_NOTIFY_RESEND (Linux 6.9)")
@@ -129,13 +129,13 @@ def test():
     with open(stop, "w"):
         pass
     for worker in clients:
-        worker.join(240)
+        worker.join(600)
     print(f"{KILLS} kills, pauses {sorted(pauses)[KILLS // 2]:.3f} s, longest {max(pauses):.3f} s")
     counters = door.counters()
     for name in ("corrupt_pages", "store_lost_pages", "failed_reads", "failed_writes"):
         expect(counters[name] == 0, f"{name} is {counters[name]}")
     expect(counters["overflow_pages"] > 1000, "nothing overflowed")
-    wait_for(lambda: door.log().count("has taken over") >= KILLS, 10, "every take-over to be said")
+    wait_for(lambda: door.log().count("has taken over") >= KILLS, 60, "every take-over to be said")
     supervisor_goes(door)
     door.check()
 

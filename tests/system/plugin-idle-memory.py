@@ -79,10 +79,10 @@ def test():
     say(server, "after mkswap and swapon --discard")
     workers = [harness.Worker(reader, server, i) for i in range(READERS)]
     for worker in workers:
-        worker.join(200)
+        worker.join(600)
     say(server, "after 64 GiB of reads")
     server.check()
-    wait_for(lambda: sum(cost(server)) <= LIMIT or not server.alive(), 5,
+    wait_for(lambda: sum(cost(server)) <= LIMIT or not server.alive(), 60,
              f"the device to cost {LIMIT // MIB} MiB at most; it is "
              f"{say(server, 'and after farswap check') / MIB:.1f} MiB")
     expect(server.alive(), "the server died")
@@ -90,7 +90,7 @@ def test():
     server.kill()
     server = servers.Plugin(name=name, size=None, memory=None, codec=None).start()
     expect(server.connect().pread(10, PAGE - 10) == b"SWAPSPACE2", "the header is lost")
-    wait_for(lambda: sum(cost(server)) <= LIMIT, 5,
+    wait_for(lambda: sum(cost(server)) <= LIMIT, 60,
              f"the device to cost {LIMIT // MIB} MiB at most after a restart; it is "
              f"{say(server, 'after kill -9 and a restart') / MIB:.1f} MiB")
 

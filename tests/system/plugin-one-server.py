@@ -7,8 +7,6 @@ another store, or a superblock that is damaged are refused with a line that says
 pages stay. After `farswap destroy` the name is free.
 """
 
-import os
-import signal
 import subprocess
 import sys
 
@@ -16,7 +14,7 @@ sys.path.insert(0, sys.path[0] + "/lib")
 
 import harness  # noqa: E402
 import servers  # noqa: E402
-from harness import built, expect, spawn, wait_for  # noqa: E402
+from harness import built, expect, spawn, stand_still, wait_for  # noqa: E402
 
 
 def refused(name, *words, **parameters):
@@ -81,12 +79,12 @@ def test_store():
 def test_nobody_to_ask():
     """farswap compact does not wait for a server that is gone."""
     server = servers.Plugin().start()
-    os.kill(server.pid, signal.SIGSTOP)
+    stand_still(server.pid)
     asked = spawn([built("client/cli/farswap"), "compact", server.parameters["name"]],
                   env=servers.image_environment(), stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: compact_is_asked(asked), 10, "farswap compact to ask")
+    wait_for(lambda: compact_is_asked(asked), 60, "farswap compact to ask")
     server.kill()
-    said = asked.communicate(timeout=10)[1]
+    said = asked.communicate(timeout=60)[1]
     expect(asked.returncode != 0 and "is gone" in said, f"farswap compact said: {said}")
 
 

@@ -55,7 +55,7 @@ def counted(server):
 def emptied(server):
     """Nothing lives in a segment, so each is dropped."""
     server.connect().trim(SIZE, 0)
-    wait_for(lambda: server.counters()["segments"] == 0, 20, "the store to be empty")
+    wait_for(lambda: server.counters()["segments"] == 0, 60, "the store to be empty")
 
 
 def test():
@@ -66,7 +66,7 @@ def test():
     workers = [harness.Worker(client, server, corpus, i, type(rng)(rng.getrandbits(64)))
                for i in range(CLIENTS)]
     for worker in workers:
-        worker.join(240)
+        worker.join(600)
     if harness.STOCK:
         return
     counted(server)

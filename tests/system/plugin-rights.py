@@ -22,7 +22,7 @@ def end(pid):
         os.kill(pid, 15)
     except ProcessLookupError:
         return
-    wait_for(lambda: not os.path.exists(f"/proc/{pid}"), 10, f"the end of {pid}")
+    wait_for(lambda: not os.path.exists(f"/proc/{pid}"), 60, f"the end of {pid}")
 
 
 def locked(pid):
@@ -38,7 +38,7 @@ def daemon(prefix):
     done = run(prefix + ["nbdkit", "-P", pid_file] + plugin.where() + plugin.command(),
                env=plugin.environment())
     expect(done.returncode == 0, f"nbdkit did not start: {done.stderr}")
-    wait_for(lambda: os.path.exists(pid_file) and os.path.getsize(pid_file) > 0, 10, "the pid file")
+    wait_for(lambda: os.path.exists(pid_file) and os.path.getsize(pid_file) > 0, 60, "the pid file")
     with open(pid_file) as file:
         pid = int(file.read())
     at_exit(end, pid)
@@ -48,7 +48,7 @@ def daemon(prefix):
 def test():
     said, pid = daemon([])
     expect("can't lock memory" not in said, f"a right that is there is missed: {said}")
-    wait_for(lambda: locked(pid) > 64, 10, "locked memory in the daemon")
+    wait_for(lambda: locked(pid) > 64, 60, "locked memory in the daemon")
     end(pid)
     said, pid = daemon(WITHOUT)
     for words in "can't lock memory", "PR_SET_IO_FLUSHER", "oom_score_adj", "real-time", "can't lock the image":

@@ -13,7 +13,7 @@ import struct
 import subprocess
 
 import servers
-from harness import Failed, expect, spawn, wait_for
+from harness import Failed, expect, spawn, stand_still
 
 READ, WRITE, DISC, FLUSH, TRIM, CACHE, ZEROES = range(7)
 REQUEST_MAGIC, REPLY_MAGIC = 0x25609513, 0x67446698
@@ -60,7 +60,7 @@ class Kernel:
         self.answers[cookie] = (error, self._receive(length) if error == 0 else b"")
         return cookie
 
-    def wait(self, cookie, seconds=20):
+    def wait(self, cookie, seconds=60):
         """The answer to a request: (error, bytes)."""
         while cookie not in self.answers:
             if self.answered(seconds) is None:
@@ -141,12 +141,7 @@ class Away:
         self.process = donor.process
 
     def __enter__(self):
-        self.process.send_signal(19)  # SIGSTOP
-        wait_for(self.stopped, 5, "the donor to stop")
-
-    def stopped(self):
-        with open(f"/proc/{self.process.pid}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()[0] == "T"
+        stand_still(self.process.pid)
 
     def __exit__(self, *_):
         self.process.send_signal(18)  # SIGCONT

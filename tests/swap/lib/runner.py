@@ -20,6 +20,7 @@ from harness import at_exit, expect, wait_for, workdir  # noqa: E402
 
 SCRIPT = os.path.join(harness.SOURCE, "scripts/run")
 SMALL = ["--size", "256M", "--memory", "24M"]
+SWAP_ON_S = 5
 
 _images = set()  # shared memory ids of the images of all runs
 _runs = set()  # pids of the scripts: cgroups carry them
@@ -58,7 +59,7 @@ class Run:
         with open(self.log, errors="replace") as log:
             return log.read()
 
-    def wait_said(self, text, seconds=60):
+    def wait_said(self, text, seconds=120):
         wait_for(lambda: text in self.said() or self.process.poll() is not None, seconds,
                  f"'{text}' in what scripts/run says: {self.said()[-2000:]}")
         expect(text in self.said(), f"scripts/run ended without '{text}': {self.said()[-2000:]}")
@@ -68,7 +69,7 @@ class Run:
         """As a terminal does it: to the whole group."""
         os.killpg(self.process.pid, number)
 
-    def end(self, seconds=120):
+    def end(self, seconds=300):
         """Its status and what it printed to stdout."""
         try:
             output, _ = self.process.communicate(timeout=seconds)
@@ -76,7 +77,7 @@ class Run:
             raise harness.Failed(f"scripts/run does not end: {self.said()[-2000:]}") from None
         return self.process.returncode, output.decode()
 
-    def expect_status(self, wanted, seconds=120):
+    def expect_status(self, wanted, seconds=300):
         status, output = self.end(seconds)
         expect(status == wanted,
                f"scripts/run ended with {status}, not {wanted}: {self.said()[-3000:]}{output}")
@@ -163,6 +164,18 @@ def expect_in_order(text, *parts):
         found = text.find(part, at)
         expect(found >= 0, f"no '{part}' after {parts[:parts.index(part)]} in: {text}")
         at = found + len(part)
+
+
+def expect_quick(run_once):
+    """Swap is on soon after the build, at the latest the fifth time: a busy machine may be late. Each
+    call returns what scripts/run said."""
+    for _ in range(5):
+        said = run_once()
+        swap_on = re.search(r"([0-9.]+) s after the build", said)
+        expect(swap_on, f"swap was not on: {said}")
+        if float(swap_on.group(1)) < SWAP_ON_S:
+            return
+    raise harness.Failed(f"swap was slow to be on: {said}")
 
 
 STOP_SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}

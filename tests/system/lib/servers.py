@@ -24,7 +24,10 @@ _serial = itertools.count(1)
 refused_pids = []
 
 # What a start may take on a loaded machine.
-START_SECONDS = 30
+START_SECONDS = 60
+
+# What a refused server with a sanitizer has for its end, once it has said why.
+HANG_SECONDS = 5
 
 
 class Nbd:
@@ -141,20 +144,23 @@ class Plugin(Nbd):
     def refusal(self):
         """Starts a server that must refuse to; returns the one line that it says."""
         argv = self.prefix + ["nbdkit", "-f"] + self.where() + self.command()
-        self.process = spawn(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-                             env=self.environment())
+        path = os.path.join(workdir(), f"{self.name}.refusal")
+        with open(path, "w") as file:
+            self.process = spawn(argv, stdout=subprocess.DEVNULL, stderr=file, env=self.environment())
         refused_pids.append(self.pid)
+        wait_for(lambda: self.process.poll() is not None or sanitizer() and os.path.getsize(path) > 0,
+                 START_SECONDS, f"a refusal of {self.parameters}")
         try:
-            said = self.process.communicate(timeout=5 if sanitizer() else START_SECONDS)[1]
+            self.process.wait(HANG_SECONDS)
         except subprocess.TimeoutExpired:
             # With ASan some exits hang in libp11-kit's destructor, which nbdkit brings along.
-            expect(sanitizer() and not os.path.exists(self.socket),
-                   f"{self.parameters} was accepted, or the refusal hangs")
+            expect(not os.path.exists(self.socket), f"{self.parameters} was accepted, or the refusal hangs")
             self.process.kill()
-            said = self.process.communicate()[1]
-        lines = said.splitlines()
+            self.process.wait()
+        with open(path) as file:
+            lines = file.read().splitlines()
         expect(self.process.returncode != 0, f"{self.parameters} was accepted")
-        expect(len(lines) == 1, f"{self.parameters}: expected one line, got:\n{said}")
+        expect(len(lines) == 1, f"{self.parameters}: expected one line, got: {lines}")
         return lines[0]
 
     def image_file(self):
@@ -286,9 +292,13 @@ class Donor:
         self.uri = f"resp+unix://{self.socket}"
         argv = list(prefix) + [built("server/farswapd"), "--unix", self.socket, "--memory", memory]
         self.process = spawn(argv, log=f"{self.name}.log", env=image_environment())
-        wait_for(lambda: os.path.exists(self.socket) or self.process.poll() is not None,
+        wait_for(lambda: self.is_ready() or self.process.poll() is not None,
                  START_SECONDS, "farswapd to listen")
         expect(self.process.poll() is None, "farswapd ended at its start")
+
+    def is_ready(self):
+        with open(os.path.join(workdir(), f"{self.name}.log"), errors="replace") as log:
+            return " ready on " in log.read()
 
 
 class Redis:

@@ -1,10 +1,12 @@
 """updown: `farswap up` and `farswap down` as a test sees them: calls, the swap that came of them, and
 what they left on the host, which is looked for in the kernel and not in the command's own files."""
 
+import contextlib
 import glob
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -55,19 +57,33 @@ class Device:
         expect(lines and text in lines[-1], f"{verb} {arguments} says {done.stderr!r}, not {text!r}")
 
     def down_on_a_terminal(self):
-        """Its status, and all that it wrote."""
+        """Its status, and all that it wrote. No server moves before it says what is left: it would say
+        nothing if it was late and all came back meanwhile."""
         master, slave = os.openpty()
+        still = self.processes()
+        for pid in still:
+            harness.stand_still(pid)
         process = subprocess.Popen([built("client/cli/farswap"), "down", self.name],
                                    env=environment(), stdin=slave, stdout=slave, stderr=slave)
         os.close(slave)
         text = b""
-        while True:
-            try:
+        try:
+            while True:
                 text += os.read(master, 4096)
-            except OSError:  # nobody has the other end any more
-                break
+                if b" left" in text:
+                    self.go_on(still)
+        except OSError:  # nobody has the other end any more
+            pass
+        finally:
+            self.go_on(still)
         os.close(master)
         return process.wait(60), text.decode()
+
+    @staticmethod
+    def go_on(pids):
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
     def popen(self, *arguments, prefix=()):
         return subprocess.Popen([*prefix, built("client/cli/farswap"), *arguments], env=environment(),
@@ -93,21 +109,19 @@ class Device:
         """Pids of farswap-fuse with our name."""
         found = []
         for path in glob.glob("/proc/[0-9]*/cmdline"):
-            try:
-                with open(path, "rb") as file:
-                    words = file.read().split(b"\0")
-            except OSError:
-                continue
+            pid = int(path.split("/")[2])
+            words = words_of(pid)
             if b"farswap-fuse" in words[0] and self.name.encode() in words:
-                found.append(int(path.split("/")[2]))
+                found.append(pid)
         return found
 
     def supervisor(self):
-        """The process that `up` has started, or started last."""
-        for pid in self.processes():
-            with open(f"/proc/{pid}/cmdline", "rb") as file:
-                if b"--supervise" in file.read().split(b"\0"):
-                    return pid
+        """The process that `up` has started, or started last. (A server that is about to be one still has
+        its supervisor's command line.)"""
+        pids = self.processes()
+        for pid in pids:
+            if b"--supervise" in words_of(pid) and parent_of(pid) not in pids:
+                return pid
         raise harness.Failed(f"{self.name} has no supervisor")
 
     def server(self):
@@ -158,9 +172,27 @@ class Device:
             run(["swapoff", loop])
             run(["losetup", "--detach", loop])
         for pid in self.processes():
-            os.kill(pid, 9)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, 9)
         if self.mounts():
             run(["umount", "--lazy", self.mount])
+
+
+def words_of(pid):
+    """Its command line; one empty word: it has ended."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read().split(b"\0")
+    except OSError:
+        return [b""]
+
+
+def parent_of(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return int(stat.read().rpartition(")")[2].split()[1])
+    except OSError:
+        return None
 
 
 def swaps():
@@ -195,7 +227,7 @@ class Squeeze:
             file.write(str(os.getpid()))
 
     def _remove(self):
-        harness.wait_for(lambda: self._try(), 20, "the cgroup to be empty")
+        harness.wait_for(lambda: self._try(), 60, "the cgroup to be empty")
 
     def _try(self):
         try:
