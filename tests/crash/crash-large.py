@@ -148,7 +148,7 @@ def rest(server, donor):
         return keys(donor) - 1 == server.counters()["segments"]
 
     try:
-        wait_for(equal, 20, "the donor to have one segment for each LIVE row")
+        wait_for(equal, 60, "the donor to have one segment for each LIVE row")
     finally:
         print(f"{keys(donor)} keys at the donor, {server.counters()['segments']} segments")
 

@@ -163,7 +163,7 @@ def test():
     late = wire.puts()
     expect(peer.ask("EXISTS", *late) == 0, "what is late is there already")
     wire.do("lands")
-    wait_for(lambda: peer.ask("EXISTS", *late) == len(late), 30, "what was late to land")
+    wait_for(lambda: peer.ask("EXISTS", *late) == len(late), 60, "what was late to land")
     model.check_all(handle)
     wire.do("cut")
     wait_for(lambda: peer.ask("EXISTS", *late) == 0 and has_what_it_should(), 60, "the late to be swept")

@@ -17,14 +17,16 @@ POOL = 16 << 20
 SEGMENT = 65520
 
 
-def have_two_copies(host, work):
+def have_two_copies(host, work, killer):
     """Nothing leaves any more, and nothing has one copy only: a page has while a donor is slow, which
     it may be on a busy machine, and is lost with it. Clients only read then."""
     work.only_reads(1)
 
     def settled():
-        before = host.counters()["overflow_segments"]
-        time.sleep(1)  # nothing leaves in that time
+        """Nothing leaves for a while, and two servers, one after the other, see nothing to do."""
+        before, kills = host.counters()["overflow_segments"], killer.kills
+        time.sleep(1)
+        wait_for(lambda: killer.kills >= kills + 2 or killer.failure, load.PATIENCE_S, "the next servers")
         now = host.counters()
         return now["segments_lacking"] == 0 and now["overflow_segments"] == before
 
@@ -40,13 +42,13 @@ def test():
     work.filled()
     killer = load.Killer(host, rng)
     work.goes_on()
-    have_two_copies(host, work)
+    have_two_copies(host, work, killer)
     one.again(empty=True)
     work.only_reads(0)
     work.goes_on()
     wait_for(lambda: host.counters()["copies_repaired"] > SIZE // SEGMENT // 4, load.PATIENCE_S,
              "copies to be put again")
-    have_two_copies(host, work)
+    have_two_copies(host, work, killer)
     other.gone()
     work.only_reads(0)
     work.goes_on()

@@ -3,6 +3,7 @@
 it: the rest overflows to farswapd. Server and donor are killed with -9 in turn and come back. The program
 finds no wrong page, and the kernel logs no I/O error."""
 
+import contextlib
 import os
 import re
 import signal
@@ -33,9 +34,14 @@ def kernel_errors():
 
 
 def kill_server(run):
-    wait_for(lambda: len(runner.servers()) == 2 or run.process.poll() is not None, 60, "a spare")
-    if run.process.poll() is None:
-        os.kill(runner.servers()[0], signal.SIGKILL)
+    def both():
+        found = runner.servers()
+        return found if len(found) == 2 else run.process.poll() is not None
+
+    found = wait_for(both, 120, "a spare")
+    if found is not True:
+        with contextlib.suppress(ProcessLookupError):  # all of it may be on its way out
+            os.kill(found[0], signal.SIGKILL)
 
 
 def kill_donor(donor, pause):

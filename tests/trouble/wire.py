@@ -85,7 +85,7 @@ def counted(host, counter, records, counted_before=0, passed_before=0):
     def fits():
         passed, own = total(records) - passed_before, host.counters()[counter] - counted_before
         return 0.97 * passed < own < 1.03 * passed
-    wait_for(fits, 30, f"{counter} to be what has passed")
+    wait_for(fits, 60, f"{counter} to be what has passed")
 
 
 def one(rng, corpus, prefix):
