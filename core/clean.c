@@ -21,7 +21,8 @@
  * How fast: from FSW_CLEAN_BEGIN on, for a part of the time; all the time from FSW_CLEAN_LIMIT on, and
  * then overflow, which makes the dead, puts one segment at a time, and from FSW_CLEAN_STOP on ten a
  * second at most, or writers would fail: but for a store where cleaning moves nothing, for then waiting
- * does not help.
+ * does not help. Each wakes the other: overflow, when it may not put, this thread from its rest between
+ * two looks; the drops of what was cleaned, overflow.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -104,7 +105,16 @@ void fsw_clean_store_is_full(struct fsw_device *device, int full)
         return;
     atomic_store(&clean->full, full);
     if (full)
-        pthread_cond_signal(&clean->wake);
+        fsw_clean_hurry(device);
+}
+
+void fsw_clean_hurry(struct fsw_device *device)
+{
+    struct fsw_clean *clean = &device->clean;
+    FSW_LOCK_SCOPE(&clean->lock);
+
+    clean->hurry = 1;
+    pthread_cond_signal(&clean->wake);
 }
 
 /* ---- which ones ---- */
@@ -348,7 +358,7 @@ static int clean_some(struct fsw_device *device)
 
 /* ---- the thread ---- */
 
-/* Cleans a little, and says how long to wait after that. */
+/* Cleans a little, and says how long to rest after that. */
 static uint64_t work(struct fsw_device *device)
 {
     struct fsw_clean *clean = &device->clean;
@@ -367,6 +377,19 @@ static uint64_t work(struct fsw_device *device)
     return clean->futile_laps > 1 ? LOOK_EVERY_NS : took * (100 - percent) / percent;
 }
 
+/* Until it is over, or overflow waits: what failed is not tried again at once for that. The lock is
+ * held. */
+static void rest_for(struct fsw_clean *clean, uint64_t rest)
+{
+    uint64_t now = fsw_now_ns(), end = now + rest;
+
+    while (now < end && !clean->stop && !(clean->hurry && rest < FAILED_PAUSE_NS)) {
+        struct timespec until = fsw_timespec(end);
+        pthread_cond_timedwait(&clean->wake, &clean->lock, &until);
+        now = fsw_now_ns();
+    }
+}
+
 static void *clean_loop(void *opaque)
 {
     struct fsw_device *device = opaque;
@@ -376,14 +399,12 @@ static void *clean_loop(void *opaque)
     FSW_LOCK_SCOPE(&clean->lock);
     while (!clean->stop) {
         clean->busy = 1;
+        clean->hurry = 0;
         pthread_mutex_unlock(&clean->lock);
-        uint64_t wait = work(device);
+        uint64_t rest = work(device);
         pthread_mutex_lock(&clean->lock);
         clean->busy = 0;
-        if (clean->stop || wait == 0)
-            continue;
-        struct timespec until = fsw_timespec(fsw_now_ns() + wait);
-        pthread_cond_timedwait(&clean->wake, &clean->lock, &until);
+        rest_for(clean, rest);
     }
     return NULL;
 }

@@ -20,8 +20,8 @@
  *
  * Lock order, outermost first (debug builds of the tests run it under TSan):
  *      entry lock bit  >  context (a semaphore)  >  table.lock  >  class lock  >  lru_lock  >
- *      rows.lock  >  frames.lock  >  overflow.lock, space_lock, windows.lock, repair.lock (leaves;
- *      nothing is taken inside)
+ *      rows.lock  >  frames.lock  >  overflow.lock  >  clean.lock
+ *                                 >  space_lock, windows.lock, repair.lock (leaves; nothing is taken inside)
  */
 #ifndef FSW_ENGINE_H
 #define FSW_ENGINE_H

@@ -273,8 +273,10 @@ static int work(struct fsw_device *device)
     if (!fsw_budget_allows(device, 1))
         return hold_back(device);
     overflow->limited = 0;
-    if (overflow->puts_out >= puts_allowed(device))
+    if (overflow->puts_out >= puts_allowed(device)) {
+        fsw_clean_hurry(device);
         return 0;
+    }
     overflow->idle = put->next;
     overflow->puts_out++;
     put->asked = device->reclaim.leaving == FSW_LEAVE_IDLE;

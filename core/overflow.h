@@ -197,11 +197,12 @@ struct fsw_clean_put {
 
 struct fsw_clean {
     pthread_t thread;
-    pthread_mutex_t lock; /* stop and busy; the rest is the thread's */
+    pthread_mutex_t lock; /* stop, busy, hurry; the rest is the thread's */
     pthread_cond_t wake;
     sem_t answered;
     _Atomic int running;
     int stop, busy;
+    int hurry;            /* overflow waits for it */
     _Atomic int full;     /* the store's last answer to a put */
     _Atomic int helpless; /* laps have moved nothing */
     uint64_t worth;
@@ -226,6 +227,8 @@ void fsw_clean_deinit(struct fsw_device *device);
 unsigned fsw_clean_puts_allowed(struct fsw_device *device);
 /* The store said that it is full, or that it is not. From the threads that put. */
 void fsw_clean_store_is_full(struct fsw_device *device, int full);
+/* Overflow waits for it: it looks now, unless it rests from a failure. From any thread. */
+void fsw_clean_hurry(struct fsw_device *device);
 
 /* ---- repair.c ---- */
 

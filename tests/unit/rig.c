@@ -316,8 +316,8 @@ static void stand_still(struct rig *rig)
     const struct timespec pause = {.tv_nsec = 500 * 1000};
 
     for (;;) {
-        pthread_mutex_lock(&clean->lock);
         pthread_mutex_lock(&overflow->lock);
+        pthread_mutex_lock(&clean->lock);
         pthread_mutex_lock(&frames->lock);
         uint64_t named = fsw_stat_get(&rig->device->image, FSW_STAT_TABLE_LEAVES) +
                          fsw_stat_get(&rig->device->image, FSW_STAT_POOL_FRAMES);
@@ -326,8 +326,8 @@ static void stand_still(struct rig *rig)
             overflow->drops.finished == NULL && frames->filling == 0 && frames->used == named)
             return;
         pthread_mutex_unlock(&frames->lock);
-        pthread_mutex_unlock(&overflow->lock);
         pthread_mutex_unlock(&clean->lock);
+        pthread_mutex_unlock(&overflow->lock);
         if (fsw_now_ns() > deadline)
             fail_msg("not at rest after 10 s: %u puts, %u drops, row %u to drop, %u frames used, "
                      "%llu named",
@@ -340,8 +340,8 @@ static void stand_still(struct rig *rig)
 static void let_go(struct rig *rig)
 {
     pthread_mutex_unlock(&rig->device->pool.frames.lock);
-    pthread_mutex_unlock(&rig->device->overflow.lock);
     pthread_mutex_unlock(&rig->device->clean.lock);
+    pthread_mutex_unlock(&rig->device->overflow.lock);
 }
 
 struct sums {

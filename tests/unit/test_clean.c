@@ -50,6 +50,7 @@ static void let_clean(struct rig *rig)
 {
     pthread_mutex_lock(&rig->device->clean.lock);
     rig->device->clean.worth = 0;
+    rig->device->clean.hurry = 1;
     pthread_cond_signal(&rig->device->clean.wake);
     pthread_mutex_unlock(&rig->device->clean.lock);
 }
@@ -62,6 +63,7 @@ static unsigned dead_percent(struct rig *rig)
 
 static int is_clean(struct rig *rig, void *opaque)
 {
+    rig->device->clean.hurry = 1;
     pthread_cond_signal(&rig->device->clean.wake); /* no pause after what failed */
     return dead_percent(rig) < FSW_CLEAN_BEGIN;
 }
