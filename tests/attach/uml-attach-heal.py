@@ -15,8 +15,8 @@ HOARD = 120  # MiB
 RAM = 40  # MiB of them
 
 SCRIPT = f"""
-attach 1 --timeout 2 $NAME size=512M memory=96M
-wait_for 30 is_attached
+attach 1 --timeout 20 $NAME size=512M memory=96M
+wait_for 60 is_attached
 cat /tmp/attach.1.out
 [ "$(field device)" = /dev/nbd0 ] || fail device
 [ "$(field backend)" = "$(cat /sys/block/nbd0/backend)" ] || fail backend
@@ -35,20 +35,20 @@ HOARD=$!
 for i in 1 2 3 4 5; do
     kill_server
 done
-wait_for 30 is_attached
+wait_for 60 is_attached
 kill -9 $(server)
 status=0
 wait $HOARD || status=$?
 tr '\\r' '\\n' < /tmp/hoard | grep -v 'came from swap' || true
 [ $status = 0 ] || fail hoard $status
-wait_for 30 at_rest
+wait_for 60 at_rest
 status
 grep -E '^pswp' /proc/vmstat
 if farswap-attach --detach $NAME; then fail "swap was detached"; fi
 swapoff /dev/nbd0
 farswap check $NAME | tail -n 1
 farswap-attach --detach $NAME
-wait_for 5 is_unattached
+wait_for 60 is_unattached
 wait $ATTACH
 about
 """
@@ -56,7 +56,7 @@ about
 
 def test():
     seed = attached.harness.seeded().getrandbits(31)
-    result = healthy(attached.run(f"SEED={seed}\n" + SCRIPT, memory="480M", cgroup2=True, seconds=240,
+    result = healthy(attached.run(f"SEED={seed}\n" + SCRIPT, memory="480M", cgroup2=True,
                                   programs=[built("tests/swap/hoard")]))
     expect("dev0 is attached as /dev/nbd0" in result.output, "it did not say that it is ready")
     found = dict(re.findall(r"^(restarts|reconnects|last_gap_ms|pswpin|pswpout) (\d+)$",

@@ -13,8 +13,8 @@ import attached
 from attached import expect, healthy, main
 
 SCRIPT = """
-attach 1 --timeout 2 $NAME size=128M memory=64M
-wait_for 30 at_rest
+attach 1 --timeout 20 $NAME size=128M memory=64M
+wait_for 60 at_rest
 head -c 40000000 /dev/urandom > /tmp/x
 dd if=/tmp/x of=/dev/nbd0 bs=1M conv=fsync 2>/dev/null
 check() {
@@ -22,30 +22,32 @@ check() {
     head -c 40000000 /dev/nbd0 | cmp - /tmp/x || fail "wrong content: $1"
 }
 
+run_servers() { [ $(ps | grep -c '[f]arswap-nbd') = $1 ]; }
+
 if farswap-attach $NAME; then fail "two supervisors"; fi
 old=$(server)
 kill -9 $ATTACH
-wait_for 5 is_gone $ATTACH
+wait_for 60 is_gone $ATTACH
 status && fail "unattended and content"
 [ "$(field state)" = unattended ] || fail "not unattended"
 [ "$(server)" = $old ] || fail "another server"
 check "without a supervisor"
 
-attach 2 --timeout 2 $NAME size=128M memory=64M
-wait_for 30 at_rest
-is_gone $old || fail "the old server is still there"
+attach 2 --timeout 20 $NAME size=128M memory=64M
+wait_for 60 at_rest
+wait_for 60 is_gone $old
 [ "$(field device)" = /dev/nbd0 ] || fail "another device"
 check "taken over"
 kill_server
-wait_for 30 at_rest
+wait_for 60 at_rest
 check "healed"
 
 old=$(server)
 kill -9 $ATTACH $old
-wait_for 5 is_gone $ATTACH
-wait_for 5 is_gone $old
-attach 3 --timeout 2 $NAME
-wait_for 30 at_rest
+wait_for 60 is_gone $ATTACH
+wait_for 60 is_gone $old
+attach 3 --timeout 20 $NAME
+wait_for 60 at_rest
 check "taken over without a server"
 
 mkdir /tmp/held
@@ -55,23 +57,21 @@ wait $ATTACH
 grep -q 'nobody watches' /tmp/attach.3.err || fail "it did not say that it leaves the device"
 check "after SIGTERM"
 exec 7<&-
-attach 4 --timeout 2 $NAME
-wait_for 30 at_rest
+attach 4 --timeout 20 $NAME
+wait_for 60 at_rest
 check "the last"
-ps | grep -c '[f]arswap-nbd' | sed 's/^/servers: /'
+wait_for 60 run_servers 2 # the one, and its spare
 status
 kill -TERM $ATTACH
 wait $ATTACH
-wait_for 5 is_unattached
-ps | grep -c '[f]arswap-nbd' | sed 's/^/servers after: /' || true
+wait_for 60 is_unattached
+wait_for 60 run_servers 0
 """
 
 
 def test():
-    result = healthy(attached.run(SCRIPT, memory="320M", seconds=200))
+    result = healthy(attached.run(SCRIPT, memory="320M"))
     expect("a supervisor of dev0 runs already" in result.output, "a second one was not refused")
-    expect("servers: 2" in result.output, "more servers than the one and its spare")
-    expect("servers after: 0" in result.output, "servers are left")
     expect(re.search(r"^state attached$", result.output, re.M), "the last is not attached")
 
 

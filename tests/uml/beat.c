@@ -18,7 +18,7 @@
 
 #include "common/clock.h"
 
-#define LATES 4096
+#define LATES 16384
 
 static struct {
     uint64_t due, late_ns;

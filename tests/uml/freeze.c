@@ -22,7 +22,7 @@ int main(int argc, char **argv)
     }
     pid_t pid = (pid_t)strtol(argv[1], NULL, 10);
     useconds_t pause = (useconds_t)strtoul(argv[2], NULL, 10) * 1000;
-    if (mlockall(MCL_CURRENT | MCL_FUTURE) < 0 || kill(pid, SIGSTOP) < 0) {
+    if (pid <= 0 || mlockall(MCL_CURRENT | MCL_FUTURE) < 0 || kill(pid, SIGSTOP) < 0) {
         fprintf(stderr, "freeze: %s: %s\n", argv[1], strerror(errno));
         return 1;
     }

@@ -160,7 +160,7 @@ class _Errands:
                 self.table[name]()
             except Exception as failure:  # pylint: disable=broad-except
                 self.failure = failure
-                return  # the guest waits, and runs out of time
+                return  # the guest waits, and is ended
             os.unlink(self.path)
 
     def stop(self):
@@ -287,13 +287,13 @@ class Guest:
             argv.append(f"vec{i}:transport=tap,ifname={tap},depth=128,gro=1")
         return argv
 
-    def run(self, script, seconds=120, errands=None, enough=None):
+    def run(self, script, seconds=900, errands=None, enough=None):
         """Boots, runs the script, returns a Result. A guest that does not end in time is killed and
         its status is None, as that of one whose kernel panicked. errands: functions by name. enough:
         asked with the output so far, says that there is no need to go on."""
         errands = _Errands(self.root, errands or {})
         try:
-            return self._run(script, seconds, enough or (lambda output: False))
+            return self._run(script, seconds, lambda output: errands.failure or enough and enough(output))
         finally:
             errands.stop()
 

@@ -21,7 +21,7 @@ from harness import Skip, built, expect
 RAM = 448     # MiB, of which nbdkit locks 203
 LIMIT = 48    # MiB: of the program's control group
 HOARD = 160   # MiB
-SECONDS = 90  # by then it has failed, or the guest hangs
+SECONDS = 300 # by then it has failed, or the guest hangs
 TRIES = 3
 LATER = 10    # s after the first error: time for the program to end well
 
@@ -31,7 +31,7 @@ ERROR = re.compile(r"^.*(?:I/O error|Read-error|Write-error).*$", re.M)
 
 SCRIPT = f"""
 serve() {{
-    nbdkit -f -t 1 --swap -U /run/nbd.sock file /swap 2>/tmp/nbdkit &
+    nbdkit -f -t 1 --swap -P /run/nbd.pid -U /run/nbd.sock file /swap 2>/tmp/nbdkit &
     SERVER=$!
     echo -1000 > /proc/$SERVER/oom_score_adj
 }}
@@ -42,7 +42,7 @@ mkdir /sys/fs/cgroup/hoard
 echo {LIMIT}M > /sys/fs/cgroup/hoard/memory.max
 truncate -s 512M /swap
 serve
-until [ -e /run/nbd.sock ]; do usleep 20000; done
+until [ -e /run/nbd.pid ]; do usleep 20000; done
 nbd-client -unix /run/nbd.sock /dev/nbd0 -swap -persist -timeout 30
 mkswap /dev/nbd0
 swapon -d /dev/nbd0

@@ -7,7 +7,7 @@ a fifth are same-filled. Meanwhile the server is killed ten times, and replaced 
 supervisor is killed and started again while the program goes on, and the server once more; all with the
 defaults, the kernel's too. It passes when every page the program looked at was right, the guest's kernel
 has seen no error, each kill came when less than 50 MB were free, and for none of them the program stood
-still longer than 1.5 times the request timeout. The time in which the machine did not let the guest run
+still for two request timeouts. The time in which the machine did not let the guest run
 at all (beat) is no part of such a pause; it is printed. (Halts, and writes that come late: uml-late.)
 """
 
@@ -43,28 +43,28 @@ kill_now() {{
     read up _ < /proc/uptime
     kill -9 $pid
     echo "kill at $up with $free kB available"
-    wait_for 30 is_gone $pid
+    wait_for 60 is_gone $pid
     wait_for 60 at_rest
-    wait_for 60 has_touched $(($(touched) + 100))  # no pause is left for the next one
+    wait_for 300 has_touched $(($(touched) + 100))  # no pause is left for the next one
 }}
 kills() {{ # DIRECTION: each with swap traffic before it
     for i in $(seq {KILLS // 2}); do
-        wait_for 60 has_swapped $1 $(($(swapped $1) + 1000))
+        wait_for 300 has_swapped $1 $(($(swapped $1) + 1000))
         kill_now
     done
 }}
 
 attach 1 $DEVICE
-wait_for 30 at_rest
+wait_for 60 at_rest
 mkswap /dev/nbd0
 swapon -d /dev/nbd0
-beat 20 100 > /tmp/beat &
+beat 10 30 > /tmp/beat &
 BEAT=$!
 hoard --size {HOARD}M --same 20 --sparse 87 --stall 500 --seed $SEED --until /tmp/over > /tmp/hoard 2>&1 &
 HOARD=$!
-wait_for 60 has_swapped out {(RAM << 20) // 2 // 4096}
+wait_for 300 has_swapped out {(RAM << 20) // 2 // 4096}
 kills out
-wait_for 90 has_filled
+wait_for 300 has_filled
 kills in
 counters
 
@@ -73,7 +73,7 @@ wait_for 60 at_rest
 field server | grep /bin/farswap-nbd-rebuilt || fail "still the old build"
 
 kill -9 $ATTACH
-wait_for 10 is_gone $ATTACH
+wait_for 60 is_gone $ATTACH
 attach 2 --server /bin/farswap-nbd-rebuilt $DEVICE
 kill_now
 
@@ -116,7 +116,7 @@ def pauses(output, kills):
 def test():
     seed = attached.harness.seeded().getrandbits(31)
     programs = [built(f"tests/{name}") for name in ("uml/farswap-nbd-rebuilt", "uml/beat", "swap/hoard")]
-    result = healthy(attached.run(f"SEED={seed}\n" + SCRIPT, memory=f"{RAM}M", seconds=280,
+    result = healthy(attached.run(f"SEED={seed}\n" + SCRIPT, memory=f"{RAM}M",
                                   programs=programs))
     found = dict(re.findall(r"^(\w+) +(\d+)$", result.output, re.M))
     expect(found["wrong_pages"] == "0", f"wrong pages: {found['wrong_pages']}")
@@ -127,7 +127,7 @@ def test():
     paused = pauses(result.output, [float(at) for at, _ in kills])
     print(f"{len(kills)} kills: pauses of {[ms for ms, _ in paused]} ms; for {[ms for _, ms in paused]} ms "
           "of these the machine did not run the guest")
-    expect(max(ms - lost for ms, lost in paused) <= 1500 * TIMEOUT, "that is too long")
+    expect(max(ms - lost for ms, lost in paused) < 2000 * TIMEOUT, "that is too long")
     expect(int(found["pswpin"]) * 4096 >= RAM << 20, f"too little came back: {found}")
 
 

@@ -20,7 +20,7 @@ RAM = 96   # MiB of the guest: a third of that
 POOL = 24  # MiB: about a quarter of what the device then holds, compressed
 
 SCRIPT = f"""
-nbd-client -N '' -b 4096 -timeout 60 {uml.Net.host()} 10809 /dev/nbd0
+nbd-client -N '' -b 4096 -timeout 120 {uml.Net.host()} 10809 /dev/nbd0
 echo discard: $(cat /sys/block/nbd0/queue/discard_max_bytes)
 mkswap /dev/nbd0
 swapon -d /dev/nbd0
@@ -38,7 +38,8 @@ def start_server(net):
     if os.environ.get("FARSWAP_TEST_STOCK"):
         return servers.Stock("1G", **where).start()
     donor = servers.Donor("1G")
-    return servers.Plugin(size="1G", memory=f"{POOL}M", overflow=donor.uri, **where).start()
+    return servers.Plugin(size="1G", memory=f"{POOL}M", overflow=donor.uri, write_wait="60",
+                          **where).start()
 
 
 def expect_counters(server):
@@ -57,7 +58,7 @@ def test():
     seed = harness.seeded().getrandbits(31)
     guest = uml.Guest(net, memory=f"{RAM}M", modules=["nbd"],
                       programs=["nbd-client", built("tests/swap/hoard")])
-    result = guest.run(f"SEED={seed}" + SCRIPT, seconds=240)
+    result = guest.run(f"SEED={seed}" + SCRIPT)
     print(result.output)
     result.expect_clean()
     expect("discard: 0" not in result.output, "the device offers no discard")

@@ -28,20 +28,30 @@ TIMEOUT = 2  # s
 CUT = 4      # s: longer than that
 HALT = 3 * TIMEOUT
 PORT = 10809
+LOST = 10   # packets
 
 SCRIPT = f"""
 ip route add 10.98.0.0/24 via {uml.Net.host()}
 reconnected() {{ [ "$(field reconnects)" -ge $1 ] && is_attached; }}
 has_swapped() {{ [ $(sed -n 's/^pswpout //p' /proc/vmstat) -gt 5000 ]; }}
-# What happens to link or server, and then a new connection.
+# after WHAT: it happens to link or server, and then there is a new connection. If the guest stood still
+# all the while, it has missed it: then once more.
 after() {{
-    local before=$(field reconnects)
-    errand $1
-    wait_for 60 reconnected $((before + 1))
+    local before=$(field reconnects) again
+    for again in 1 2 3 4; do
+        errand $1
+        soon 30 reconnected $((before + 1)) && return
+    done
+    fail "no new connection after: $1"
 }}
+lost() {{ /bin/tc -s qdisc show dev vec0 | grep -o 'dropped [0-9]*'; }}
+has_lost() {{ [ $(lost | cut -d ' ' -f 2) -gt {LOST} ]; }}
+# A first connection has no more time than a request.
+start() {{ attach 1 --timeout {TIMEOUT} --connect {uml.Far.ADDRESS}:{PORT} $NAME; }}
+is_up() {{ is_attached || {{ is_gone $ATTACH && start; false; }}; }}
 echo 8192 > /proc/sys/vm/min_free_kbytes  # as farswap-attach(1) says
-attach 1 --timeout {TIMEOUT} --connect {uml.Far.ADDRESS}:{PORT} $NAME
-wait_for 30 is_attached
+start
+wait_for 60 is_up
 overwrite /dev/nbd0 1048576 {WRITERS} {TIMEOUT} /tmp/enough > /tmp/overwrite &
 WRITER=$!
 for what in cut halt cut; do
@@ -57,12 +67,12 @@ mkswap /dev/nbd0
 swapon -d /dev/nbd0
 hoard --size {HOARD}M --seed $SEED --until /tmp/over > /tmp/hoard 2>&1 &
 HOARD=$!
-wait_for 60 has_swapped
+wait_for 300 has_swapped
 after cut
 /bin/tc qdisc add dev vec0 root netem delay 5ms 3ms loss 1%
-sleep 5
+wait_for 300 has_lost
 after cut
-/bin/tc -s qdisc show dev vec0 | grep -o 'dropped [0-9]*'
+lost
 /bin/tc qdisc del dev vec0 root
 : > /tmp/over
 wait $HOARD || echo "hoard ended with $?"
@@ -92,7 +102,7 @@ def test():
 
     seed = harness.seeded().getrandbits(31)
     programs = [built("tests/swap/hoard"), built("tests/uml/overwrite"), harness.need("tc")]
-    result = attached.run(f"SEED={seed}\n" + SCRIPT, memory=f"{RAM}M", net=net, seconds=280,
+    result = attached.run(f"SEED={seed}\n" + SCRIPT, memory=f"{RAM}M", net=net,
                           modules=("nbd", "sch_netem"), programs=programs,
                           libraries=["/usr/lib/x86_64-linux-gnu/libnbd.so.0"],
                           errands={"cut": cut, "halt": halt})
@@ -103,7 +113,7 @@ def test():
     expect(int(found["overwrite_writes"]) >= 1000, f"too few writes: {found}")
     expect(int(found["overwrite_resent"]) >= 3, f"too few writes were sent again: {found}")
     expect(int(found["reconnects"]) >= 5, f"too few connections: {found}")
-    expect(int(found["dropped"]) > 10, "the link did not lose packets")
+    expect(int(found["dropped"]) > LOST, "the link did not lose packets")
     expect(int(found["pswpin"]) * 4096 >= RAM << 19, f"too little came back: {found}")
     late = server.counters().get("late_writes")
     print(f"{found['reconnects']} new connections, {late} late writes dropped, a write took "

@@ -50,7 +50,7 @@ if farswap up $NAME --priority 70000; then fail "a priority of 70000"; fi
 
 hoard --size {HOARD}M --same 80 --seed $SEED --until /tmp/over > /tmp/hoard 2>&1 &
 HOARD=$!
-wait_for 60 has_swapped
+wait_for 300 has_swapped
 if farswap down $NAME 2>/tmp/refused; then fail "down while there is no room for what is swapped"; fi
 is_refused "swapoff can't end"
 if farswap down --force $NAME 2>/tmp/refused; then fail "swapoff without any RAM"; fi
@@ -58,7 +58,7 @@ is_refused "swapoff can't end"
 kill -STOP $HOARD
 pid=$(supervisor)
 kill -9 $pid
-wait_for 10 is_gone $pid
+wait_for 60 is_gone $pid
 farswap up $NAME
 wait_for 60 at_rest
 [ "$(supervisor)" != $pid ] || fail "no new supervisor"
@@ -78,7 +78,7 @@ rm /tmp/over
 sh -c 'echo $$ > /sys/fs/cgroup/small/cgroup.procs; exec "$@"' sh \
     hoard --size {SMALL}M --seed $SEED --until /tmp/over > /tmp/small 2>&1 &
 HOARD=$!
-wait_for 60 is_squeezed
+wait_for 300 is_squeezed
 kill -STOP $HOARD
 if farswap down $NAME 2>/tmp/refused; then fail "down with a cgroup that is too small"; fi
 cat /tmp/refused
@@ -92,8 +92,8 @@ farswap down --keep $NAME
 : > /tmp/over
 wait $HOARD || fail "its program ended with $?: $(cat /tmp/small)"
 ! swapping || fail "still swap"
-wait_for 10 nothing_runs
-wait_for 10 is_unattached
+wait_for 60 nothing_runs
+wait_for 60 is_unattached
 farswap list
 farswap list | grep -q $NAME || fail "the image is gone"
 farswap up $NAME
@@ -104,8 +104,8 @@ swapping || fail "no swap after swapoff"
 farswap down $NAME
 farswap down $NAME
 ! swapping || fail "still swap"
-wait_for 10 nothing_runs
-wait_for 10 is_unattached
+wait_for 60 nothing_runs
+wait_for 60 is_unattached
 ! farswap list | grep $NAME || fail "the image is there"
 tail -n +2 /proc/sysvipc/shm | grep . && fail "memory is left"
 echo all done
@@ -114,7 +114,7 @@ echo all done
 
 def test():
     seed = attached.harness.seeded().getrandbits(31)
-    result = healthy(attached.run(f"SEED={seed}\n" + SCRIPT, memory=f"{RAM}M", seconds=240, cgroup2=True,
+    result = healthy(attached.run(f"SEED={seed}\n" + SCRIPT, memory=f"{RAM}M", cgroup2=True,
                                   programs=[built("tests/swap/hoard")]))
     expect("all done" in result.output, "it did not come to its end")
     expect(re.search(r"^wrong_pages 0$", result.output, re.M), "a page was wrong")
