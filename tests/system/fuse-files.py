@@ -20,6 +20,7 @@ import servers  # noqa: E402
 from harness import PAGE, expect, run, wait_for  # noqa: E402
 
 SIZE = 64 << 20
+VDSO = 64 << 10  # at most: what the kernel maps into every process, and does not lock
 READ_ONLY = ["backing_dev", "bd_stat", "initstate", "io_stat", "mm_stat", "stats"]
 WRITE_ONLY = ["compact", "idle", "mem_used_max", "writeback"]
 BOTH = ["accept_threshold_percent", "comp_algorithm", "compressor", "disksize", "max_comp_streams", "max_pool_percent",
@@ -214,6 +215,15 @@ def writeback():
     door.cli("destroy", "--local", door.parameters["name"])
 
 
+def locked():
+    """Nothing that serves pages, or sees to it that they are served, can be paged out itself."""
+    door = fuse.Fuse(supervise=True).start()
+    wait_for(lambda: len(door.servers()) == 2, 60, "a server and a spare")
+    for pid in (door.pid, *door.servers()):
+        wait_for(lambda pid=pid: servers.locked(pid) + VDSO >= servers.resident(pid), 60, f"locked memory in {pid}")
+    expect(door.stop() == 0, f"it ended with {door.process.returncode}")
+
+
 def nobody(door):
     """Another user sees what sysfs would show, and changes nothing."""
     os.chmod(harness.workdir(), 0o711)
@@ -305,6 +315,8 @@ def test():
     ends(door)
     again(door)
     refusals(door)
+    if servers.sanitizer() is None:  # which make mlockall() do nothing
+        locked()
 
 
 harness.main(test)

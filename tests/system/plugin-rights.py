@@ -25,12 +25,6 @@ def end(pid):
     wait_for(lambda: not os.path.exists(f"/proc/{pid}"), 60, f"the end of {pid}")
 
 
-def locked(pid):
-    """VmLck in kB."""
-    with open(f"/proc/{pid}/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("VmLck:"))
-
-
 def daemon(prefix):
     """Starts the server in the background: what its start said, and its pid."""
     plugin = servers.Plugin()
@@ -48,12 +42,12 @@ def daemon(prefix):
 def test():
     said, pid = daemon([])
     expect("can't lock memory" not in said, f"a right that is there is missed: {said}")
-    wait_for(lambda: locked(pid) > 64, 60, "locked memory in the daemon")
+    wait_for(lambda: servers.locked(pid) > 64 << 10, 60, "locked memory in the daemon")
     end(pid)
     said, pid = daemon(WITHOUT)
     for words in "can't lock memory", "PR_SET_IO_FLUSHER", "oom_score_adj", "real-time", "can't lock the image":
         expect(said.count(words) == 1, f"{words!r} is not said once: {said}")
-    expect(locked(pid) <= 64, "memory is locked without the right")
+    expect(servers.locked(pid) <= 64 << 10, "memory is locked without the right")
     end(pid)
 
 

@@ -342,3 +342,9 @@ def resident(pid):
     with open(f"/proc/{pid}/status") as status:
         fields = dict(line.split(":", 1) for line in status)
     return (int(fields["RssAnon"].split()[0]) + int(fields["RssFile"].split()[0])) * 1024
+
+
+def locked(pid):
+    """Bytes of a process that are locked in RAM, the image included."""
+    with open(f"/proc/{pid}/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmLck:")) * 1024
