@@ -46,6 +46,7 @@ int fsw_frames_init(struct fsw_frames *frames, struct fsw_image *image, uint64_t
     memset(frames, 0, sizeof *frames);
     frames->image = image;
     frames->limit = limit;
+    frames->wait_ns = FSW_FILLER_WAIT_NS;
     frames->overhead = (uint32_t)(image->super->rows_at / FSW_FRAME_SIZE);
     fsw_stat_restart(image, FSW_STAT_MEM_USED_TOTAL, image->super->rows_at);
     frames->target = limit / 16 < FSW_RESERVE_FRAMES ? limit / 16 : FSW_RESERVE_FRAMES;
@@ -168,17 +169,24 @@ static uint32_t takeable(struct fsw_frames *frames)
     return ready > kept ? ready - kept : 0;
 }
 
-/* Waits for the filler's next sign of life, at most until the deadline. The lock is held. */
-static int await_filler(struct fsw_frames *frames, uint64_t deadline)
+/* Waits for the filler's next sign of life, at most until the deadline. Who wakes up long after it stood
+ * still himself, as a host does that is suspended or moved, and the filler with him: then it is put off.
+ * The lock is held. */
+static int await_filler(struct fsw_frames *frames, uint64_t *deadline)
 {
-    struct timespec until = fsw_timespec(deadline);
+    struct timespec until = fsw_timespec(*deadline);
 
     if (frames->starved)
         return -ENOSPC;
     frames->asked = 1;
     pthread_cond_signal(&frames->wake);
-    if (pthread_cond_timedwait(&frames->filled, &frames->lock, &until) == ETIMEDOUT)
-        frames->starved = 1; /* F4: nobody waits again before the filler has come back */
+    if (pthread_cond_timedwait(&frames->filled, &frames->lock, &until) == ETIMEDOUT) {
+        uint64_t now = fsw_now_ns();
+        if (now - *deadline > frames->wait_ns / 4)
+            *deadline = now + frames->wait_ns;
+        else
+            frames->starved = 1; /* F4: nobody waits again before the filler has come back */
+    }
     return frames->starved ? -ENOSPC : 0;
 }
 
@@ -186,12 +194,12 @@ static int await_filler(struct fsw_frames *frames, uint64_t deadline)
  * found the system without memory. The lock is held. */
 static void await_frames(struct fsw_frames *frames)
 {
-    uint64_t deadline = fsw_now_ns() + FSW_FILLER_WAIT_NS, enough = frames->looks + 2;
+    uint64_t deadline = fsw_now_ns() + frames->wait_ns, enough = frames->looks + 2;
     uint64_t brought = frames->brought;
 
     fsw_stat_add(frames->image, FSW_STAT_RESERVE_MISSES, 1);
     while (takeable(frames) == 0 && (frames->filling > 0 || may_touch(frames, 1)) &&
-           frames->looks < enough && await_filler(frames, deadline) == 0)
+           frames->looks < enough && await_filler(frames, &deadline) == 0)
         if (frames->brought != brought) { /* there is memory; others were quicker */
             brought = frames->brought;
             enough = frames->looks + 2;
@@ -200,13 +208,13 @@ static void await_frames(struct fsw_frames *frames)
 
 int fsw_frames_await_look(struct fsw_frames *frames)
 {
-    uint64_t deadline = fsw_now_ns() + FSW_FILLER_WAIT_NS;
+    uint64_t deadline = fsw_now_ns() + frames->wait_ns;
     FSW_LOCK_SCOPE(&frames->lock);
     uint64_t enough = frames->looks + 2; /* the one that is under way may have passed us */
     int r = frames->running ? 0 : -ENOSPC;
 
     while (r == 0 && frames->looks < enough)
-        r = await_filler(frames, deadline);
+        r = await_filler(frames, &deadline);
     return r;
 }
 

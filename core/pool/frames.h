@@ -71,6 +71,7 @@ struct fsw_frames {
     uint64_t brought; /* frames that it has touched, ever */
     int asked;        /* for another round */
     int starved;      /* F4 */
+    uint64_t wait_ns; /* for the filler: FSW_FILLER_WAIT_NS, unless a test waits longer */
     _Atomic int running;
     int stop;
 };
