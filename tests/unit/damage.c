@@ -130,6 +130,12 @@ static uint64_t stat_of(enum fsw_stat stat)
     return values[stat];
 }
 
+static unsigned puts_out(void)
+{
+    FSW_LOCK_SCOPE(&device->overflow.lock);
+    return device->overflow.puts_out;
+}
+
 static void evict_all(void)
 {
     struct fsw_overflow *overflow = &device->overflow;
@@ -137,12 +143,12 @@ static void evict_all(void)
     uint32_t high = device->reclaim.high;
 
     device->reclaim.high = UINT32_MAX;
-    for (int tries = 0; stat_of(FSW_STAT_PAGES_POOL) > 0; tries++) {
+    for (int tries = 0; stat_of(FSW_STAT_PAGES_POOL) > 0 || puts_out() > 0; tries++) {
         pthread_mutex_lock(&overflow->lock);
         atomic_store(&overflow->wanted, 1);
         pthread_cond_signal(&overflow->wake);
         pthread_mutex_unlock(&overflow->lock);
-        if (tries > 20000)
+        if (tries > 120000) /* a minute at least */
             broken("setting up: pages do not leave");
         nanosleep(&pause, NULL);
     }

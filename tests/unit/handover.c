@@ -144,6 +144,7 @@ void handover_take(struct rig *rig, const struct fsw_params *params, struct fsw_
     memset(rig, 0, sizeof *rig);
     handover_must(fsw_device_open(params, FSW_OPEN_EXISTING, 0, store, &rig->device, &err), &err);
     assert_int_equal(fsw_device_is_recovered(rig->device, NULL), 1);
+    rig_be_patient(rig->device);
     handover_must(fsw_device_start(rig->device, &err), &err);
     rig->high = rig->device->reclaim.high;
 }
@@ -168,6 +169,7 @@ void handover_leave(struct rig *rig, const struct fsw_params *params, struct fsw
     memset(rig, 0, sizeof *rig);
     handover_must(fsw_device_open(params, FSW_OPEN_NEW, 0, store, &rig->device, &err), &err);
     assert_int_equal(fsw_device_is_recovered(rig->device, NULL), 0);
+    rig_be_patient(rig->device);
     handover_must(fsw_device_start(rig->device, &err), &err);
     rig->high = rig->device->reclaim.high;
     for (unsigned page = 0; page < HANDOVER_PAGES / 2; page++)

@@ -14,7 +14,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "common/cleanup.h"
 #include "common/clock.h"
+
+#define RIG_PATIENCE_NS (60 * FSW_NS_PER_S)
 
 /* ---- the guardian ---- */
 
@@ -159,6 +162,11 @@ static void must(int r, const struct fsw_error *err)
         fail_msg("%s", err->text);
 }
 
+void rig_be_patient(struct fsw_device *device)
+{
+    device->pool.frames.wait_ns = RIG_PATIENCE_NS;
+}
+
 void rig_open(struct rig *rig, const struct rig_options *options)
 {
     static unsigned number;
@@ -185,6 +193,7 @@ void rig_open(struct rig *rig, const struct rig_options *options)
          &err);
     /* Gone with the last process that maps it, whatever happens. */
     shmctl(rig->device->image.shmid, IPC_RMID, NULL);
+    rig_be_patient(rig->device);
     must(fsw_device_start(rig->device, &err), &err);
     rig->high = rig->device->reclaim.high;
     atomic_store(&rig->device->image.super->prefetch, options->prefetch);
@@ -223,7 +232,10 @@ void rig_evict(struct rig *rig, int on)
 
 static int pool_is_empty(struct rig *rig, void *opaque)
 {
-    return rig_stat(rig, FSW_STAT_PAGES_POOL) == 0;
+    struct fsw_overflow *overflow = &rig->device->overflow;
+    FSW_LOCK_SCOPE(&overflow->lock);
+
+    return rig_stat(rig, FSW_STAT_PAGES_POOL) == 0 && overflow->puts_out == 0;
 }
 
 void rig_evict_all(struct rig *rig)
@@ -242,12 +254,12 @@ uint64_t rig_stat(struct rig *rig, enum fsw_stat stat)
 
 void rig_wait(struct rig *rig, int (*done)(struct rig *rig, void *opaque), void *opaque)
 {
-    uint64_t deadline = fsw_now_ns() + 10 * FSW_NS_PER_S;
+    uint64_t deadline = fsw_now_ns() + RIG_PATIENCE_NS;
     const struct timespec pause = {.tv_nsec = 500 * 1000};
 
     while (!done(rig, opaque)) {
         if (fsw_now_ns() > deadline)
-            fail_msg("waited 10 s in vain");
+            fail_msg("waited a minute in vain");
         nanosleep(&pause, NULL);
     }
 }
@@ -312,7 +324,7 @@ static void stand_still(struct rig *rig)
     struct fsw_overflow *overflow = &rig->device->overflow;
     struct fsw_frames *frames = &rig->device->pool.frames;
     struct fsw_clean *clean = &rig->device->clean;
-    uint64_t deadline = fsw_now_ns() + 10 * FSW_NS_PER_S;
+    uint64_t deadline = fsw_now_ns() + RIG_PATIENCE_NS;
     const struct timespec pause = {.tv_nsec = 500 * 1000};
 
     for (;;) {
@@ -329,10 +341,11 @@ static void stand_still(struct rig *rig)
         pthread_mutex_unlock(&clean->lock);
         pthread_mutex_unlock(&overflow->lock);
         if (fsw_now_ns() > deadline)
-            fail_msg("not at rest after 10 s: %u puts, %u drops, row %u to drop, %u frames used, "
-                     "%llu named",
-                     overflow->puts_out, overflow->drops.out, overflow->drops.waiting,
-                     (unsigned)frames->used, (unsigned long long)named);
+            fail_msg(
+                "not at rest after a minute: %u puts, %u drops, row %u to drop, %u frames used, "
+                "%llu named",
+                overflow->puts_out, overflow->drops.out, overflow->drops.waiting,
+                (unsigned)frames->used, (unsigned long long)named);
         nanosleep(&pause, NULL);
     }
 }

@@ -83,7 +83,8 @@ struct rig {
     uint32_t high;           /* reclaim's own watermark */
 };
 
-/* With a store, write_wait= is a minute: no busy machine makes a write fail. */
+/* No busy machine makes a write fail: requests wait a minute for the filler (rig_be_patient), and so is
+ * write_wait= with a store. */
 void rig_open(struct rig *rig, const struct rig_options *options);
 /* Writes wait as long as users' do, FSW_WRITE_WAIT_NS. */
 void rig_impatient(struct rig *rig);
@@ -95,7 +96,9 @@ void rig_abandon(struct rig *rig);
 /* 1: everything that was not used since leaves for the store, at once and as long as it lasts.
  * 0: as reclaim would. */
 void rig_evict(struct rig *rig, int on);
-/* Evicts all and waits until no page is left in the pool. */
+/* For a device that is not rig_open()'s, before it is started. */
+void rig_be_patient(struct fsw_device *device);
+/* Evicts all and waits until no page is left in the pool, and nothing is on its way. */
 void rig_evict_all(struct rig *rig);
 
 /* Asks the keeper to compact, now. */
@@ -106,7 +109,7 @@ void rig_compact(struct rig *rig);
 void rig_prove(struct rig *rig);
 
 uint64_t rig_stat(struct rig *rig, enum fsw_stat stat);
-/* Waits until done(rig, opaque); fails the test after ten seconds. */
+/* Waits until done(rig, opaque); fails the test after a minute. */
 void rig_wait(struct rig *rig, int (*done)(struct rig *rig, void *opaque), void *opaque);
 fsw_entry *rig_entry(struct rig *rig, uint64_t page);
 

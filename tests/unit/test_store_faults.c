@@ -90,14 +90,6 @@ static int exists(struct fixture *f, uint64_t id)
     return (int)server_ask(f->server, "EXISTS %s", key);
 }
 
-/* 1 ms of grace: the clock is read again after the deadline was computed. */
-static void assert_in_time(const struct call *call)
-{
-    assert_true(call->finished_ns + FSW_NS_PER_MS >= call->request.deadline);
-    assert_in_range(call->finished_ns + FSW_NS_PER_MS - call->request.deadline, 0,
-                    200 * FSW_NS_PER_MS);
-}
-
 /* ---- killed ---- */
 
 /* Clears what the server keeps, if it keeps anything, so that it starts empty. */
@@ -121,7 +113,7 @@ static void test_restarted_empty_is_not_gone(void **state)
     assert_int_equal(do_get(f->store, 1, f->back, 0, 10, 500), FSW_STORE_UNREACHABLE);
     assert_says(f->store, "emptied");
     assert_int_equal(do_put(f->store, 2, f->bytes, 1000), FSW_STORE_OK);
-    assert_int_equal(do_get(f->store, 2, f->back, 0, 1000, 5000), FSW_STORE_OK);
+    assert_int_equal(do_get(f->store, 2, f->back, 0, 1000, LONG_MS), FSW_STORE_OK);
     assert_memory_equal(f->bytes, f->back, 1000);
     f->store->ops->health(f->store, &health);
     assert_in_range(health.reconnects, 2, 20); /* both lanes came back */
@@ -154,11 +146,11 @@ static void test_requests_outlive_the_server(void **state)
         assert_int_equal(call_wait(&puts[i]), FSW_STORE_OK);
     }
     for (unsigned i = 0; i < N; i++) {
-        assert_int_equal(do_get(f->store, 100 + i, back, 0, 50, 5000), FSW_STORE_OK);
+        assert_int_equal(do_get(f->store, 100 + i, back, 0, 50, LONG_MS), FSW_STORE_OK);
         assert_memory_equal(back, f->bytes + i, 50);
         assert_int_equal(gets[i].done + puts[i].done, 2);
     }
-    assert_int_equal(do_get(f->store, 99, f->back, 0, 1, 5000), FSW_STORE_GONE);
+    assert_int_equal(do_get(f->store, 99, f->back, 0, 1, LONG_MS), FSW_STORE_GONE);
     free(gets);
     free(puts);
     free(back);
@@ -166,19 +158,10 @@ static void test_requests_outlive_the_server(void **state)
 
 static void test_deadlines_without_a_server(void **state)
 {
-    enum { N = 60 };
     struct fixture *f = *state;
-    struct call calls[N];
 
     server_kill(f->server);
-    for (unsigned i = 0; i < N; i++) {
-        call_prepare(&calls[i], (enum fsw_store_verb)(i % 3), i, f->back, 0, 100, 10 + 20 * i);
-        call_submit(f->store, &calls[i]);
-    }
-    for (unsigned i = 0; i < N; i++) {
-        assert_int_equal(call_wait(&calls[i]), FSW_STORE_UNREACHABLE);
-        assert_in_time(&calls[i]);
-    }
+    fixture_deadlines_are_kept(f, 100);
 }
 
 /* ---- cut ---- */
@@ -186,7 +169,8 @@ static void test_deadlines_without_a_server(void **state)
 struct worker {
     pthread_t thread;
     struct fsw_store *store;
-    unsigned number, wrong, rounds;
+    unsigned number, wrong;
+    atomic_uint rounds;
     atomic_bool *over;
 };
 
@@ -239,33 +223,42 @@ static void wait_reconnects(struct fsw_store *store, uint64_t count)
     assert_true(health.reconnects >= count);
 }
 
+#define WORKERS 16u
+
+/* Much was done, and some was in flight at a cut, as often as not. */
+static int enough_was_cut(struct fixture *f, struct worker *workers)
+{
+    unsigned rounds = 0;
+
+    for (unsigned i = 0; i < WORKERS; i++)
+        rounds += workers[i].rounds;
+    return rounds > 100 && fixture_health(f).retries >= 20;
+}
+
 static void test_cut_connections_lose_nothing(void **state)
 {
     struct fixture *f = *state;
-    struct worker workers[16];
-    struct fsw_store_health health;
+    struct worker workers[WORKERS];
+    uint64_t end = fsw_now_ns() + PATIENCE_NS;
     atomic_bool over = false;
-    unsigned rounds = 0;
 
-    for (unsigned i = 0; i < 16; i++) {
+    for (unsigned i = 0; i < WORKERS; i++) {
         workers[i] = (struct worker){.store = f->store, .number = i + 1, .over = &over};
         assert_int_equal(pthread_create(&workers[i].thread, NULL, work, &workers[i]), 0);
     }
-    for (unsigned cuts = 0; cuts < 20; cuts++) {
+    for (unsigned cuts = 0; cuts < 20 || (!enough_was_cut(f, workers) && fsw_now_ns() < end);
+         cuts++) {
         wait_connected(f->store, 1);
         usleep(1000 * (cuts % 7)); /* at some point of the traffic */
         server_ask(f->server, "CLIENT KILL TYPE normal");
         wait_reconnects(f->store, 2 * (cuts + 1));
     }
     over = true;
-    for (unsigned i = 0; i < 16; i++) {
+    for (unsigned i = 0; i < WORKERS; i++) {
         pthread_join(workers[i].thread, NULL);
         assert_int_equal(workers[i].wrong, 0);
-        rounds += workers[i].rounds;
     }
-    f->store->ops->health(f->store, &health);
-    assert_true(health.retries >= 20); /* some were in flight each time */
-    assert_true(rounds > 100);
+    assert_true(enough_was_cut(f, workers));
     assert_int_equal(server_ask(f->server, "DBSIZE"), 1); /* the sentinel */
 }
 
@@ -284,7 +277,7 @@ static void test_late_answer_leaves_the_bytes_alone(void **state)
     call_submit(f->store, &late);
     call_submit(f->store, &patient);
     assert_int_equal(call_wait(&late), FSW_STORE_UNREACHABLE);
-    assert_in_time(&late);
+    call_kept_deadline(&late);
     server_thaw(f->server);
     assert_int_equal(call_wait(&patient), FSW_STORE_OK); /* answered after the late one */
     assert_memory_equal(f->back + 2000, f->bytes, 1000);
@@ -336,7 +329,7 @@ static void give_up_puts_then_drop(struct fixture *f, unsigned n, int reconnecte
     }
     for (unsigned i = 0; i < n; i++) {
         assert_int_equal(call_wait(&puts[i]), FSW_STORE_UNREACHABLE);
-        assert_in_time(&puts[i]);
+        call_kept_deadline(&puts[i]);
         call_prepare(&drops[i], FSW_STORE_DROP, i, NULL, 0, 0, 0);
         call_submit(f->store, &drops[i]);
     }
@@ -412,8 +405,8 @@ static void test_full_refuses_puts_and_serves_gets(void **state)
     assert_int_equal(result, FSW_STORE_FULL);
     assert_in_range(id, 100, 400);
     assert_says(f->store, "OOM");
-    assert_int_equal(do_get(f->store, 0, f->back, 0, 100, 5000), FSW_STORE_OK);
-    assert_int_equal(do_get(f->store, id - 1, f->back, 0, 100, 5000), FSW_STORE_GONE);
+    assert_int_equal(do_get(f->store, 0, f->back, 0, 100, LONG_MS), FSW_STORE_OK);
+    assert_int_equal(do_get(f->store, id - 1, f->back, 0, 100, LONG_MS), FSW_STORE_GONE);
     for (uint64_t i = 0; i < 20; i++)
         assert_int_equal(do_drop(f->store, i), FSW_STORE_OK);
     assert_int_equal(do_put(f->store, id, f->bytes, FSW_SEGMENT_BYTES), FSW_STORE_OK);
@@ -452,7 +445,7 @@ static void test_full_from_the_start(void **state)
     leave_room(f);
     wait_connected(late, 1);
     assert_int_equal(do_put(late, 1, f->bytes, 1000), FSW_STORE_OK);
-    assert_int_equal(do_get(late, 2, f->back, 0, 1, 5000), FSW_STORE_GONE);
+    assert_int_equal(do_get(late, 2, f->back, 0, 1, LONG_MS), FSW_STORE_GONE);
     late->ops->close(late);
 }
 
@@ -466,7 +459,7 @@ static void test_readonly_passes(void **state)
 
     freeReplyObject(server_command(f->server, "CONFIG SET replica-read-only yes"));
     freeReplyObject(server_command(f->server, "REPLICAOF 127.0.0.1 %d", free_port()));
-    call_prepare(&put, FSW_STORE_PUT, 1, f->bytes, 0, 100, 8000);
+    call_prepare(&put, FSW_STORE_PUT, 1, f->bytes, 0, 100, LONG_MS);
     call_submit(f->store, &put);
     call_prepare(&hasty, FSW_STORE_PUT, 2, f->bytes, 0, 100, 300);
     call_submit(f->store, &hasty);

@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 /* after the headers it needs */
 #include <cmocka.h>
 
@@ -54,11 +55,39 @@ struct fsw_store_health fixture_health(struct fixture *f)
     return health;
 }
 
+void fixture_deadlines_are_kept(struct fixture *f, uint32_t length)
+{
+    enum { N = 60 };
+    uint64_t end = fsw_now_ns() + PATIENCE_NS;
+    unsigned kept[N] = {0}, missing;
+    struct call calls[N];
+
+    do {
+        missing = 0;
+        for (unsigned i = 0; i < N; i++) {
+            call_prepare(&calls[i], (enum fsw_store_verb)(i % 3), i, f->bytes, 0, length,
+                         10 + 20 * i);
+            call_submit(f->store, &calls[i]);
+        }
+        for (unsigned i = 0; i < N; i++) {
+            assert_int_equal(call_wait(&calls[i]), FSW_STORE_UNREACHABLE);
+            kept[i] |= (unsigned)call_kept_deadline(&calls[i]);
+            missing += !kept[i];
+        }
+    } while (missing > 0 && fsw_now_ns() < end);
+    if (missing > 0)
+        fail_msg("%u of %u deadlines are not kept", missing, N);
+}
+
 void assert_says(struct fsw_store *store, const char *part)
 {
+    uint64_t end = fsw_now_ns() + PATIENCE_NS;
     struct fsw_store_health health;
 
-    store->ops->health(store, &health);
-    if (strstr(health.last_error, part) == NULL)
-        fail_msg("\"%s\" does not say \"%s\"", health.last_error, part);
+    for (store->ops->health(store, &health); strstr(health.last_error, part) == NULL;
+         store->ops->health(store, &health)) {
+        if (fsw_now_ns() > end)
+            fail_msg("\"%s\" does not say \"%s\"", health.last_error, part);
+        usleep(2000);
+    }
 }

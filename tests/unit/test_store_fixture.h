@@ -28,7 +28,11 @@ int fixture_teardown(void **state); /* the same, for cmocka */
 #define FIXTURE_TEST(name, setup) cmocka_unit_test_setup_teardown(name, setup, fixture_teardown)
 
 struct fsw_store_health fixture_health(struct fixture *f);
-/* The store's last error has this in it, or the test fails. */
+/* Sixty requests of all verbs, puts of f->bytes with that length, with deadlines 20 ms apart, and nobody who
+ * answers: each is answered at its deadline. Again, until each was once: what a store does not keep it never
+ * keeps, and a machine that stood still was late for some. */
+void fixture_deadlines_are_kept(struct fixture *f, uint32_t length);
+/* Waits until the store's last error has this in it. */
 void assert_says(struct fsw_store *store, const char *part);
 
 #endif

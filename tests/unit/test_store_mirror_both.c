@@ -18,23 +18,12 @@
 
 static void test_deadlines_without_both(void **state)
 {
-    enum { N = 60 };
     struct fixture *f = *state;
-    struct call calls[N];
 
     segment_fill(f->store, f->bytes, MIRRORED_LENGTH, 1);
     for (unsigned copy = 0; copy < 2; copy++)
         server_freeze(&f->place.servers[copy]);
-    for (unsigned i = 0; i < N; i++) {
-        call_prepare(&calls[i], (enum fsw_store_verb)(i % 3), i, f->bytes, 0, PLACE_OBJECT,
-                     10 + 20 * i);
-        call_submit(f->store, &calls[i]);
-    }
-    for (unsigned i = 0; i < N; i++) {
-        assert_int_equal(call_wait(&calls[i]), FSW_STORE_UNREACHABLE);
-        assert_in_range(calls[i].finished_ns + FSW_NS_PER_MS - calls[i].request.deadline, 0,
-                        250 * FSW_NS_PER_MS);
-    }
+    fixture_deadlines_are_kept(f, PLACE_OBJECT);
 }
 
 /* The contract's lost(), also of no copy: who waits comes back to think again, whichever he waits for. */
@@ -58,7 +47,7 @@ static void test_lost_sends_back_who_waits(void **state)
     }
     server_thaw(&f->place.servers[0]);
     server_thaw(&f->place.servers[1]);
-    mirrored_reads(f, 0, 8, 0, 5000);
+    mirrored_reads(f, 0, 8, 0, LONG_MS);
 }
 
 /* Both are slower than the time after which the other is asked: answers come all the same. */
@@ -74,7 +63,7 @@ static void test_both_are_slow(void **state)
     call_prepare(&get, FSW_STORE_GET, 1, back, 0, PLACE_OBJECT, 0);
     call_submit(f->store, &get);
     segment_fill(f->store, f->bytes, MIRRORED_LENGTH, 2);
-    call_prepare(&put, FSW_STORE_PUT, 2, f->bytes, 0, MIRRORED_LENGTH, 5000);
+    call_prepare(&put, FSW_STORE_PUT, 2, f->bytes, 0, MIRRORED_LENGTH, LONG_MS);
     call_submit(f->store, &put);
     usleep(1200000); /* that slow */
     assert_int_equal(get.done + put.done, 0);
@@ -107,7 +96,7 @@ static void test_the_other_is_asked_again(void **state)
     for (unsigned i = 0; i < 2; i++) {
         assert_int_equal(call_wait(&gets[i]), FSW_STORE_OK);
         assert_int_equal(gets[i].request.copies, 2);
-        assert_true(gets[i].finished_ns < thawed + 5 * FSW_NS_PER_S);
+        assert_true(gets[i].finished_ns < thawed + PATIENCE_NS);
     }
 }
 

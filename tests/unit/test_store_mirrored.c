@@ -68,13 +68,28 @@ int mirrored_setup_small(void **state)
 
 uint32_t mirrored_put(struct fixture *f, uint64_t id, uint32_t copies)
 {
+    uint64_t end = fsw_now_ns() + PATIENCE_NS;
+    enum fsw_store_result result;
     struct call call;
 
-    segment_fill(f->store, f->bytes, MIRRORED_LENGTH, id);
-    call_prepare(&call, FSW_STORE_PUT, id, f->bytes, 0, MIRRORED_LENGTH, 5000);
-    call.request.copies = copies;
-    call_submit(f->store, &call);
-    return call_wait(&call) == FSW_STORE_OK ? call.request.copies : 0;
+    do { /* with the engine's deadline: a leg of the other copy may be under way for as long */
+        segment_fill(f->store, f->bytes, MIRRORED_LENGTH, id);
+        call_prepare(&call, FSW_STORE_PUT, id, f->bytes, 0, MIRRORED_LENGTH, 5000);
+        call.request.copies = copies;
+        call_submit(f->store, &call);
+        result = call_wait(&call);
+    } while (result == FSW_STORE_UNREACHABLE && fsw_now_ns() < end);
+    return result == FSW_STORE_OK ? call.request.copies : 0;
+}
+
+void mirrored_heal(struct fixture *f, uint64_t id)
+{
+    uint64_t end = fsw_now_ns() + PATIENCE_NS;
+
+    for (; fixture_health(f).up != 3; usleep(20000)) {
+        assert_true(fsw_now_ns() < end);
+        assert_true(mirrored_put(f, id++, 0) != 0);
+    }
 }
 
 enum fsw_store_result mirrored_get(struct fixture *f, uint64_t id, uint32_t copies,
@@ -84,7 +99,7 @@ enum fsw_store_result mirrored_get(struct fixture *f, uint64_t id, uint32_t copi
     uint64_t start = fsw_now_ns();
     struct call call;
 
-    call_prepare(&call, FSW_STORE_GET, id, back, 0, PLACE_OBJECT, 5000);
+    call_prepare(&call, FSW_STORE_GET, id, back, 0, PLACE_OBJECT, LONG_MS);
     call.request.copies = copies;
     call_submit(f->store, &call);
     enum fsw_store_result result = call_wait(&call);
@@ -103,11 +118,14 @@ void mirrored_reads(struct fixture *f, uint64_t from, uint64_t to, uint32_t copi
     unsigned ms;
 
     for (uint64_t id = from; id < to; id++) {
-        assert_int_equal(mirrored_get(f, id, 0, &answered, &ms), FSW_STORE_OK);
-        if (copies != 0)
-            assert_int_equal(answered, copies);
+        uint64_t end = fsw_now_ns() + PATIENCE_NS;
+        do {
+            assert_int_equal(mirrored_get(f, id, 0, &answered, &ms), FSW_STORE_OK);
+            if (copies != 0)
+                assert_int_equal(answered, copies);
+        } while (ms > most_ms && fsw_now_ns() < end);
         if (ms > most_ms)
-            fail_msg("a get took %u ms, not %u at most", ms, most_ms);
+            fail_msg("gets take %u ms, not %u at most", ms, most_ms);
     }
 }
 
@@ -115,8 +133,8 @@ void mirrored_reads(struct fixture *f, uint64_t from, uint64_t to, uint32_t copi
 void mirrored_puts(struct fixture *f, uint64_t from, uint64_t to, uint32_t copies)
 {
     for (uint64_t id = from; id < to; id++) {
-        unsigned tries = 0;
+        uint64_t end = fsw_now_ns() + PATIENCE_NS;
         while (mirrored_put(f, id, 0) != copies)
-            assert_true(++tries < 10 && usleep(300000) == 0);
+            assert_true(fsw_now_ns() < end && usleep(300000) == 0);
     }
 }

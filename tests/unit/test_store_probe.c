@@ -47,8 +47,13 @@ static int setup_secret(void **state)
 static int probe_with(struct fixture *f, const char *password, struct fsw_error *err)
 {
     struct fsw_store *store = store_open(server_uri(f->server), password);
-    int r = store->ops->probe(store, err);
+    uint64_t end = fsw_now_ns() + PATIENCE_NS;
+    int r;
 
+    do { /* again, if it said nothing for 3 s */
+        err->text[0] = '\0';
+        r = store->ops->probe(store, err);
+    } while (r == -ETIMEDOUT && fsw_now_ns() < end);
     store->ops->close(store);
     return r;
 }
@@ -66,7 +71,7 @@ static void test_password(void **state)
     assert_null(strstr(err.text, "hush"));
     f->store = store_started(f->server, &f->device);
     assert_int_equal(do_put(f->store, 1, f->bytes, 100), FSW_STORE_OK);
-    assert_int_equal(do_get(f->store, 1, f->back, 0, 100, 5000), FSW_STORE_OK);
+    assert_int_equal(do_get(f->store, 1, f->back, 0, 100, LONG_MS), FSW_STORE_OK);
 }
 
 static void start_with(struct fixture *f, const char *password)
@@ -152,7 +157,7 @@ static void test_a_password_that_leaves_the_host_is_a_warning(void **state)
 
     snprintf(uri, sizeof uri, "resp://0.0.0.0:%d", f->server->port);
     f->store = store_open(uri, "open sesame");
-    assert_int_equal(f->store->ops->probe(f->store, &err), 0);
+    assert_int_equal(PATIENTLY(f->store->ops->probe(f->store, &err)), 0);
     assert_non_null(strstr(err.text, "password goes"));
     assert_null(strstr(err.text, "open sesame"));
     err.text[0] = '\0';

@@ -66,7 +66,7 @@ static void put(struct fixture *f)
         assert_true(fsw_now_ns() < end);
         segment_fill(f->store, f->bytes, LENGTH, ++f->id);
         memcpy(f->back, f->bytes, LENGTH); /* the store's to change */
-        call_prepare(&call, FSW_STORE_PUT, f->id, f->back, 0, LENGTH, 5000);
+        call_prepare(&call, FSW_STORE_PUT, f->id, f->back, 0, LENGTH, LONG_MS);
         call_submit(f->store, &call);
     } while (call_wait(&call) != FSW_STORE_OK ||
              call.request.copies != (1u << f->place.copies) - 1);
@@ -83,22 +83,27 @@ static int setup(void **state)
     return 0;
 }
 
-/* Asked for while nobody answers; and get() has come back all the same. */
+/* Asked for while nobody answers; and get() has come back all the same, before the deadline, unless this
+ * thread stood still until then. */
 static void ask_the_frozen(struct fixture *f, struct call *call, unsigned deadline_ms)
 {
     each_server(f, server_freeze);
     prepare(f, call, f->id, deadline_ms);
     call_get(f->store, call, MOMENT_NS);
-    assert_int_equal(call->done, 0);
+    assert_true(call->done == 0 || (deadline_ms != 0 && fsw_now_ns() >= call->request.deadline));
 }
 
 static void test_health_counts_it(void **state)
 {
     struct fixture *f = *state;
-    struct fsw_store_health before = fixture_health(f), after;
+    uint64_t end = fsw_now_ns() + PATIENCE_NS;
+    struct fsw_store_health before, after;
 
-    wait_quick(f);
-    after = fixture_health(f);
+    do { /* of two copies one may be slow, and the other asked */
+        before = fixture_health(f);
+        wait_quick(f);
+        after = fixture_health(f);
+    } while (f->place.copies > 1 && after.errors != before.errors && fsw_now_ns() < end);
     assert_true(after.gets > before.gets);
     assert_true(after.bytes_in >= before.bytes_in + LENGTH);
     assert_true(after.bytes_out >= before.bytes_out + 50);
@@ -194,7 +199,8 @@ struct reader {
     uint64_t id;
     const uint8_t *bytes;
     atomic_bool *over;
-    unsigned wrong, rounds, here;
+    unsigned wrong;
+    atomic_uint rounds, here;
 };
 
 static void *read_on(void *opaque)
@@ -228,29 +234,40 @@ static void disturb(struct fixture *f, unsigned turn)
     }
 }
 
+/* Each has read in both ways, and some answer was read by who asked. */
+static int all_have_read(struct reader *readers, unsigned count)
+{
+    unsigned here = 0;
+
+    for (unsigned i = 0; i < count; i++) {
+        if (readers[i].rounds < 2)
+            return 0;
+        here += readers[i].here;
+    }
+    return here > 0;
+}
+
 static void test_readers_at_once(void **state)
 {
     enum { N = 4 };
     struct fixture *f = *state;
     struct reader readers[N];
     atomic_bool over = false;
-    unsigned here = 0;
+    uint64_t end = fsw_now_ns() + PATIENCE_NS;
 
     for (unsigned i = 0; i < N; i++) {
         readers[i] =
             (struct reader){.store = f->store, .id = f->id, .bytes = f->bytes, .over = &over};
         assert_int_equal(pthread_create(&readers[i].thread, NULL, read_on, &readers[i]), 0);
     }
-    for (unsigned turn = 0; turn < 12; turn++)
+    for (unsigned turn = 0; turn < 12 || (!all_have_read(readers, N) && fsw_now_ns() < end); turn++)
         disturb(f, turn);
     over = true;
+    assert_true(all_have_read(readers, N));
     for (unsigned i = 0; i < N; i++) {
         pthread_join(readers[i].thread, NULL);
         assert_int_equal(readers[i].wrong, 0);
-        assert_true(readers[i].rounds > 0);
-        here += readers[i].here;
     }
-    assert_true(here > 0);
     wait_quick(f);
 }
 

@@ -89,9 +89,9 @@ static void test_rates(void **state)
     wait_connected(store, 1);
     measure(store, "put", FSW_STORE_PUT, FSW_SEGMENT_BYTES, 64, 20000);
     measure(store, "put", FSW_STORE_PUT, FSW_SEGMENT_BYTES, 8, 20000);
-    measure(store, "put", FSW_STORE_PUT, FSW_SEGMENT_BYTES, 1, 5000);
+    measure(store, "put", FSW_STORE_PUT, FSW_SEGMENT_BYTES, 1, LONG_MS);
     measure(store, "get", FSW_STORE_GET, FSW_SEGMENT_BYTES, 64, 20000);
-    measure(store, "get", FSW_STORE_GET, FSW_SEGMENT_BYTES, 1, 5000);
+    measure(store, "get", FSW_STORE_GET, FSW_SEGMENT_BYTES, 1, LONG_MS);
     measure(store, "get", FSW_STORE_GET, 1400, 128, 200000);
     measure(store, "get", FSW_STORE_GET, 1400, 16, 100000);
     measure(store, "get", FSW_STORE_GET, 1400, 1, 10000);

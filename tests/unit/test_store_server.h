@@ -7,12 +7,14 @@
 #ifndef FSW_TEST_STORE_SERVER_H
 #define FSW_TEST_STORE_SERVER_H
 
+#include <errno.h>
 #include <hiredis/hiredis.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <sys/types.h>
 
+#include "common/clock.h"
 #include "farswap/store.h"
 
 /* Of a device that a test makes. */
@@ -60,7 +62,8 @@ redisReply *server_command(struct server *server, const char *format, ...)
 long long server_ask(struct server *server, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
-/* A free loopback port, and a listener on it that the test plays itself. */
+/* A loopback port that nobody else gets while this program lives, and a listener on one, that the test
+ * plays itself. */
 int free_port(void);
 int listen_on(int *ret_port);
 
@@ -73,8 +76,22 @@ struct call {
     pthread_t by;         /* and on which thread */
 };
 
-/* 10 s: what no test may wait for longer. */
-#define PATIENCE_NS (10 * FSW_NS_PER_S)
+/* What no test may wait for longer: a busy machine may stand still for seconds. And a deadline for what
+ * is to be answered, which it never comes to. */
+#define PATIENCE_NS (60 * FSW_NS_PER_S)
+#define LONG_MS 60000u
+
+/* Again, for as long as it finds that a server (by NBD: or its connection) said nothing for 3 s. */
+#define PATIENTLY(call)                                                                            \
+    ({                                                                                             \
+        uint64_t patience_end = fsw_now_ns() + PATIENCE_NS;                                        \
+        int patience_r;                                                                            \
+        do                                                                                         \
+            patience_r = (call);                                                                   \
+        while ((patience_r == -ETIMEDOUT || patience_r == -EHOSTUNREACH) &&                        \
+               fsw_now_ns() < patience_end);                                                       \
+        patience_r;                                                                                \
+    })
 
 /* Opens (fails the test if it can't) and starts for the device. */
 struct fsw_store *store_open(const char *uri, const char *password);
@@ -94,7 +111,11 @@ void call_submit(struct fsw_store *store, struct call *call);
 void call_get(struct fsw_store *store, struct call *call, uint64_t patience_ns);
 enum fsw_store_result call_wait(struct call *call);
 
-/* All three at once, with a deadline of 5 s. Of the gets some are submitted, some by get(). */
+/* It was answered at its deadline and not before (1 ms of grace: the clock is read again after the deadline
+ * was computed). 1: and soon after it, as on a machine that is not busy. */
+int call_kept_deadline(const struct call *call);
+
+/* All three at once, those without one with a deadline of LONG_MS. Of the gets some are submitted, some by get(). */
 enum fsw_store_result do_put(struct fsw_store *store, uint64_t id, void *bytes, uint32_t length);
 enum fsw_store_result do_get(struct fsw_store *store, uint64_t id, void *bytes, uint32_t offset,
                              uint32_t length, unsigned deadline_ms);

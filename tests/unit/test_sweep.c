@@ -134,7 +134,7 @@ static void put_strangers(struct fixture *f)
 
     for (unsigned i = 0; i < STRANGERS; i++) {
         segment_fill(f->store, bytes, sizeof bytes, i);
-        call_prepare(&call, FSW_STORE_PUT, STRANGE + 2000 + i, bytes, 0, sizeof bytes, 5000);
+        call_prepare(&call, FSW_STORE_PUT, STRANGE + 2000 + i, bytes, 0, sizeof bytes, LONG_MS);
         call_submit(f->store, &call);
         assert_int_equal(call_wait(&call), FSW_STORE_OK);
     }

@@ -91,16 +91,19 @@ static struct fsw_store_request *take_due(struct teststore *store, int *ret_late
     *ret_wake = now + FSW_NS_PER_S;
     for (struct fsw_store_request **at = &store->waiting; *at != NULL; at = &(*at)->next) {
         struct fsw_store_request *request = *at;
-        *ret_late = store->closing || request->scratch[1] != 0 ||
-                    (request->deadline != 0 && request->deadline <= now);
+        uint64_t deadline = request->verb == FSW_STORE_GET && request->deadline != 0
+                                ? request->deadline
+                                : UINT64_MAX;
         int held = store->held >> request->verb & 1;
-        if (*ret_late || (!held && request->scratch[0] <= now)) {
+        int due = !held && request->scratch[0] <= now; /* then it is not late, whenever we come */
+        *ret_late = store->closing || request->scratch[1] != 0 || (!due && deadline <= now);
+        if (*ret_late || due) {
             *at = request->next;
             return request;
         }
         uint64_t next = held ? UINT64_MAX : request->scratch[0];
-        if (request->deadline != 0 && request->deadline < next)
-            next = request->deadline;
+        if (deadline < next)
+            next = deadline;
         if (next < *ret_wake)
             *ret_wake = next;
     }
@@ -329,7 +332,7 @@ void teststore_release(struct teststore *store, unsigned verbs)
 
 void teststore_wait_held(struct teststore *store, unsigned verb, unsigned count)
 {
-    uint64_t deadline = fsw_now_ns() + 10 * FSW_NS_PER_S;
+    uint64_t deadline = fsw_now_ns() + 60 * FSW_NS_PER_S;
     const struct timespec pause = {.tv_nsec = 200 * 1000};
 
     for (;;) {
@@ -341,8 +344,8 @@ void teststore_wait_held(struct teststore *store, unsigned verb, unsigned count)
         if (n >= count)
             return;
         if (fsw_now_ns() > deadline) {
-            fprintf(stderr, "%u requests of verb %u held, not %u, after 10 s\n", n, index_of(verb),
-                    count);
+            fprintf(stderr, "%u requests of verb %u held, not %u, after a minute\n", n,
+                    index_of(verb), count);
             abort();
         }
         nanosleep(&pause, NULL);

@@ -27,10 +27,11 @@ struct teststore *teststore_new(uint64_t seed);
 struct fsw_store *teststore_base(struct teststore *store);
 void teststore_free(struct teststore *store); /* after the engine closed it */
 
-/* Requests of these verbs wait until they are released. A deadline still ends them. */
+/* Requests of these verbs wait until they are released. A get's deadline still ends it; puts and drops have
+ * as much time as the test takes. */
 void teststore_hold(struct teststore *store, unsigned verbs);
 void teststore_release(struct teststore *store, unsigned verbs);
-/* Waits until so many of that verb are held; fails the program after ten seconds. */
+/* Waits until so many of that verb are held; fails the program after a minute. */
 void teststore_wait_held(struct teststore *store, unsigned verb, unsigned count);
 
 /* The next `count` requests of the verb end in result (a PUT with UNREACHABLE: it lands if
