@@ -7,6 +7,7 @@ the supervisor is killed, too, and the server goes on.
 """
 
 import os
+import re
 import signal
 import sys
 import time
@@ -52,6 +53,11 @@ def kill_server(door):
     with open(door.path("mm_stat")) as file:
         file.read()
     return time.monotonic() - started
+
+
+def successors(door):
+    """Who took over, and who was about to when it was killed: it has the image then, and does not serve."""
+    return len(re.findall(r"server \d+ has taken over|spare \d+ was killed", door.log()))
 
 
 def supervisor_goes(door):
@@ -135,7 +141,7 @@ def test():
     for name in ("corrupt_pages", "store_lost_pages", "failed_reads", "failed_writes"):
         expect(counters[name] == 0, f"{name} is {counters[name]}")
     expect(counters["overflow_pages"] > 1000, "nothing overflowed")
-    wait_for(lambda: door.log().count("has taken over") >= KILLS, 60, "every take-over to be said")
+    wait_for(lambda: successors(door) >= KILLS, 60, "every take-over to be said")
     supervisor_goes(door)
     door.check()
 

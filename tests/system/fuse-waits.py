@@ -62,13 +62,14 @@ def test():
     def read(number):
         results[number] = disk.pread(PAGE, number * 64 * PAGE)
 
-    os.kill(donor.process.pid, signal.SIGSTOP)
     harness.at_exit(os.kill, donor.process.pid, signal.SIGCONT)
-    threads = [threading.Thread(target=read, args=(number,)) for number in range(READERS)]
+    harness.stand_still(donor.process.pid)
+    harness.at_exit(door.abort)  # nobody waits any more
+    threads = [threading.Thread(target=read, args=(number,), daemon=True) for number in range(READERS)]
     for thread in threads:
         thread.start()
     local = []
-    worker = threading.Thread(target=good_traffic, args=(disk, model, source, local))
+    worker = threading.Thread(target=good_traffic, args=(disk, model, source, local), daemon=True)
     worker.start()
     worker.join(120)
     stuck, answered = worker.is_alive(), len(results)
