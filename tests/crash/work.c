@@ -19,7 +19,7 @@
 #include "core/budget.h"
 #include "farswap/steer.h"
 
-#define PATIENCE_NS (10 * FSW_NS_PER_S)
+#define PATIENCE_NS (60 * FSW_NS_PER_S)
 #define GROUP 24u          /* pages of a worker in a row */
 #define FRAMES 72u         /* memory=, give or take what the workers change */
 #define LIMIT (1ull << 30) /* bytes; nothing here takes so many */
@@ -72,7 +72,7 @@ static void waited_in_vain(struct fsw_device *device, const char *what)
 
     fprintf(
         stderr,
-        "waited 10 s in vain for %s: %llu pages in the pool, %u puts, %u drops out, row %u to "
+        "waited a minute in vain for %s: %llu pages in the pool, %u puts, %u drops out, row %u to "
         "drop; frames: %u used, %u ready, %u others, limit %u; rows: top %u, ready %u, free %u\n",
         what, (unsigned long long)fsw_stat_get(&device->image, FSW_STAT_PAGES_POOL),
         overflow->puts_out, overflow->drops.out, overflow->drops.waiting, frames->used,

@@ -101,7 +101,7 @@ static int ask(uint32_t opcode, uint64_t node, const void *argument, size_t byte
 {
     struct fuse_out_header out;
     uint64_t unique = ask_at(kernel, opcode, node, argument, bytes);
-    size_t n = hear(kernel, unique, 10000);
+    size_t n = hear(kernel, unique, 60000);
 
     assert_true(n > 0);
     memcpy(&out, answer, sizeof out);
@@ -220,7 +220,7 @@ static void the_folder_lists_every_file_once(void **state)
 
     for (;;) {
         uint64_t unique = ask_at(kernel, FUSE_READDIR, FSW_NODE_ROOT, &in, sizeof in);
-        size_t n = hear(kernel, unique, 10000), at = sizeof(struct fuse_out_header);
+        size_t n = hear(kernel, unique, 60000), at = sizeof(struct fuse_out_header);
         assert_true(n >= at && n - at <= in.size);
         if (n == at)
             break;
@@ -296,7 +296,7 @@ static void anything_is_answered_once(void **state)
             argument[i] = rig_below(&random, 3) > 0 ? 0 : (char)rig_random(&random);
         uint64_t unique = ask_at(kernel, opcode, node, argument, bytes);
         if (!wants_none(opcode))
-            assert_true(hear(kernel, unique, 10000) > 0);
+            assert_true(hear(kernel, unique, 60000) > 0);
     }
     assert_int_equal(hear(kernel, 0, 0), 0);
     a_page_comes_back(state);

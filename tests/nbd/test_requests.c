@@ -93,8 +93,8 @@ static void who_may_not_wait_for_space_does_not(void **state)
     assert_int_equal(rig_stat(&rig, FSW_STAT_WRITES), page);
 
     /* With a deadline, it waits until then; a busy machine may miss that a few times. */
-    uint64_t least = UINT64_MAX;
-    for (int i = 0; i < 5 && least > FSW_WRITE_WAIT_NS / 2; i++) {
+    uint64_t least = UINT64_MAX, end = fsw_now_ns() + 60 * FSW_NS_PER_S;
+    while (least > FSW_WRITE_WAIT_NS / 2 && fsw_now_ns() < end) {
         struct fsw_io io = page_io(FSW_WRITE, page, page_bytes);
         uint64_t start = fsw_now_ns();
         io.deadline = start + FSW_WRITE_WAIT_NS / 5;
@@ -135,7 +135,7 @@ static void begin_all(struct rig *rig, struct fsw_io *ios, enum fsw_verb verb, c
         assert_true(fsw_device_is_large(&ios[i]) || verb == FSW_DISCARD);
         fsw_device_begin(rig->device, &ios[i]);
     }
-    uint64_t deadline = fsw_now_ns() + 20 * FSW_NS_PER_S;
+    uint64_t deadline = fsw_now_ns() + 60 * FSW_NS_PER_S;
     while (atomic_load(&ended) < BEGUN) {
         for (unsigned i = 0; helps && i < BEGUN; i++)
             fsw_device_help(rig->device, &ios[i]);
@@ -388,24 +388,47 @@ static void a_late_mutation_undoes_nothing(void **state)
         }
 }
 
+/* Writes twice, the last look being so old: how many looks that took. Again, if it took so long that there
+ * had to be more. */
+static unsigned looks_of_two_writes(struct rig *rig, struct client *client, unsigned ms_old)
+{
+    uint64_t start;
+    char bytes[PAGE];
+
+    rig_fill(bytes, RIG_TEXT, 1);
+    struct fsw_io io = page_io(FSW_WRITE, 1, bytes);
+    io.peer = &client->peer;
+    do {
+        start = fsw_now_ns();
+        client->looks = 0;
+        atomic_store(&client->peer.looked_at, fsw_now_coarse_ns() - ms_old * FSW_NS_PER_MS);
+        assert_int_equal(run(rig, io), 0);
+        assert_int_equal(run(rig, io), 0);
+    } while (fsw_now_ns() - start > 200 * FSW_NS_PER_MS);
+    return client->looks;
+}
+
 static void a_client_is_looked_at_when_the_last_look_is_old(void **state)
 {
     struct rig rig;
     struct client client = client_new();
     char bytes[PAGE];
+    uint64_t start;
+    int r;
 
     rig_fill(bytes, RIG_TEXT, 1);
     struct fsw_io io = page_io(FSW_WRITE, 1, bytes);
     io.peer = &client.peer;
     rig_open(&rig, &(struct rig_options){.size = MIB(4), .memory = MIB(8)});
-    assert_int_equal(run(&rig, io), 0);
-    assert_int_equal(client.looks, 0);
-    atomic_store(&client.peer.looked_at, fsw_now_coarse_ns() - 300 * FSW_NS_PER_MS);
-    assert_int_equal(run(&rig, io), 0);
-    assert_int_equal(run(&rig, io), 0);
-    assert_int_equal(client.looks, 1);
-    client.hung_up = 1;
-    assert_int_equal(run(&rig, io), 0); /* not looked at yet */
+    assert_int_equal(looks_of_two_writes(&rig, &client, 0), 0);
+    assert_int_equal(looks_of_two_writes(&rig, &client, 300), 1);
+    do { /* what no look has found is not known */
+        client = client_new();
+        client.hung_up = 1;
+        start = fsw_now_ns();
+        r = run(&rig, io);
+    } while (r == -ECANCELED && fsw_now_ns() - start > 200 * FSW_NS_PER_MS);
+    assert_int_equal(r, 0);
     atomic_store(&client.peer.looked_at, 0);
     assert_int_equal(run(&rig, io), -ECANCELED);
     rig_close(&rig);

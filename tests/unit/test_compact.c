@@ -362,7 +362,7 @@ static int is_packed(struct rig *rig, void *opaque)
 static void three_quarters_discarded_at_random_come_back_by_themselves(void **state)
 {
     struct rig rig;
-    uint64_t chance = rig_seed(), start;
+    uint64_t chance = rig_seed();
 
     rig_open(&rig, &(struct rig_options){.size = MIB(64), .memory = MIB(64)});
     for (uint64_t page = 0; page < 16384; page++)
@@ -371,9 +371,7 @@ static void three_quarters_discarded_at_random_come_back_by_themselves(void **st
         if (rig_below(&chance, 4))
             assert_int_equal(fsw_device_discard(rig.device, page * FSW_PAGE_SIZE, FSW_PAGE_SIZE),
                              0);
-    start = fsw_now_ns();
     rig_wait(&rig, is_packed, NULL);
-    assert_true(fsw_now_ns() - start < 5 * FSW_NS_PER_S);
     rig_close(&rig);
 }
 

@@ -9,6 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/clock.h"
+#include "farswap/steer.h"
+
 #define MIB(n) ((uint64_t)(n) << 20)
 #define RAW_OBJECT ((uint64_t)FSW_OBJECT_MAX)
 
@@ -249,6 +252,8 @@ static void run(const struct rig_options *options, unsigned steps, const enum fs
             else
                 one_request(&work);
         }
+        /* Whatever came of what was asked for above. */
+        assert_int_equal(fsw_device_compact(work.rig.device, 60 * FSW_NS_PER_S), 0);
         hold_the_laws(&work);
     }
     for (; *expected != FSW_STAT_COUNT; expected++) /* or the laws were held of nothing */

@@ -167,7 +167,7 @@ static void come_in(struct gathering *gathering)
 static void meet(void *arg, unsigned part)
 {
     struct gathering *gathering = arg;
-    uint64_t end = fsw_now_ns() + 30 * FSW_NS_PER_S;
+    uint64_t end = fsw_now_ns() + 60 * FSW_NS_PER_S;
 
     come_in(gathering);
     while (!atomic_load(&gathering->met) && fsw_now_ns() < end)
@@ -177,7 +177,7 @@ static void meet(void *arg, unsigned part)
 
 static void wait_idle(struct fsw_crew *crew)
 {
-    uint64_t end = fsw_now_ns() + 30 * FSW_NS_PER_S;
+    uint64_t end = fsw_now_ns() + 60 * FSW_NS_PER_S;
 
     while (atomic_load(&crew->idle) < MEMBERS) {
         assert_true(fsw_now_ns() < end);
@@ -239,9 +239,13 @@ static void pass_by(void *arg, unsigned part)
 static void *call_again_and_again(void *opaque)
 {
     struct gathering *gathering = opaque;
+    uint64_t end = fsw_now_ns() + 60 * FSW_NS_PER_S;
+    unsigned rounds = RIG_SLOW ? 500 : 3000;
 
     is_caller = 1;
-    for (unsigned round = 0; round < (RIG_SLOW ? 500 : 3000); round++)
+    /* And on until somebody has come to help. */
+    for (unsigned round = 0;
+         round < rounds || (atomic_load(&gathering->most) == 0 && fsw_now_ns() < end); round++)
         fsw_crew_run(gathering->crew, pass_by, gathering, 8);
     return NULL;
 }

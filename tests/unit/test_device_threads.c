@@ -241,6 +241,11 @@ static void *stir(void *opaque)
     return NULL;
 }
 
+static int has_moved(struct rig *rig, void *opaque)
+{
+    return rig_stat(rig, FSW_STAT_COMPACT_MOVED) > 0;
+}
+
 static void run(const struct rig_options *options, uint64_t steps, unsigned delay_us,
                 unsigned fail_in_thousand)
 {
@@ -263,9 +268,9 @@ static void run(const struct rig_options *options, uint64_t steps, unsigned dela
     pthread_create(&stirrer, NULL, stir, stress);
     for (unsigned i = 0; i < WRITERS; i++)
         pthread_join(threads[i], NULL);
+    rig_wait(&stress->rig, has_moved, NULL);
     atomic_store(&stress->ended, 1);
     pthread_join(stirrer, NULL);
-    assert_true(rig_stat(&stress->rig, FSW_STAT_COMPACT_MOVED) > 0);
     /* A second is usual; three minutes when overflow and cleaning each waited out the other's rest. */
     assert_true(rig_stat(&stress->rig, FSW_STAT_WRITE_STALL_NS) < 60 * FSW_NS_PER_S);
     for (uint64_t page = 0; page < OWNED && atomic_load(&stress->wrong) == 0; page++)

@@ -12,7 +12,7 @@
 
 #define PAGES 400u
 #define READERS 8u
-#define PATIENCE_NS (10 * FSW_NS_PER_S)
+#define PATIENCE_NS (60 * FSW_NS_PER_S)
 
 static void open_with_pages_away(struct rig *rig)
 {
@@ -278,13 +278,15 @@ static void a_get_of_one_object_that_is_sent_back_asks_again(void **state)
     unsigned sent_back = 0;
     struct rig rig;
 
-    open_with_pages_away(&rig);
-    teststore_delay(rig.store, 100 * 1000); /* at most: some are answered before */
-    for (uint64_t page = 0; page < PAGES; page += PAGES / 8)
-        sent_back += (unsigned)was_sent_back_alone(&rig, page);
+    for (unsigned tries = 0; sent_back == 0 && tries < 10; tries++) {
+        open_with_pages_away(&rig);
+        teststore_delay(rig.store, 100 * 1000); /* at most: some are answered before */
+        for (uint64_t page = 0; page < PAGES; page += PAGES / 8)
+            sent_back += (unsigned)was_sent_back_alone(&rig, page);
+        assert_int_equal(rig_stat(&rig, FSW_STAT_CORRUPT_PAGES), 0);
+        rig_close(&rig);
+    }
     assert_true(sent_back > 0);
-    assert_int_equal(rig_stat(&rig, FSW_STAT_CORRUPT_PAGES), 0);
-    rig_close(&rig);
 }
 
 RIG_MAIN(cmocka_unit_test(a_read_that_begins_while_others_are_sent_back_asks_again),

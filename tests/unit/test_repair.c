@@ -52,6 +52,7 @@ static int setup(void **state)
     f->store = open_store(f);
     handover_must(fsw_device_open(&f->params, FSW_OPEN_NEW, 0, f->store, &f->rig.device, &err),
                   &err);
+    rig_be_patient(f->rig.device);
     handover_must(fsw_device_start(f->rig.device, &err), &err);
     f->rig.high = f->rig.device->reclaim.high;
     return 0;
@@ -171,12 +172,13 @@ static void test_an_emptied_one_gets_everything(void **state)
     wait_whole(f);
     server_kill(&f->servers[1]);
     server_restart(&f->servers[1]);
-    assert_int_equal(server_ask(&f->servers[1], "DBSIZE"), 0);
     rig_wait(&f->rig, is_up, f);
     while (server_ask(&f->servers[1], "DBSIZE") < (long long)rig_stat(&f->rig, FSW_STAT_SEGMENTS))
         usleep(20000); /* the test's own time is bounded */
     wait_whole(f);
     rig_wait(&f->rig, is_one_like_any_other, f);
+    assert_true(rig_stat(&f->rig, FSW_STAT_COPIES_REPAIRED) >=
+                rig_stat(&f->rig, FSW_STAT_SEGMENTS));
     handover_let_go(&f->rig);
     server_kill(&f->servers[0]);
     f->store = open_store(f);
