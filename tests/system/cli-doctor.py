@@ -156,7 +156,8 @@ def stores():
     donor = servers.Donor()
     server = servers.Plugin(overflow=donor.uri).start()
     name = server.parameters["name"]
-    expect(finding(doctor(name), "ok ", f"{donor.uri} answers"), "a donor that answers")
+    done = servers.again_if_late(lambda: doctor(name))
+    expect(finding(done, "ok ", f"{donor.uri} answers"), f"a donor that answers: {done.stdout}")
     donor.process.kill()
     donor.process.wait()
     expect_finding("FAIL", f"{name}: store:", "", doctor(name))

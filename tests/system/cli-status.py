@@ -185,7 +185,7 @@ def of_a_store(server, donor):
     store = look(server)["store"]
     expect([copy["state"] for copy in store["copies"]] == ["connected"] and store["away"] == 0,
            f"{store}")
-    done = cli("doctor", server.parameters["name"])
+    done = servers.again_if_late(lambda: cli("doctor", server.parameters["name"]))
     expect(done.returncode == 0 and "answers" in done.stdout, f"doctor: {done.stdout}")
     donor.process.send_signal(signal.SIGKILL)
     donor.process.wait()

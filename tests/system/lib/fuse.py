@@ -102,7 +102,7 @@ class Fuse(servers.Plugin):
     def environment(self):
         return servers.image_environment()
 
-    def start(self):
+    def launch(self):
         at_exit(unmount, self.mount)  # after destroy(), which wants it gone
         self.process = spawn(self.command(), log=f"{self.name}.log", env=self.environment())
         wait_for(lambda: is_mounted(self.mount) and self._answers() or self.process.poll() is not None,

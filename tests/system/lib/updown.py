@@ -45,7 +45,7 @@ class Device:
         return cli("down", *options, self.name)
 
     def must(self, verb, *arguments):
-        done = getattr(self, verb)(*arguments)
+        done = servers.again_if_late(lambda: getattr(self, verb)(*arguments))
         expect(done.returncode == 0, f"{verb} {arguments}: {done.stdout}{done.stderr}")
         return done.stdout
 
