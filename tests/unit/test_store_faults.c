@@ -161,7 +161,7 @@ static void test_deadlines_without_a_server(void **state)
     struct fixture *f = *state;
 
     server_kill(f->server);
-    fixture_deadlines_are_kept(f, 100);
+    fixture_deadlines_are_kept(f, 3, 100);
 }
 
 /* ---- cut ---- */

@@ -120,29 +120,11 @@ static void test_a_given_up_put_is_quarantined(void **state)
 
 static void test_deadlines_of_a_frozen_disk(void **state)
 {
-    enum { N = 20 };
-    uint64_t end = fsw_now_ns() + PATIENCE_NS;
-    unsigned kept[N] = {0}, missing;
     struct fixture *f = *state;
-    struct call calls[N];
-    static uint8_t bytes[FSW_SEGMENT_BYTES];
 
-    segment_fill(f->store, bytes, sizeof bytes, 1);
+    segment_fill(f->store, f->bytes, sizeof f->bytes, 1);
     disk_freeze();
-    do { /* until each was kept, once */
-        missing = 0;
-        for (unsigned i = 0; i < N; i++) {
-            call_prepare(&calls[i], i % 2 ? FSW_STORE_PUT : FSW_STORE_DROP, i, bytes, 0,
-                         sizeof bytes, 10 + 40 * i);
-            call_submit(f->store, &calls[i]);
-        }
-        for (unsigned i = 0; i < N; i++) {
-            assert_int_equal(call_wait(&calls[i]), FSW_STORE_UNREACHABLE);
-            kept[i] |= (unsigned)call_kept_deadline(&calls[i]);
-            missing += !kept[i];
-        }
-    } while (missing > 0 && fsw_now_ns() < end);
-    assert_int_equal(missing, 0);
+    fixture_deadlines_are_kept(f, 2, sizeof f->bytes);
 }
 
 int main(void)

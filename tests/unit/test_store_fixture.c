@@ -55,28 +55,29 @@ struct fsw_store_health fixture_health(struct fixture *f)
     return health;
 }
 
-void fixture_deadlines_are_kept(struct fixture *f, uint32_t length)
+void fixture_deadlines_are_kept(struct fixture *f, unsigned verbs, uint32_t length)
 {
     enum { N = 60 };
+    static const enum fsw_store_verb order[] = {FSW_STORE_PUT, FSW_STORE_DROP, FSW_STORE_GET};
     uint64_t end = fsw_now_ns() + PATIENCE_NS;
-    unsigned kept[N] = {0}, missing;
+    unsigned ever[N] = {0}, never, late;
     struct call calls[N];
 
     do {
-        missing = 0;
+        late = never = 0;
         for (unsigned i = 0; i < N; i++) {
-            call_prepare(&calls[i], (enum fsw_store_verb)(i % 3), i, f->bytes, 0, length,
-                         10 + 20 * i);
+            call_prepare(&calls[i], order[i % verbs], i, f->bytes, 0, length, 10 + 20 * i);
             call_submit(f->store, &calls[i]);
         }
         for (unsigned i = 0; i < N; i++) {
             assert_int_equal(call_wait(&calls[i]), FSW_STORE_UNREACHABLE);
-            kept[i] |= (unsigned)call_kept_deadline(&calls[i]);
-            missing += !kept[i];
+            int kept = call_kept_deadline(&calls[i]);
+            late += !kept;
+            never += !(ever[i] |= (unsigned)kept);
         }
-    } while (missing > 0 && fsw_now_ns() < end);
-    if (missing > 0)
-        fail_msg("%u of %u deadlines are not kept", missing, N);
+    } while ((late > N / 4 || never > 0) && fsw_now_ns() < end);
+    if (late > N / 4 || never > 0)
+        fail_msg("%u of %u deadlines are never kept, %u not this time", never, N, late);
 }
 
 void assert_says(struct fsw_store *store, const char *part)

@@ -23,7 +23,7 @@ static void test_deadlines_without_both(void **state)
     segment_fill(f->store, f->bytes, MIRRORED_LENGTH, 1);
     for (unsigned copy = 0; copy < 2; copy++)
         server_freeze(&f->place.servers[copy]);
-    fixture_deadlines_are_kept(f, PLACE_OBJECT);
+    fixture_deadlines_are_kept(f, 3, PLACE_OBJECT);
 }
 
 /* The contract's lost(), also of no copy: who waits comes back to think again, whichever he waits for. */
