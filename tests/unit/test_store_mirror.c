@@ -193,17 +193,19 @@ static void freeze_until_quick(struct fixture *f, unsigned copy, void (*act)(str
     }
 }
 
-/* So many puts that wait for nobody, of segments from id on. */
+/* So many puts that wait for nobody, of segments from id on. A canary does wait, and what a machine that stands
+ * still holds up; but not a dozen one after the other. */
 static void puts_are_quick(struct fixture *f, uint64_t id, unsigned count, uint32_t copies)
 {
-    uint64_t end = fsw_now_ns() + PATIENCE_NS;
+    unsigned slow = 0;
 
     for (unsigned quick = 0; quick < count; id++) {
         uint64_t start = fsw_now_ns();
-        assert_true(start < end);
-        uint32_t acknowledged = mirrored_put(f, id, 0);
-        assert_true(acknowledged == copies || acknowledged == 0);
-        quick += acknowledged != 0 && fsw_now_ns() - start <= 100 * FSW_NS_PER_MS;
+        assert_int_equal(mirrored_put(f, id, 0), copies);
+        int was_quick = fsw_now_ns() - start <= 100 * FSW_NS_PER_MS;
+        quick += (unsigned)was_quick;
+        slow = was_quick ? 0 : slow + 1;
+        assert_true(slow < 12);
     }
 }
 
@@ -225,8 +227,7 @@ static void test_one_is_frozen(void **state)
     freeze_until_quick(f, 0, first_reads, 600);
     mirrored_wait_up(f, 2);
     mirrored_reads(f, 0, 20, 2, 100);
-    mirrored_puts(f, 20, 40, 2);
-    puts_are_quick(f, 3000, 10, 2); /* but for a canary a second */
+    puts_are_quick(f, 20, 20, 2);
     server_thaw(&f->place.servers[0]);
     mirrored_heal(f, 4000);
     mirrored_puts(f, 5000, 5000 + 1, 3);
