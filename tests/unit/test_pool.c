@@ -7,8 +7,12 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <signal.h>
+#include <sys/prctl.h>
 #include <sys/shm.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "common/clock.h"
 
@@ -341,6 +345,87 @@ static void nobody_but_the_filler_waits_for_the_system(void **state)
     close_pool(f);
 }
 
+/* ---- a host that stands still ---- */
+
+/* In a process of its own, which stops the one it came from for so long. */
+static pid_t stop_for(pid_t pid, unsigned ms)
+{
+    pid_t child = fork();
+
+    if (child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        usleep(100 * 1000); /* it waits by then, or is stopped before */
+        kill(pid, SIGSTOP);
+        usleep(ms * 1000);
+        kill(pid, SIGCONT);
+        _exit(0);
+    }
+    return child;
+}
+
+struct opening {
+    pthread_mutex_t gate;
+    _Atomic int held, stood_still, over;
+};
+
+/* A while after all stood still the system has memory again. */
+static void *hold_and_open_later(void *opaque)
+{
+    struct opening *opening = opaque;
+    uint64_t before;
+
+    pthread_mutex_lock(&opening->gate);
+    atomic_store(&opening->held, 1);
+    for (before = fsw_now_ns();
+         fsw_now_ns() - before < FSW_FILLER_WAIT_NS && !atomic_load(&opening->over); usleep(1000))
+        before = fsw_now_ns();
+    atomic_store(&opening->stood_still, !atomic_load(&opening->over));
+    usleep(100 * 1000);
+    pthread_mutex_unlock(&opening->gate);
+    return NULL;
+}
+
+/* The frame that was taken by who stood still with the filler. -1: they did not, in the time they had. */
+static int take_across_a_stop(void)
+{
+    struct fixture *f = malloc(sizeof *f);
+    struct fsw_frames *frames = &f->pool.frames;
+    struct opening opening = {.gate = PTHREAD_MUTEX_INITIALIZER};
+    pthread_t opener;
+    uint32_t frame;
+
+    open_pool(f, 32 << 20, 20 << 20);
+    frames->ahead = be_kept;
+    frames->ahead_opaque = &opening.gate;
+    frames->wait_ns = FSW_FILLER_WAIT_NS;
+    atomic_store(&kept, 0);
+    pthread_create(&opener, NULL, hold_and_open_later, &opening);
+    while (!atomic_load(&opening.held))
+        sched_yield();
+    assert_int_equal(fsw_frames_start(frames), 0);
+    while (!atomic_load(&kept))
+        sched_yield();
+    for (uint32_t n = frames->target; n > 0; n--) /* what is ready */
+        assert_int_not_equal(fsw_frames_take(frames), 0);
+    pid_t stopper = stop_for(getpid(), 2 * FSW_FILLER_WAIT_NS / FSW_NS_PER_MS);
+    frame = fsw_frames_take(frames);
+    int was_in_time = frame != 0 || atomic_load(&opening.stood_still);
+    atomic_store(&opening.over, 1);
+    pthread_join(opener, NULL);
+    waitpid(stopper, NULL, 0);
+    close_pool(f);
+    return was_in_time ? (int)frame : -1;
+}
+
+static void who_stood_still_with_the_filler_waits_on(void **state)
+{
+    int frame = -1;
+
+    for (unsigned tries = 0; frame < 0 && tries < 10; tries++)
+        frame = take_across_a_stop();
+    assert_true(frame > 0);
+}
+
 RIG_MAIN(cmocka_unit_test(objects_of_all_sizes_come_and_go),
          cmocka_unit_test(an_allocation_that_fails_changes_nothing),
          cmocka_unit_test(the_hand_passes_every_object_once_a_lap),
@@ -348,4 +433,5 @@ RIG_MAIN(cmocka_unit_test(objects_of_all_sizes_come_and_go),
          cmocka_unit_test(frames_are_each_given_once_and_never_past_the_limit),
          cmocka_unit_test(growth_takes_from_the_reserve_and_then_the_headroom),
          cmocka_unit_test(surplus_goes_back_to_the_system),
-         cmocka_unit_test(nobody_but_the_filler_waits_for_the_system))
+         cmocka_unit_test(nobody_but_the_filler_waits_for_the_system),
+         cmocka_unit_test(who_stood_still_with_the_filler_waits_on))
