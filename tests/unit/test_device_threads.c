@@ -261,6 +261,7 @@ static void run(const struct rig_options *options, uint64_t steps, unsigned dela
         teststore_delay(stress->rig.store, delay_us);
         teststore_fail_some(stress->rig.store, fail_in_thousand);
     }
+    uint64_t took = fsw_now_ns();
     for (unsigned i = 0; i < WRITERS; i++) {
         workers[i] = (struct worker){.stress = stress, .number = i, .state = stress->seed + i};
         pthread_create(&threads[i], NULL, work, &workers[i]);
@@ -268,11 +269,14 @@ static void run(const struct rig_options *options, uint64_t steps, unsigned dela
     pthread_create(&stirrer, NULL, stir, stress);
     for (unsigned i = 0; i < WRITERS; i++)
         pthread_join(threads[i], NULL);
+    took = fsw_now_ns() - took;
     rig_wait(&stress->rig, has_moved, NULL);
     atomic_store(&stress->ended, 1);
     pthread_join(stirrer, NULL);
-    /* A second is usual; three minutes when overflow and cleaning each waited out the other's rest. */
-    assert_true(rig_stat(&stress->rig, FSW_STAT_WRITE_STALL_NS) < 60 * FSW_NS_PER_S);
+    /* A second is usual; three minutes, and nine tenths of the writers' time, when overflow and cleaning each
+     * waited out the other's rest. */
+    uint64_t stalled = rig_stat(&stress->rig, FSW_STAT_WRITE_STALL_NS);
+    assert_true(stalled < 60 * FSW_NS_PER_S || stalled < took * WRITERS / 2);
     for (uint64_t page = 0; page < OWNED && atomic_load(&stress->wrong) == 0; page++)
         check_owned(&workers[0], page);
     if (atomic_load(&stress->wrong) != 0)
