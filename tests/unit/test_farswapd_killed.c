@@ -72,7 +72,7 @@ static void test_killed_at_any_time(void **unused)
                 journal_work(&donor, journal);
         }
         /* Some rounds end while it opens, the others among its first hundreds of operations. */
-        uint64_t most = round % 8 > 0 ? donor_roll(600) : 0, end = fsw_now_ns() + 30 * FSW_NS_PER_S;
+        uint64_t most = round % 8 > 0 ? donor_roll(600) : 0, end = fsw_now_ns() + 60 * FSW_NS_PER_S;
         while (journal->done < before + most)
             assert_true(fsw_now_ns() < end);
         struct timespec pause = {.tv_nsec = (long)donor_roll(100000)};
