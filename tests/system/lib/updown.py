@@ -6,9 +6,11 @@ import glob
 import itertools
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../swap/lib"))
 
@@ -66,12 +68,13 @@ class Device:
         process = subprocess.Popen([built("client/cli/farswap"), "down", self.name],
                                    env=environment(), stdin=slave, stdout=slave, stderr=slave)
         os.close(slave)
-        text = b""
+        text, deadline = b"", time.monotonic() + 60
         try:
             while True:
-                text += os.read(master, 4096)
-                if b" left" in text:
-                    self.go_on(still)
+                if b" left" in text or time.monotonic() > deadline:
+                    still = self.go_on(still)
+                if select.select([master], [], [], 1)[0]:
+                    text += os.read(master, 4096)
         except OSError:  # nobody has the other end any more
             pass
         finally:
@@ -81,9 +84,11 @@ class Device:
 
     @staticmethod
     def go_on(pids):
+        """Once: who stands still then is nobody."""
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
+        return []
 
     def popen(self, *arguments, prefix=()):
         return subprocess.Popen([*prefix, built("client/cli/farswap"), *arguments], env=environment(),
