@@ -7,8 +7,9 @@ a fifth are same-filled. Meanwhile the server is killed ten times, and replaced 
 supervisor is killed and started again while the program goes on, and the server once more; all with the
 defaults, the kernel's too. It passes when every page the program looked at was right, the guest's kernel
 has seen no error, each kill came when less than 50 MB were free, and for none of them the program stood
-still for two request timeouts. The time in which the machine did not let the guest run
-at all (beat) is no part of such a pause; it is printed. (Halts, and writes that come late: uml-late.)
+still longer than 1.5 times the request timeout; for one, as the machine may be busy, two. The time in which
+the machine did not let the guest run at all (beat) is no part of such a pause; it is printed. (Halts, and
+writes that come late: uml-late.)
 """
 
 import os
@@ -127,7 +128,8 @@ def test():
     paused = pauses(result.output, [float(at) for at, _ in kills])
     print(f"{len(kills)} kills: pauses of {[ms for ms, _ in paused]} ms; for {[ms for _, ms in paused]} ms "
           "of these the machine did not run the guest")
-    expect(max(ms - lost for ms, lost in paused) < 2000 * TIMEOUT, "that is too long")
+    *most, longest = sorted(ms - lost for ms, lost in paused)
+    expect(most[-1] <= 1500 * TIMEOUT and longest < 2000 * TIMEOUT, "that is too long")
     expect(int(found["pswpin"]) * 4096 >= RAM << 20, f"too little came back: {found}")
 
 
