@@ -22,7 +22,8 @@
  * then overflow, which makes the dead, puts one segment at a time, and from FSW_CLEAN_STOP on ten a
  * second at most, or writers would fail: but for a store where cleaning moves nothing, for then waiting
  * does not help. Each wakes the other: overflow, when it may not put, this thread from its rest between
- * two looks; the drops of what was cleaned, overflow.
+ * two looks; the drops of what was cleaned, overflow. And where neither pool nor store had room for what
+ * lives, it is tried again as soon as a drop or a put of overflow's has made some.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -104,16 +105,16 @@ void fsw_clean_store_is_full(struct fsw_device *device, int full)
     if (atomic_load_explicit(&clean->full, memory_order_relaxed) == full || !clean->running)
         return;
     atomic_store(&clean->full, full);
-    if (full)
-        fsw_clean_hurry(device);
+    fsw_clean_wake(device, full ? FSW_CLEAN_WANTED : FSW_CLEAN_ROOM);
 }
 
-void fsw_clean_hurry(struct fsw_device *device)
+void fsw_clean_wake(struct fsw_device *device, enum fsw_clean_news news)
 {
     struct fsw_clean *clean = &device->clean;
     FSW_LOCK_SCOPE(&clean->lock);
 
-    clean->hurry = 1;
+    if (clean->news < news)
+        clean->news = news;
     pthread_cond_signal(&clean->wake);
 }
 
@@ -168,13 +169,23 @@ static int take(struct fsw_device *device, uint32_t row, uint32_t bytes)
     return 1;
 }
 
+/* Units that one step can move: what the store takes, or else what the pool can take back. */
+static unsigned room(struct fsw_device *device, int full)
+{
+    uint32_t frames = atomic_load(&device->pool.frames.nready),
+             most = ROOM * FSW_UNIT / FSW_FRAME_SIZE;
+
+    return full && frames < most ? frames * (FSW_FRAME_SIZE / FSW_UNIT) : ROOM;
+}
+
 /* Goes on round the rows and pins those to be cleaned: as many as there is room for. */
 static void gather(struct fsw_device *device)
 {
     struct fsw_clean *clean = &device->clean;
     uint32_t top = atomic_load(&device->image.super->rows_top);
+    int full = atomic_load(&clean->full);
     /* What comes back into the pool must empty a segment, or nothing is won. */
-    unsigned units = 0, most = atomic_load(&clean->full) ? 1 : FSW_CLEAN_SOURCES;
+    unsigned units = 0, most = full ? 1 : FSW_CLEAN_SOURCES, has_room = room(device, full);
 
     clean->count = 0;
     for (unsigned step = 0; step < STEP_ROWS && clean->count < most; step++) {
@@ -190,9 +201,10 @@ static void gather(struct fsw_device *device)
         }
         int share = (int)(live * FSW_UNIT * FSW_CLEAN_SHARES / bytes);
         int wanted = share <= clean->threshold && live * FSW_UNIT < bytes;
-        if (wanted && units + live > ROOM)
+        int fits = units + live <= has_room;
+        if (wanted && !fits && clean->count > 0)
             return;
-        if (wanted && take(device, clean->hand, bytes))
+        if (wanted && fits && take(device, clean->hand, bytes))
             units += live;
         else
             clean->shares[share]++; /* of those that stay */
@@ -330,12 +342,18 @@ static int move(struct fsw_device *device)
     return full;
 }
 
-/* A few segments: 1 if anything moved. */
+static uint64_t pages_moved(const struct fsw_device *device)
+{
+    return fsw_stat_get(&device->image, FSW_STAT_CLEAN_PAGES) +
+           fsw_stat_get(&device->image, FSW_STAT_CLEAN_RETURNED);
+}
+
+/* A few segments: 1 if anything moved. (A segment that somebody reads goes later.) */
 static int clean_some(struct fsw_device *device)
 {
     struct fsw_clean *clean = &device->clean;
     unsigned gone = 0;
-    uint64_t back = fsw_stat_get(&device->image, FSW_STAT_CLEAN_RETURNED);
+    uint64_t before = pages_moved(device);
 
     gather(device);
     if (clean->count == 0)
@@ -353,17 +371,18 @@ static int clean_some(struct fsw_device *device)
         }
     clean->moved_in_lap += gone;
     fsw_overflow_wake_writers(device);
-    return gone > 0 || fsw_stat_get(&device->image, FSW_STAT_CLEAN_RETURNED) != back;
+    return gone > 0 || pages_moved(device) != before;
 }
 
 /* ---- the thread ---- */
 
-/* Cleans a little, and says how long to rest after that. */
-static uint64_t work(struct fsw_device *device)
+/* Cleans a little, and says how long to rest after that, and from what. */
+static uint64_t work(struct fsw_device *device, enum fsw_clean_news *ret_from)
 {
     struct fsw_clean *clean = &device->clean;
     unsigned percent = effort(device);
 
+    *ret_from = FSW_CLEAN_NO_NEWS;
     if (percent == 0)
         return LOOK_EVERY_NS;
     uint64_t started = fsw_now_ns();
@@ -372,18 +391,19 @@ static uint64_t work(struct fsw_device *device)
     if (cleaned)
         clean->futile_laps = 0;
     atomic_store(&clean->helpless, clean->futile_laps > 1); /* the first lap only counts */
-    if (clean->count > 0 && !cleaned)
+    if (clean->count > 0 && !cleaned) {
+        *ret_from = atomic_load(&clean->full) ? FSW_CLEAN_WANTED : FSW_CLEAN_ROOM;
         return FAILED_PAUSE_NS;
+    }
     return clean->futile_laps > 1 ? LOOK_EVERY_NS : took * (100 - percent) / percent;
 }
 
-/* Until it is over, or overflow waits: what failed is not tried again at once for that. The lock is
- * held. */
-static void rest_for(struct fsw_clean *clean, uint64_t rest)
+/* Until it is over, or there is news of more than that. The lock is held. */
+static void rest_from(struct fsw_clean *clean, enum fsw_clean_news from, uint64_t rest)
 {
     uint64_t now = fsw_now_ns(), end = now + rest;
 
-    while (now < end && !clean->stop && !(clean->hurry && rest < FAILED_PAUSE_NS)) {
+    while (now < end && !clean->stop && clean->news <= from) {
         struct timespec until = fsw_timespec(end);
         pthread_cond_timedwait(&clean->wake, &clean->lock, &until);
         now = fsw_now_ns();
@@ -394,17 +414,18 @@ static void *clean_loop(void *opaque)
 {
     struct fsw_device *device = opaque;
     struct fsw_clean *clean = &device->clean;
+    enum fsw_clean_news from;
 
     fsw_touch_stack();
     FSW_LOCK_SCOPE(&clean->lock);
     while (!clean->stop) {
         clean->busy = 1;
-        clean->hurry = 0;
+        clean->news = FSW_CLEAN_NO_NEWS;
         pthread_mutex_unlock(&clean->lock);
-        uint64_t rest = work(device);
+        uint64_t rest = work(device, &from);
         pthread_mutex_lock(&clean->lock);
         clean->busy = 0;
-        rest_for(clean, rest);
+        rest_from(clean, from, rest);
     }
     return NULL;
 }

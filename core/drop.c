@@ -118,8 +118,10 @@ void fsw_drops_finish(struct fsw_device *device, struct fsw_drop *drop)
         else
             wait_in_line(device, drop->row);
         FSW_LOCK_SCOPE(&overflow->lock);
-        if (made_room && atomic_load(&device->clean.full))
+        if (made_room && overflow->found_full)
             overflow->pause_until = 0;
+        if (made_room && atomic_load(&device->clean.full))
+            fsw_clean_wake(device, FSW_CLEAN_ROOM);
         if (drop->request.result != FSW_STORE_OK)
             overflow->drops.not_before = fsw_now_ns() + DROP_PAUSE_NS;
         overflow->drops.out--;

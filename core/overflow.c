@@ -87,17 +87,22 @@ static int put_one(struct fsw_device *device, struct fsw_put *put)
     return 1;
 }
 
-/* After a put that failed, the next one waits. */
-static void set_pause(struct fsw_overflow *overflow, enum fsw_store_result result)
+/* After a put that failed, the next one waits: longer, if that had waited as well. */
+static void set_pause(struct fsw_overflow *overflow, const struct fsw_put *put)
 {
-    if (result == FSW_STORE_OK) {
+    if (put->request.result == FSW_STORE_OK) {
         overflow->pause = 0;
         return;
     }
-    overflow->pause = overflow->pause == 0 ? PAUSE_MIN_NS : overflow->pause * 2;
+    if (overflow->pause == 0)
+        overflow->pause = PAUSE_MIN_NS;
+    else if (put->started > overflow->failed_at)
+        overflow->pause *= 2;
     if (overflow->pause > PAUSE_MAX_NS)
         overflow->pause = PAUSE_MAX_NS;
-    overflow->pause_until = fsw_now_ns() + overflow->pause;
+    overflow->found_full = put->request.result == FSW_STORE_FULL;
+    overflow->failed_at = fsw_now_ns();
+    overflow->pause_until = overflow->failed_at + overflow->pause;
 }
 
 void fsw_overflow_wake_writers(struct fsw_device *device)
@@ -162,7 +167,7 @@ static void finish_puts(struct fsw_device *device, struct fsw_put *put)
         fsw_overflow_wake_writers(device);
         fsw_clean_store_is_full(device, result == FSW_STORE_FULL);
         FSW_LOCK_SCOPE(&overflow->lock);
-        set_pause(overflow, result);
+        set_pause(overflow, put);
         if (put->asked)
             count_idle(&overflow->idle_sweep, put);
         overflow->puts_out--;
@@ -274,7 +279,7 @@ static int work(struct fsw_device *device)
         return hold_back(device);
     overflow->limited = 0;
     if (overflow->puts_out >= puts_allowed(device)) {
-        fsw_clean_hurry(device);
+        fsw_clean_wake(device, FSW_CLEAN_WANTED);
         return 0;
     }
     overflow->idle = put->next;

@@ -147,6 +147,8 @@ struct fsw_overflow {
     _Atomic int running;
     int stop;
     uint64_t pause_until, pause; /* after a failed put */
+    uint64_t failed_at;          /* that put; those asked for before are no further attempts */
+    int found_full;              /* the store had no room for it */
     uint64_t last_put;           /* when */
     int limited;                 /* no more may leave (core/budget.h), and pages are to */
     struct fsw_overflow_idle idle_sweep;
@@ -195,16 +197,23 @@ struct fsw_clean_put {
     const char *objects[FSW_SEGMENT_OBJECTS]; /* what each was copied from */
 };
 
+/* What ends a rest of the cleaning thread, if it is more than what the rest is about. */
+enum fsw_clean_news {
+    FSW_CLEAN_NO_NEWS, /* between two looks, or so that others come to their turn */
+    FSW_CLEAN_WANTED,  /* overflow waits for it. A rest: neither pool nor store had room */
+    FSW_CLEAN_ROOM,    /* there may be some now. A rest: it failed otherwise */
+};
+
 struct fsw_clean {
     pthread_t thread;
-    pthread_mutex_t lock; /* stop, busy, hurry; the rest is the thread's */
+    pthread_mutex_t lock; /* stop, busy, news; the rest is the thread's */
     pthread_cond_t wake;
     sem_t answered;
     _Atomic int running;
     int stop, busy;
-    int hurry;            /* overflow waits for it */
-    _Atomic int full;     /* the store's last answer to a put */
-    _Atomic int helpless; /* laps have moved nothing */
+    enum fsw_clean_news news; /* since its last step began */
+    _Atomic int full;         /* the store's last answer to a put */
+    _Atomic int helpless;     /* laps have moved nothing */
     uint64_t worth;
     uint32_t hand;                         /* the next row */
     uint32_t shares[FSW_CLEAN_SHARES + 1]; /* rows of this lap, by how much of them lives */
@@ -227,8 +236,8 @@ void fsw_clean_deinit(struct fsw_device *device);
 unsigned fsw_clean_puts_allowed(struct fsw_device *device);
 /* The store said that it is full, or that it is not. From the threads that put. */
 void fsw_clean_store_is_full(struct fsw_device *device, int full);
-/* Overflow waits for it: it looks now, unless it rests from a failure. From any thread. */
-void fsw_clean_hurry(struct fsw_device *device);
+/* It looks now, unless it rests from more than that. From any thread. */
+void fsw_clean_wake(struct fsw_device *device, enum fsw_clean_news news);
 
 /* ---- repair.c ---- */
 

@@ -295,7 +295,7 @@ static void look_for_dead(struct fsw_device *device)
 {
     FSW_LOCK_SCOPE(&device->clean.lock);
     device->clean.worth = 0;
-    device->clean.hurry = 1;
+    device->clean.news = FSW_CLEAN_WANTED;
     pthread_cond_signal(&device->clean.wake);
 }
 
