@@ -270,6 +270,8 @@ void fsw_frames_give(struct fsw_frames *frames, uint32_t frame)
         return;
     frames->ready[n] = frame;
     atomic_store_explicit(&frames->nready, n + 1, memory_order_relaxed);
+    if (n <= get(frames->kept)) /* who waits for the filler may take this one */
+        pthread_cond_broadcast(&frames->filled);
     if (n == goal(frames) * 2)
         pthread_cond_signal(&frames->wake);
 }

@@ -15,7 +15,8 @@
  *       that was lowered below it: until that debt is gone only charges grow.
  *   F3  Nobody but the filler asks the system for memory, which may take for ever when it has none:
  *       the system may be waiting for the very request that asks. Who finds the reserve empty waits
- *       for the filler, FSW_FILLER_WAIT_NS at most, and that is counted (reserve_misses).
+ *       for the filler, or for a frame that somebody gives, FSW_FILLER_WAIT_NS at most, and that is
+ *       counted (reserve_misses).
  *   F4  Once that was too long, nobody waits again before the filler has come back with a frame:
  *       writes fail at once, and a failed write to swap lets the system go on.
  *

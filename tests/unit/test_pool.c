@@ -345,6 +345,46 @@ static void nobody_but_the_filler_waits_for_the_system(void **state)
     close_pool(f);
 }
 
+static void *take_one(void *opaque)
+{
+    static uint32_t frame;
+
+    frame = fsw_frames_take(opaque);
+    return &frame;
+}
+
+static void who_waits_for_the_filler_takes_what_another_gives(void **state)
+{
+    struct fixture *f = malloc(sizeof *f);
+    struct fsw_frames *frames = &f->pool.frames;
+    pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+    pthread_t taker;
+    uint32_t mine = 0;
+    void *frame;
+
+    open_pool(f, 32 << 20, 20 << 20);
+    pthread_mutex_lock(&gate);
+    atomic_store(&kept, 0);
+    frames->wait_ns = 60 * FSW_NS_PER_S;
+    frames->ahead = be_kept;
+    frames->ahead_opaque = &gate;
+    assert_int_equal(fsw_frames_start(frames), 0);
+    while (!atomic_load(&kept))
+        sched_yield();
+    for (uint32_t taken = 0; taken < frames->target; taken++)
+        assert_int_not_equal(mine = fsw_frames_take(frames), 0);
+    uint64_t start = fsw_now_ns();
+    pthread_create(&taker, NULL, take_one, frames);
+    while (fsw_stat_get(&f->image, FSW_STAT_RESERVE_MISSES) == 0)
+        sched_yield();
+    fsw_frames_give(frames, mine); /* has the lock when the other one sleeps */
+    pthread_join(taker, &frame);
+    assert_int_equal(*(uint32_t *)frame, mine);
+    assert_true(fsw_now_ns() - start < frames->wait_ns / 2);
+    pthread_mutex_unlock(&gate);
+    close_pool(f);
+}
+
 /* ---- a host that stands still ---- */
 
 /* In a process of its own, which stops the one it came from for so long. */
@@ -434,4 +474,5 @@ RIG_MAIN(cmocka_unit_test(objects_of_all_sizes_come_and_go),
          cmocka_unit_test(growth_takes_from_the_reserve_and_then_the_headroom),
          cmocka_unit_test(surplus_goes_back_to_the_system),
          cmocka_unit_test(nobody_but_the_filler_waits_for_the_system),
-         cmocka_unit_test(who_stood_still_with_the_filler_waits_on))
+         cmocka_unit_test(who_stood_still_with_the_filler_waits_on),
+         cmocka_unit_test(who_waits_for_the_filler_takes_what_another_gives))
