@@ -98,10 +98,8 @@ static void follow_idle(struct fsw_device *device)
 
 static void follow_watermarks(struct fsw_device *device)
 {
-    if (atomic_load(&device->image.super->watermarks) == device->reclaim.watermarks)
-        return;
-    fsw_reclaim_set_limit(device);
-    fsw_overflow_kick(device);
+    if (atomic_load(&device->image.super->watermarks) != device->reclaim.watermarks)
+        fsw_reclaim_set_limit(device);
 }
 
 static void follow_memory(struct fsw_device *device)
@@ -112,7 +110,6 @@ static void follow_memory(struct fsw_device *device)
         return;
     fsw_frames_set_limit(&device->pool.frames, memory);
     fsw_reclaim_set_limit(device);
-    fsw_overflow_kick(device);
 }
 
 static void follow_codec(struct fsw_device *device)
@@ -208,6 +205,7 @@ static void *keeper_loop(void *opaque)
         fsw_priority_follow_memory();
         follow_memory(device);
         follow_watermarks(device);
+        fsw_overflow_kick(device); /* frames on their way out may have stayed, and nobody writes */
         follow_codec(device);
         fsw_overflow_follow_huge(device);
         if (keeper->looks % 10 == 0)

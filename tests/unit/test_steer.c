@@ -186,6 +186,41 @@ static void memory_goes_down_and_up_while_a_store_takes_pages(void **state)
     end_load(load);
 }
 
+static int is_paid(struct rig *rig, void *opaque)
+{
+    return fsw_frames_debt(&rig->device->pool.frames) == 0;
+}
+
+static int nothing_is_wanted(struct rig *rig, void *opaque)
+{
+    return !atomic_load(&rig->device->overflow.wanted);
+}
+
+/* The last that are to leave are on their way, nothing more is wanted, and then they stay: nobody writes
+ * who would ask for them again. */
+static void memory_that_goes_down_is_followed_though_puts_fail_and_nobody_writes(void **state)
+{
+    struct rig rig;
+
+    rig_open(&rig, &(struct rig_options){.size = MIB(16), .memory = MIB(8), .with_store = 1});
+    for (unsigned page = 0; page < 256; page++)
+        assert_int_equal(rig_write_page(&rig, page, RIG_NOISE, page), 0);
+    struct fsw_frames *frames = &rig.device->pool.frames;
+    rig_prove(&rig); /* and the filler has nothing in its hands */
+    uint32_t in_use = atomic_load(&frames->used) + atomic_load(&frames->overhead);
+    assert_int_equal(rig_stat(&rig, FSW_STAT_PAGES_STORE), 0);
+    teststore_hold(rig.store, TESTSTORE_PUTS);
+    set_memory(&rig, (uint64_t)(in_use + FSW_HEADROOM_FRAMES - 12) * FSW_FRAME_SIZE);
+    teststore_wait_held(rig.store, TESTSTORE_PUTS, 1);
+    rig_wait(&rig, nothing_is_wanted, NULL);
+    assert_false(is_paid(&rig, NULL));
+    teststore_answer(rig.store, TESTSTORE_PUTS, FSW_STORE_FULL, FSW_PUTS_IN_FLIGHT, 0);
+    teststore_release(rig.store, TESTSTORE_PUTS);
+    rig_wait(&rig, is_paid, NULL);
+    assert_true(rig_stat(&rig, FSW_STAT_OVERFLOW_FAILED) > 0);
+    rig_close(&rig);
+}
+
 /* The server itself can only refuse writes then: nothing that is there may be lost. */
 static void memory_below_use_without_a_store_loses_nothing(void **state)
 {
@@ -508,6 +543,7 @@ static void the_command_lists_the_classes(void **state)
 RIG_MAIN(cmocka_unit_test(watermarks_say_when_overflow_starts_and_stops),
          cmocka_unit_test(huge_says_whether_what_does_not_compress_leaves_first),
          cmocka_unit_test(memory_goes_down_and_up_while_a_store_takes_pages),
+         cmocka_unit_test(memory_that_goes_down_is_followed_though_puts_fail_and_nobody_writes),
          cmocka_unit_test(memory_below_use_without_a_store_loses_nothing),
          cmocka_unit_test(the_codec_changes_under_load),
          cmocka_unit_test(cpus_come_and_go_under_load),
