@@ -36,6 +36,14 @@ void resp_store_lane_changed(struct resp_store *store)
     report_connected(&store->report, store->gets.ready && store->puts.ready);
 }
 
+void resp_store_is_back(struct resp_store *store, const struct resp_lane *lane)
+{
+    struct resp_conn *const all[] = {&store->gets.conn, &store->puts.conn, &store->quick.lane.conn};
+
+    for (unsigned i = 0; i < sizeof all / sizeof all[0]; i++)
+        resp_conn_hurry(all[i], lane->conn.place);
+}
+
 /* ---- the thread ---- */
 
 /* What others left for the thread, by value. */

@@ -67,6 +67,8 @@ int resp_store_new(const struct fsw_address *address, const char *password,
 void resp_store_finish(struct resp_store *store, struct fsw_store_request *request,
                        enum fsw_store_result result);
 void resp_store_lane_changed(struct resp_store *store);
+/* This one has reached the server: the others don't wait out their pause. */
+void resp_store_is_back(struct resp_store *store, const struct resp_lane *lane);
 
 /* On any thread: submits a GET that had no answer which ends it. losses: when it was begun. */
 void resp_store_ask_again(struct resp_store *store, struct fsw_store_request *request,

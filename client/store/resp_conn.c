@@ -144,6 +144,14 @@ void resp_conn_reset(struct resp_conn *conn, const char *why)
     conn->hooks->down(conn, why);
 }
 
+void resp_conn_hurry(struct resp_conn *conn, unsigned place)
+{
+    if (conn->state != RESP_CONN_RESTING || conn->ending)
+        return;
+    conn->place = place;
+    conn_attempt(conn);
+}
+
 void resp_conn_end(struct resp_conn *conn)
 {
     if (conn->ending)

@@ -91,6 +91,9 @@ void resp_conn_content(struct resp_conn *conn);
  * connects again. Calls down() first. Nothing happens unless it is up or connecting. */
 void resp_conn_reset(struct resp_conn *conn, const char *why);
 
+/* Somebody else has reached the server, by that place: a connection that rests tries now. */
+void resp_conn_hurry(struct resp_conn *conn, unsigned place);
+
 /* Up, with nothing to be written and no part of an answer: it can be lent. */
 int resp_conn_is_quiet(const struct resp_conn *conn);
 

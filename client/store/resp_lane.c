@@ -252,6 +252,7 @@ static void become_ready(struct resp_lane *lane)
     lane->ever = 1;
     resp_conn_content(&lane->conn);
     resp_store_lane_changed(lane->store);
+    resp_store_is_back(lane->store, lane);
     resp_lane_pump(lane);
 }
 

@@ -156,6 +156,23 @@ static void test_requests_outlive_the_server(void **state)
     free(back);
 }
 
+/* One would rest for ten minutes and more, and is told by the other, which is up again. */
+static void test_a_connection_that_is_back_brings_the_other(void **state)
+{
+    struct fixture *f = *state;
+    struct resp_store *store = (struct resp_store *)f->store;
+    struct resp_lane *const lanes[] = {&store->puts, &store->gets};
+
+    for (unsigned i = 0; i < 2; i++) {
+        lanes[i]->conn.pause_ms = 20 * 60 * 1000;
+        assert_int_equal(do_put(f->store, 1 + i, f->bytes, 1000), FSW_STORE_OK);
+        server_kill(f->server);
+        wait_connected(f->store, 0);
+        server_restart(f->server);
+        wait_connected(f->store, 1);
+    }
+}
+
 static void test_deadlines_without_a_server(void **state)
 {
     struct fixture *f = *state;
@@ -474,6 +491,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         FIXTURE_TEST(test_restarted_empty_is_not_gone, setup),
         FIXTURE_TEST(test_requests_outlive_the_server, setup_kept),
+        FIXTURE_TEST(test_a_connection_that_is_back_brings_the_other, setup),
         FIXTURE_TEST(test_cut_connections_lose_nothing, setup),
         FIXTURE_TEST(test_deadlines_without_a_server, setup),
         FIXTURE_TEST(test_late_answer_leaves_the_bytes_alone, setup),
