@@ -12,6 +12,7 @@
 #include "common/clock.h"
 
 #define CANARY_NS FSW_NS_PER_S
+#define TRY_NS (300 * FSW_NS_PER_MS)
 
 static struct mirror_store *of_base(struct fsw_store *base)
 {
@@ -278,6 +279,7 @@ int mirror_store_new(struct fsw_store *const stores[MIRROR_COPIES], struct fsw_s
     if (store == NULL)
         return -ENOMEM;
     store->base = (struct fsw_store){.ops = &mirror_ops, .copies = MIRROR_COPIES};
+    store->try_ns = TRY_NS;
     for (unsigned copy = 0; copy < MIRROR_COPIES; copy++) {
         assert(stores[copy]->copies == 1 && stores[copy]->seal == 0);
         store->copies[copy].store = stores[copy];

@@ -13,11 +13,13 @@
  *   M1  A pair has its own copy of a put's bytes, so that it can end while a leg is still under way.
  *   M2  A pair is idle again when both legs have ended; its request was answered once, then or before.
  *   M3  Nothing is submitted to a store once closing has begun (gate).
+ *   M4  A get that waits at a copy that does not answer, since neither did, is called back when the other
+ *       one does again.
  *
  * Threads: submit() on the caller's, done() of the legs on the stores', and a minder that looks for
- * pairs whose time is over. `lock` guards pairs and lists; it is not held while a store's submit() or
- * a request's done() runs. `gate` is held for reading where a store is looked at or submitted to;
- * lock is never taken before it.
+ * pairs whose time is over, and gets that wait at the wrong copy. `lock` guards pairs and lists; it is
+ * not held while a store's submit() or a request's done() runs. `gate` is held for reading where a store
+ * is looked at or submitted to; lock is never taken before it.
  *
  *     mirror.c the store, the two       mirror_get.c GET       mirror_pair.c PUT, DROP and the minder
  */
@@ -79,6 +81,8 @@ struct mirror_store {
     struct mirror_pair *pairs, *idle[2]; /* puts, drops */
     struct fsw_requests waiting;         /* for a pair */
     unsigned busy;                       /* pairs that are not idle */
+    unsigned astray;                     /* gets at a copy that does not answer, for none did */
+    uint64_t try_ns; /* of a get at the first copy; longer while both are slow */
     int stopping, started;
     pthread_t minder;
 };
@@ -116,6 +120,9 @@ void mirror_get_here(struct mirror_store *store, struct fsw_store_request *reque
 /* 0 or -ENOMEM; deinit in any case. */
 int mirror_pairs_init(struct mirror_store *store);
 void mirror_pairs_deinit(struct mirror_store *store);
+
+/* A get goes astray (1), or has ended at that copy (-1). Inside the gate, or in a done(). */
+void mirror_astray(struct mirror_store *store, int by);
 
 /* PUT or DROP. */
 void mirror_both(struct mirror_store *store, struct fsw_store_request *request);

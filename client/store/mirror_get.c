@@ -9,14 +9,11 @@
 #include "client/store/mirror.h"
 #include "common/clock.h"
 
-/* For an answer, before the other copy is asked for it; doubled each time both were slow. */
-#define TRY_NS (300 * FSW_NS_PER_MS)
-
 /* kept[0]: the request's own deadline. kept[1], from the lowest byte: copies that may be asked, those
- * that said no, the one that is being asked, the worst that was said, how often one was slow; and the
- * store's generation when it began. */
+ * that said no, the one that is being asked, the worst that was said, how often one was slow, whether
+ * none answered when this one was asked; and the store's generation when it began. */
 struct search {
-    uint8_t asked, refused, copy, worst, tries;
+    uint8_t asked, refused, copy, worst, tries, astray;
     uint16_t generation;
 };
 
@@ -66,17 +63,20 @@ static struct fsw_store *get_turn_to(struct mirror_store *store, struct fsw_stor
     struct search search = search_of(request);
     uint32_t left = search.asked & ~(uint32_t)search.refused;
     uint64_t deadline = request->outer[FSW_OUTER_MIRROR].kept[0];
-    uint64_t until = fsw_now_ns() + (TRY_NS << (search.tries < 10 ? search.tries / 2 : 5));
+    uint64_t until = fsw_now_ns() + (store->try_ns << (search.tries < 10 ? search.tries / 2 : 5));
 
     if (search.tries == 0 && search.refused == 0)
         search.generation = store->generation;
     if (search.generation != store->generation)
         return NULL;
     search.copy = (uint8_t)choose(store, search, request->id, again);
+    int choice = (left & (left - 1)) != 0; /* there is another to turn to */
+    search.astray = choice && mirror_worth(&store->copies[0]) < MIRROR_EMPTIED &&
+                    mirror_worth(&store->copies[1]) < MIRROR_EMPTIED;
     search_keep(request, search);
-    request->deadline = deadline;
-    if ((left & (left - 1)) != 0 && (deadline == 0 || deadline > until))
-        request->deadline = until; /* there is another to turn to */
+    request->deadline = choice && (deadline == 0 || deadline > until) ? until : deadline;
+    if (search.astray)
+        mirror_astray(store, 1);
     return store->copies[search.copy].store;
 }
 
@@ -101,6 +101,9 @@ static void get_done(struct fsw_store_request *request)
     struct mirror_copy *copy = &store->copies[search.copy];
     uint64_t deadline = request->outer[FSW_OUTER_MIRROR].kept[0];
 
+    if (search.astray)
+        mirror_astray(store, -1);
+    search.astray = 0;
     if (request->result == FSW_STORE_OK) {
         mirror_answered(copy);
         get_finish(store, request, FSW_STORE_OK);

@@ -1,5 +1,5 @@
 /*
- * mirror_pair.c: a PUT or DROP goes to both copies at once.
+ * mirror_pair.c: a PUT or DROP goes to both copies at once. And the minder.
  */
 #include <errno.h>
 #include <signal.h>
@@ -236,6 +236,38 @@ static void give_up_waiting(struct mirror_store *store, uint64_t now)
     }
 }
 
+void mirror_astray(struct mirror_store *store, int by)
+{
+    FSW_LOCK_SCOPE(&store->lock);
+
+    store->astray += (unsigned)by;
+    if (by > 0 && store->astray == 1)
+        pthread_cond_signal(&store->wake);
+}
+
+static int answers(struct mirror_copy *copy)
+{
+    return mirror_worth(copy) >= MIRROR_EMPTIED;
+}
+
+/* Their copy says that it could not be reached, and so they turn to the other. The lock is held, and let
+ * go meanwhile. */
+static void call_back(struct mirror_store *store)
+{
+    if (store->astray == 0)
+        return;
+    pthread_mutex_unlock(&store->lock);
+    if (mirror_enter(store)) {
+        for (unsigned copy = 0; copy < MIRROR_COPIES; copy++) {
+            struct fsw_store *one = store->copies[copy].store;
+            if (!answers(&store->copies[copy]) && answers(&store->copies[copy ^ 1]))
+                one->ops->lost(one, 0);
+        }
+        mirror_leave(store);
+    }
+    pthread_mutex_lock(&store->lock);
+}
+
 static void *mind(void *opaque)
 {
     struct mirror_store *store = opaque;
@@ -251,9 +283,10 @@ static void *mind(void *opaque)
         while ((pair = find_patient(store, now)) != NULL)
             end_patience(store, pair);
         give_up_waiting(store, now);
+        call_back(store);
         if (store->stopping)
             break;
-        if (store->busy > 0)
+        if (store->busy > 0 || store->astray > 0)
             pthread_cond_timedwait(&store->wake, &store->lock, &until);
         else
             pthread_cond_wait(&store->wake, &store->lock);

@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "client/store/keys.h"
+#include "client/store/mirror.h"
 #include "common/clock.h"
 
 static void forget_at(struct fixture *f, unsigned copy, uint64_t id)
@@ -249,6 +250,27 @@ static void test_puts_don_t_wait_for_a_frozen_one(void **state)
     puts_are_quick(f, 2, 1, 1);
 }
 
+/* Both were away when it was asked of the first one, and that stays away. */
+static void test_a_get_turns_to_the_one_that_is_back(void **state)
+{
+    struct fixture *f = *state;
+    struct mirror_store *store = (struct mirror_store *)f->store;
+    struct call get;
+    uint8_t back[PLACE_OBJECT];
+
+    mirrored_puts(f, 0, 1, 3);
+    freeReplyObject(server_command(&f->place.servers[1], "SAVE"));
+    store->try_ns = 20 * PATIENCE_NS;
+    for (unsigned copy = 0; copy < 2; copy++)
+        server_kill(&f->place.servers[copy]);
+    mirrored_wait_up(f, 0);
+    call_prepare(&get, FSW_STORE_GET, 0, back, 0, PLACE_OBJECT, LONG_MS);
+    call_submit(f->store, &get);
+    server_restart(&f->place.servers[1]);
+    assert_int_equal(call_wait(&get), FSW_STORE_OK);
+    assert_int_equal(get.request.copies, 2);
+}
+
 static void test_one_was_emptied(void **state)
 {
     struct fixture *f = *state;
@@ -403,6 +425,7 @@ int main(int argc, char **argv)
     /* farswapd's FLUSHALL is not for everybody */
     const struct CMUnitTest redis_tests[] = {
         FIXTURE_TEST(test_one_was_emptied, mirrored_setup),
+        FIXTURE_TEST(test_a_get_turns_to_the_one_that_is_back, mirrored_setup),
     };
     int failed;
 
