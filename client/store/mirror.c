@@ -207,6 +207,7 @@ static void store_health(struct fsw_store *base, struct fsw_store_health *ret_he
 
     for (unsigned copy = 0; copy < MIRROR_COPIES; copy++) {
         struct fsw_store *one = store->copies[copy].store;
+        mirror_worth(&store->copies[copy]); /* nobody else may ask whether it has come back */
         one->ops->health(one, &health[copy]);
         int answers = health[copy].connected && atomic_load(&store->copies[copy].suspect) == 0;
         up |= (uint32_t)answers << copy;

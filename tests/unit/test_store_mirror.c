@@ -138,6 +138,19 @@ static void test_one_is_killed(void **state)
     mirrored_puts(f, 40, 50, 3);
 }
 
+/* It was slow, and has come back since: health says so, though nobody asks for anything. */
+static void test_one_that_is_back_is_up(void **state)
+{
+    struct fixture *f = *state;
+    struct mirror_store *store = (struct mirror_store *)f->store;
+
+    mirror_was_slow(&store->copies[1]);
+    mirrored_wait_up(f, 1);
+    server_kill(&f->place.servers[1]);
+    server_restart(&f->place.servers[1]);
+    mirrored_wait_up(f, 3);
+}
+
 static void test_the_other_is_killed(void **state)
 {
     struct fixture *f = *state;
@@ -412,6 +425,7 @@ int main(int argc, char **argv)
         FIXTURE_TEST(test_gone_if_both_say_so, mirrored_setup),
         FIXTURE_TEST(test_gone_needs_both_to_answer, mirrored_setup),
         FIXTURE_TEST(test_one_is_killed, mirrored_setup),
+        FIXTURE_TEST(test_one_that_is_back_is_up, mirrored_setup),
         FIXTURE_TEST(test_the_other_is_killed, mirrored_setup),
         FIXTURE_TEST(test_killed_with_gets_in_flight, mirrored_setup),
         FIXTURE_TEST(test_one_is_frozen, mirrored_setup),
