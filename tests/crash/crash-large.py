@@ -76,20 +76,20 @@ class Nbd(servers.Server):
         super().__init__(**parameters)
         self.spare = None
 
-    def launch(self, rng, *options):
+    def one_that_waits(self, rng):
         self.parameters.update(parameters(rng))
-        return spawn(self.command() + list(options), log=f"{self.name}.log",
+        return spawn(self.command() + ["--wait"], log=f"{self.name}.log",
                      env=self.environment())
 
     def begin(self, rng):
         self.parameters.update(parameters(rng))
         self.start()
-        self.spare = self.launch(rng, "--wait")
+        self.spare = self.one_that_waits(rng)
 
     def kill_and_go_on(self, rng):
         self.kill()
         self.process = self.spare
-        self.spare = self.launch(rng, "--wait")
+        self.spare = self.one_that_waits(rng)
 
     def leave(self):
         harness.end(self.spare)
