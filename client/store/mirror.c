@@ -41,12 +41,15 @@ void mirror_answered(struct mirror_copy *copy)
     atomic_store(&copy->suspect, 0);
 }
 
-void mirror_was_slow(struct mirror_copy *copy)
+void mirror_was_slow(struct mirror_store *store, unsigned which)
 {
+    struct mirror_copy *copy = &store->copies[which];
     uint64_t none = 0, now = fsw_now_ns();
 
-    if (atomic_compare_exchange_strong(&copy->suspect, &none, now))
-        atomic_store(&copy->canary, now);
+    if (!atomic_compare_exchange_strong(&copy->suspect, &none, now))
+        return;
+    atomic_store(&copy->canary, now);
+    mirror_minder_wake(store);
 }
 
 int mirror_canary_is_due(struct mirror_copy *copy)

@@ -7,8 +7,8 @@
  * A put is done when both have answered, or when one has it and the other has been slow for half a
  * second: its `copies` say who has it, and who knows that can put the other copy later. A segment is
  * gone only if every copy that was asked for is. A store that was slow is left out (suspect), but
- * for a put a second, until it answers again; what it should have dropped meanwhile stays there, under
- * ids that are never used again.
+ * for a put a second, until it answers again; while nobody puts, it is asked to drop what it does not
+ * have. What it should have dropped meanwhile stays there, under ids that are never used again.
  *
  *   M1  A pair has its own copy of a put's bytes, so that it can end while a leg is still under way.
  *   M2  A pair is idle again when both legs have ended; its request was answered once, then or before.
@@ -21,7 +21,7 @@
  * not held while a store's submit() or a request's done() runs. `gate` is held for reading where a store
  * is looked at or submitted to; lock is never taken before it.
  *
- *     mirror.c the store, the two       mirror_get.c GET       mirror_pair.c PUT, DROP and the minder
+ *     mirror.c the store, the two     mirror_get.c GET     mirror_pair.c PUT, DROP     mirror_minder.c time
  */
 #ifndef FSW_STORE_MIRROR_H
 #define FSW_STORE_MIRROR_H
@@ -64,8 +64,10 @@ struct mirror_pair {
 /* One of the two. */
 struct mirror_copy {
     struct fsw_store *store;
-    _Atomic uint64_t suspect; /* since when (ns); 0: it answers */
-    _Atomic uint64_t canary;  /* when it was last tried all the same */
+    _Atomic uint64_t suspect;     /* since when (ns); 0: it answers */
+    _Atomic uint64_t canary;      /* when it was last tried all the same */
+    struct fsw_store_request try; /* the minder's, */
+    _Atomic int tried;            /* which is under way */
 };
 
 struct mirror_store {
@@ -96,7 +98,8 @@ int mirror_store_new(struct fsw_store *const stores[MIRROR_COPIES], struct fsw_s
 enum mirror_worth { MIRROR_AWAY, MIRROR_SUSPECT, MIRROR_EMPTIED, MIRROR_GOOD };
 enum mirror_worth mirror_worth(struct mirror_copy *copy);
 void mirror_answered(struct mirror_copy *copy);
-void mirror_was_slow(struct mirror_copy *copy);
+/* Not with the lock held. */
+void mirror_was_slow(struct mirror_store *store, unsigned which);
 
 /* 1 once a second, for one that is suspect. */
 int mirror_canary_is_due(struct mirror_copy *copy);
@@ -121,13 +124,22 @@ void mirror_get_here(struct mirror_store *store, struct fsw_store_request *reque
 int mirror_pairs_init(struct mirror_store *store);
 void mirror_pairs_deinit(struct mirror_store *store);
 
-/* A get goes astray (1), or has ended at that copy (-1). Inside the gate, or in a done(). */
-void mirror_astray(struct mirror_store *store, int by);
-
 /* PUT or DROP. */
 void mirror_both(struct mirror_store *store, struct fsw_store_request *request);
 /* Pairs have become idle, or closing has begun: who waits for one goes on. */
 void mirror_serve_waiting(struct mirror_store *store);
+
+/* The request's end, if it has not ended yet: taken out, for the caller to finish. The lock is held. */
+struct fsw_store_request *mirror_pair_answer(struct mirror_pair *pair,
+                                             enum fsw_store_result *ret_result);
+
+/* ---- mirror_minder.c ---- */
+
+/* A get goes astray (1), or has ended at that copy (-1). Inside the gate, or in a done(). */
+void mirror_astray(struct mirror_store *store, int by);
+
+/* A copy is suspect. Not with the lock held. */
+void mirror_minder_wake(struct mirror_store *store);
 
 int mirror_minder_start(struct mirror_store *store);
 void mirror_minder_stop(struct mirror_store *store);

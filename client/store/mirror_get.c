@@ -112,7 +112,7 @@ static void get_done(struct fsw_store_request *request)
     if (request->result == FSW_STORE_UNREACHABLE) {
         if (mirror_worth(copy) !=
             MIRROR_EMPTIED) /* an emptied one can't say of what it lacks that it is gone */
-            mirror_was_slow(copy);
+            mirror_was_slow(store, search.copy);
         search.tries += search.tries < UINT8_MAX;
         search_keep(request, search);
         if (deadline != 0 && deadline <= fsw_now_ns())

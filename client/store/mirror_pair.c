@@ -1,22 +1,18 @@
 /*
- * mirror_pair.c: a PUT or DROP goes to both copies at once. And the minder.
+ * mirror_pair.c: a PUT or DROP goes to both copies at once.
  */
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "client/store/mirror.h"
 #include "common/cleanup.h"
 #include "common/clock.h"
-#include "common/touch.h"
 
-#define LOOK_NS (50 * FSW_NS_PER_MS)
 /* After one copy was acknowledged, for the other. Writers wait a second for room. */
 #define PATIENCE_NS (500 * FSW_NS_PER_MS)
 
-/* The request's end, if it has not ended yet: taken out, for the caller to finish. The lock is held. */
-static struct fsw_store_request *pair_answer(struct mirror_pair *pair,
+struct fsw_store_request *mirror_pair_answer(struct mirror_pair *pair,
                                              enum fsw_store_result *ret_result)
 {
     struct fsw_store_request *request = pair->request;
@@ -55,7 +51,7 @@ static void leg_end(struct mirror_leg *leg, enum fsw_store_result result)
     }
     acknowledged = pair->acknowledged;
     if (pair->pending == 0) {
-        request = pair_answer(pair, &all);
+        request = mirror_pair_answer(pair, &all);
         pair_idle(pair);
     }
     pthread_mutex_unlock(&store->lock);
@@ -69,7 +65,7 @@ static void leg_done(struct fsw_store_request *request)
     struct mirror_store *store = leg->pair->store;
 
     if (request->result == FSW_STORE_UNREACHABLE)
-        mirror_was_slow(&store->copies[leg->copy]);
+        mirror_was_slow(store, leg->copy);
     else
         mirror_answered(&store->copies[leg->copy]);
     leg_end(leg, request->result);
@@ -185,136 +181,6 @@ void mirror_both(struct mirror_store *store, struct fsw_store_request *request)
     fsw_requests_push_back(&store->waiting, request);
     pthread_mutex_unlock(&store->lock);
     mirror_serve_waiting(store);
-}
-
-/* ---- the minder ---- */
-
-/* One pair whose request has waited long enough for the other copy; NULL: none. The lock is held. */
-static struct mirror_pair *find_patient(struct mirror_store *store, uint64_t now)
-{
-    for (unsigned i = 0; i < MIRROR_PAIRS; i++) {
-        struct mirror_pair *pair = &store->pairs[i];
-        if (pair->request != NULL && pair->patience_ends != 0 && pair->patience_ends <= now)
-            return pair;
-    }
-    return NULL;
-}
-
-/* The lock is held, and let go while the request is finished. */
-static void end_patience(struct mirror_store *store, struct mirror_pair *pair)
-{
-    enum fsw_store_result result;
-    struct fsw_store_request *request = pair_answer(pair, &result);
-    uint32_t acknowledged = pair->acknowledged, pending = pair->pending;
-
-    pthread_mutex_unlock(&store->lock);
-    for (unsigned copy = 0; copy < MIRROR_COPIES; copy++)
-        if (pending >> copy & 1)
-            mirror_was_slow(&store->copies[copy]);
-    report_finish(&store->report, request, result, acknowledged);
-    pthread_mutex_lock(&store->lock);
-}
-
-/* Of those that wait for a pair. The lock is held, and let go while one is finished. */
-static void give_up_waiting(struct mirror_store *store, uint64_t now)
-{
-    struct fsw_requests late;
-    struct fsw_store_request *request;
-
-    fsw_requests_init(&late);
-    FSW_FOR_EACH_REQUEST(at, &store->waiting)
-    {
-        if (at->deadline == 0 || at->deadline > now)
-            continue;
-        fsw_requests_remove(at);
-        fsw_requests_push_back(&late, at);
-    }
-    while ((request = fsw_requests_pop(&late)) != NULL) {
-        pthread_mutex_unlock(&store->lock);
-        report_finish(&store->report, request, FSW_STORE_UNREACHABLE, 0);
-        pthread_mutex_lock(&store->lock);
-    }
-}
-
-void mirror_astray(struct mirror_store *store, int by)
-{
-    FSW_LOCK_SCOPE(&store->lock);
-
-    store->astray += (unsigned)by;
-    if (by > 0 && store->astray == 1)
-        pthread_cond_signal(&store->wake);
-}
-
-static int answers(struct mirror_copy *copy)
-{
-    return mirror_worth(copy) >= MIRROR_EMPTIED;
-}
-
-/* Their copy says that it could not be reached, and so they turn to the other. The lock is held, and let
- * go meanwhile. */
-static void call_back(struct mirror_store *store)
-{
-    if (store->astray == 0)
-        return;
-    pthread_mutex_unlock(&store->lock);
-    if (mirror_enter(store)) {
-        for (unsigned copy = 0; copy < MIRROR_COPIES; copy++) {
-            struct fsw_store *one = store->copies[copy].store;
-            if (!answers(&store->copies[copy]) && answers(&store->copies[copy ^ 1]))
-                one->ops->lost(one, 0);
-        }
-        mirror_leave(store);
-    }
-    pthread_mutex_lock(&store->lock);
-}
-
-static void *mind(void *opaque)
-{
-    struct mirror_store *store = opaque;
-    struct mirror_pair *pair;
-    FSW_LOCK_SCOPE(&store->lock);
-
-    pthread_setname_np(pthread_self(), "farswap-mirror");
-    fsw_touch_stack();
-    while (!store->stopping) {
-        uint64_t now = fsw_now_ns();
-        struct timespec until = fsw_timespec(now + LOOK_NS);
-
-        while ((pair = find_patient(store, now)) != NULL)
-            end_patience(store, pair);
-        give_up_waiting(store, now);
-        call_back(store);
-        if (store->stopping)
-            break;
-        if (store->busy > 0 || store->astray > 0)
-            pthread_cond_timedwait(&store->wake, &store->lock, &until);
-        else
-            pthread_cond_wait(&store->wake, &store->lock);
-    }
-    return NULL;
-}
-
-int mirror_minder_start(struct mirror_store *store)
-{
-    sigset_t all, before;
-    int r;
-
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    r = -pthread_create(&store->minder, NULL, mind, store);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    store->started = r == 0;
-    return r;
-}
-
-void mirror_minder_stop(struct mirror_store *store)
-{
-    pthread_mutex_lock(&store->lock);
-    store->stopping = 1;
-    pthread_cond_signal(&store->wake);
-    pthread_mutex_unlock(&store->lock);
-    if (store->started)
-        pthread_join(store->minder, NULL);
 }
 
 /* ---- birth and death ---- */

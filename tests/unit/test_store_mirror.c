@@ -203,7 +203,7 @@ static void freeze_until_quick(struct fixture *f, unsigned copy, void (*act)(str
         if (fsw_now_ns() > end)
             fail_msg("it takes %u ms, not %u at most", (unsigned)took, most_ms);
         server_thaw(&f->place.servers[copy]);
-        mirrored_heal(f, id);
+        mirrored_wait_up(f, 3);
     }
 }
 
@@ -243,7 +243,7 @@ static void test_one_is_frozen(void **state)
     mirrored_reads(f, 0, 20, 2, 100);
     puts_are_quick(f, 20, 20, 2);
     server_thaw(&f->place.servers[0]);
-    mirrored_heal(f, 4000);
+    mirrored_wait_up(f, 3); /* though nobody asks it anything */
     mirrored_puts(f, 5000, 5000 + 1, 3);
 }
 
@@ -294,7 +294,7 @@ static void test_one_was_emptied(void **state)
     for (mirrored_reads(f, 0, 20, 2, 700); fixture_health(f).emptied != 1;
          mirrored_reads(f, 0, 20, 2, 700)) { /* it was too slow to say anything, and left out */
         assert_true(fsw_now_ns() < end);
-        mirrored_heal(f, 1000);
+        mirrored_wait_up(f, 3);
     }
     assert_int_equal(fixture_health(f).up & 1,
                      1); /* it was slow to say nothing, and is not suspect */
@@ -348,7 +348,7 @@ static void test_one_lies(void **state)
         place_forge(&f->place, id % 2, &f->device, id, f->bytes, MIRRORED_LENGTH);
         for (unsigned tries = 0; fixture_health(f).copy[id % 2].lies == 0; tries++) {
             assert_true(tries < 100);
-            mirrored_heal(f, 1000); /* it is asked first, but where it was slow */
+            mirrored_wait_up(f, 3); /* it is asked first, but where it was slow */
             assert_int_equal(mirrored_get(f, id, 0, &answered, &ms), FSW_STORE_OK);
             assert_int_equal(answered, id % 2 ? 1 : 2);
         }

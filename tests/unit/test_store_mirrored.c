@@ -82,16 +82,6 @@ uint32_t mirrored_put(struct fixture *f, uint64_t id, uint32_t copies)
     return result == FSW_STORE_OK ? call.request.copies : 0;
 }
 
-void mirrored_heal(struct fixture *f, uint64_t id)
-{
-    uint64_t end = fsw_now_ns() + PATIENCE_NS;
-
-    for (; fixture_health(f).up != 3; usleep(20000)) {
-        assert_true(fsw_now_ns() < end);
-        assert_true(mirrored_put(f, id++, 0) != 0);
-    }
-}
-
 enum fsw_store_result mirrored_get(struct fixture *f, uint64_t id, uint32_t copies,
                                    uint32_t *ret_copies, unsigned *ret_ms)
 {

@@ -26,9 +26,6 @@ uint32_t mirrored_put(struct fixture *f, uint64_t id, uint32_t copies);
 enum fsw_store_result mirrored_get(struct fixture *f, uint64_t id, uint32_t copies,
                                    uint32_t *ret_copies, unsigned *ret_ms);
 
-/* Puts until both copies answer, and none is left out for having been slow: segments from `id` on. */
-void mirrored_heal(struct fixture *f, uint64_t id);
-
 /* Puts ids from..to-1 until just these copies have each. */
 void mirrored_puts(struct fixture *f, uint64_t from, uint64_t to, uint32_t copies);
 /* Gets them, of these copies (0: any), each until it took no more than that: who waits for a store waits

@@ -132,11 +132,18 @@ static int all_are_swept(struct rig *rig, void *opaque)
     return f->store->copies > 1 ? swept >= STRANGERS : swept == STRANGERS;
 }
 
+static int lacks_none(struct rig *rig, void *opaque)
+{
+    return rig_stat(rig, FSW_STAT_SEGMENTS_LACKING) == 0;
+}
+
+/* Until all copies have them, also one that was slow. */
 static void write_pages(struct fixture *f)
 {
     for (unsigned page = 0; page < PAGES; page++)
         assert_int_equal(rig_write_page(&f->rig, page, RIG_HALF, page), 0);
     rig_evict_all(&f->rig);
+    rig_wait(&f->rig, lacks_none, f);
 }
 
 static void expect_pages(struct fixture *f)
