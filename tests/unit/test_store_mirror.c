@@ -144,9 +144,9 @@ static void test_one_that_is_back_is_up(void **state)
     struct fixture *f = *state;
     struct mirror_store *store = (struct mirror_store *)f->store;
 
-    mirror_was_slow(&store->copies[1]);
-    mirrored_wait_up(f, 1);
+    mirror_was_slow(store, 1);
     server_kill(&f->place.servers[1]);
+    mirrored_wait_up(f, 1);
     server_restart(&f->place.servers[1]);
     mirrored_wait_up(f, 3);
 }
