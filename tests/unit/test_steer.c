@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "common/cleanup.h"
 #include "common/clock.h"
 #include "core/steer.h"
 
@@ -191,9 +192,13 @@ static int is_paid(struct rig *rig, void *opaque)
     return fsw_frames_debt(&rig->device->pool.frames) == 0;
 }
 
+/* Or nothing more can be put on its way: the keeper, who asks again, may have been quicker than that. */
 static int nothing_is_wanted(struct rig *rig, void *opaque)
 {
-    return !atomic_load(&rig->device->overflow.wanted);
+    struct fsw_overflow *overflow = &rig->device->overflow;
+    FSW_LOCK_SCOPE(&overflow->lock);
+
+    return !atomic_load(&overflow->wanted) || overflow->puts_out == FSW_PUTS_IN_FLIGHT;
 }
 
 /* The last that are to leave are on their way, nothing more is wanted, and then they stay: nobody writes
