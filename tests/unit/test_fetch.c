@@ -249,16 +249,18 @@ static void who_may_wait_briefly_gets_what_comes_at_once(void **state)
     struct rig_options at_once = away_switched_off;
     struct rig rig;
     char bytes[FSW_PAGE_SIZE], expected[FSW_PAGE_SIZE];
-    unsigned flags;
+    unsigned flags, page = 10;
 
     at_once.answer_at_once = 1;
-    away_open(&rig, &at_once, 4);
+    away_open(&rig, &at_once, 64);
     assert_int_equal(rig_write_page(&rig, 9, RIG_TEXT, 9), 0);
     assert_int_equal(read_briefly(&rig, 9, bytes, &flags), 0);
     assert_int_equal(flags & FSW_IO_WAITED, 0);
-    assert_int_equal(read_briefly(&rig, 1, bytes, &flags), 0);
+    while (read_briefly(&rig, page, bytes, &flags) ==
+           -EAGAIN) /* the machine stood still: another */
+        assert_true(++page < 64);
     assert_int_equal(flags & FSW_IO_WAITED, FSW_IO_WAITED);
-    rig_fill(expected, RIG_TEXT, 1);
+    rig_fill(expected, RIG_TEXT, page);
     assert_memory_equal(bytes, expected, sizeof bytes);
     rig_close(&rig);
 }

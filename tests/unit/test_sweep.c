@@ -132,18 +132,11 @@ static int all_are_swept(struct rig *rig, void *opaque)
     return f->store->copies > 1 ? swept >= STRANGERS : swept == STRANGERS;
 }
 
-static int lacks_none(struct rig *rig, void *opaque)
-{
-    return rig_stat(rig, FSW_STAT_SEGMENTS_LACKING) == 0;
-}
-
-/* Until all copies have them, also one that was slow. */
 static void write_pages(struct fixture *f)
 {
     for (unsigned page = 0; page < PAGES; page++)
         assert_int_equal(rig_write_page(&f->rig, page, RIG_HALF, page), 0);
     rig_evict_all(&f->rig);
-    rig_wait(&f->rig, lacks_none, f);
 }
 
 static void expect_pages(struct fixture *f)
@@ -387,7 +380,8 @@ static void an_orphan_is_no_predecessor(void **state)
     assert_int_equal(predecessors(), 0);
     fsw_sweep_want(f->rig.device);
     rig_wait(&f->rig, only_ours, f);
-    assert_int_equal(there(f, fsw_device_id(f->rig.device)), segments);
+    assert_true(there(f, fsw_device_id(f->rig.device)) >=
+                segments); /* more: a slow copy has them now */
     char id[FSW_DEVICE_ID_TEXT];
     snprintf(kept, sizeof kept, "%s@%s", path,
              fsw_device_id_format(fsw_device_id(f->rig.device), id));
