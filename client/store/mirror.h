@@ -17,8 +17,8 @@
  *       one does again.
  *
  * Threads: submit() on the caller's, done() of the legs on the stores', and a minder that looks for
- * pairs whose time is over, and gets that wait at the wrong copy. `lock` guards pairs and lists; it is
- * not held while a store's submit() or a request's done() runs. `gate` is held for reading where a store
+ * pairs whose time is over, gets that wait at the wrong copy, and copies that were slow and are asked
+ * nothing. `lock` guards pairs and lists; it is not held while a store's submit() or a request's done() runs. `gate` is held for reading where a store
  * is looked at or submitted to; lock is never taken before it.
  *
  *     mirror.c the store, the two     mirror_get.c GET     mirror_pair.c PUT, DROP     mirror_minder.c time
@@ -66,8 +66,8 @@ struct mirror_copy {
     struct fsw_store *store;
     _Atomic uint64_t suspect;     /* since when (ns); 0: it answers */
     _Atomic uint64_t canary;      /* when it was last tried all the same */
-    struct fsw_store_request try; /* the minder's, */
-    _Atomic int tried;            /* which is under way */
+    struct fsw_store_request try; /* the minder's canary; its own while `tried` is 0 */
+    _Atomic int tried;            /* 1: it is under way */
 };
 
 struct mirror_store {
