@@ -18,8 +18,9 @@
  *
  * Threads: submit() on the caller's, done() of the legs on the stores', and a minder that looks for
  * pairs whose time is over, gets that wait at the wrong copy, and copies that were slow and are asked
- * nothing. `lock` guards pairs and lists; it is not held while a store's submit() or a request's done() runs. `gate` is held for reading where a store
- * is looked at or submitted to; lock is never taken before it.
+ * nothing. `lock` guards pairs and lists; it is not held while a store's submit() or a request's done()
+ * runs. `gate` is held for reading where a store is looked at or submitted to; lock is never taken
+ * before it.
  *
  *     mirror.c the store, the two     mirror_get.c GET     mirror_pair.c PUT, DROP     mirror_minder.c time
  */
