@@ -18,6 +18,8 @@
  *       not written when it lost power is lost, as all that a donor has is. The page is then lost and never
  *       wrong, since a slot says whose it is; and a segment is read far more often than a host loses power,
  *       but freed from our memory by each put, which a flush would hold up by milliseconds.
+ *   N6  An export of a device that is gone becomes this device's when its header does, on the thread. A
+ *       forget() of that device leaves it to the thread: what it emptied later might be this device's.
  *
  *     nbd.c       the thread, its lists, the ops      nbd_conn.c    the connection, rows in quarantine
  *     nbd_sync.c  probe, list, forget                 nbd_flight.c  the flights

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "client/store/nbd.h"
 #include "client/store/nbd_lib.h"
@@ -291,17 +292,22 @@ int nbd_sync_list(struct fsw_store *base, const struct fsw_device_id *device,
 
 struct forgetting {
     struct sync *sync;
+    const struct fsw_device_id *device;
     void *zeroes;
     uint64_t count;
 };
 
+/* Looked at before each write: whoever goes on with the export (N6) needs what is there now. */
 static int forget_slot(uint32_t row, uint64_t id, void *opaque)
 {
     struct forgetting *forgetting = opaque;
     struct sync *sync = forgetting->sync;
-    int r = finish(sync, libnbd.aio_pwrite(sync->handle, forgetting->zeroes, SLOTS_BLOCK,
-                                           slot_at(row), NBD_NULL_COMPLETION, 0));
+    int r = is_of(sync, forgetting->device);
 
+    if (r <= 0)
+        return r < 0 ? r : -ESTALE;
+    r = finish(sync, libnbd.aio_pwrite(sync->handle, forgetting->zeroes, SLOTS_BLOCK, slot_at(row),
+                                       NBD_NULL_COMPLETION, 0));
     if (r == 0 && libnbd.can_trim(sync->handle) == 1)
         finish(sync,
                libnbd.aio_trim(sync->handle, SLOTS_BYTES, slot_at(row), NBD_NULL_COMPLETION, 0));
@@ -309,35 +315,66 @@ static int forget_slot(uint32_t row, uint64_t id, void *opaque)
     return r;
 }
 
-/* The header last, so that a forget that stops half way can be repeated. Of the device that this store
- * works for, the header stays, without a sentinel. */
+/* Of the device that this store works for, the header stays, without a sentinel. */
 static int forget_header(struct sync *sync, const struct fsw_device_id *device, void *block)
 {
     const struct nbd_store *store = sync->store;
+    int r = is_of(sync, device);
 
+    if (r <= 0)
+        return r < 0 ? r : -ESTALE;
     if (store->started && memcmp(device, &store->identity.device, sizeof *device) == 0)
         slot_header_write(block, device, 0);
     return finish(sync,
                   libnbd.aio_pwrite(sync->handle, block, SLOTS_BLOCK, 0, NBD_NULL_COMPLETION, 0));
 }
 
+/* The export is that device's. The header last, so that a forget that stops half way can be repeated. */
+static int forget_all(struct sync *sync, const struct fsw_device_id *device, uint64_t *ret_count)
+{
+    FSW_CLEANUP_FREE void *zeroes = slots_buffer();
+    struct forgetting forgetting = {sync, device, zeroes, 0};
+    int r = zeroes == NULL ? -ENOMEM : list_slots(sync, device, forget_slot, &forgetting);
+
+    if (r == 0)
+        r = forget_header(sync, device, zeroes);
+    *ret_count = forgetting.count;
+    return r == -ESTALE ? 0 : r; /* it has become another's */
+}
+
+/* Until the export is not that device's any more: the store's thread is about to take it over (N6). */
+static int await_heir(struct sync *sync, const struct fsw_device_id *device)
+{
+    const struct timespec pause = fsw_timespec(20 * FSW_NS_PER_MS);
+    uint64_t end = fsw_now_ns() + PATIENCE_S * FSW_NS_PER_S;
+    int r;
+
+    while ((r = is_of(sync, device)) == 1) {
+        if (fsw_now_ns() > end)
+            return unreachable(sync, "its header is still that of the device before");
+        nanosleep(&pause, NULL);
+    }
+    return r;
+}
+
 int nbd_sync_forget(struct fsw_store *base, const struct fsw_device_id *device, uint64_t *ret_count,
                     struct fsw_error *err)
 {
-    FSW_CLEANUP_FREE void *zeroes = slots_buffer();
+    struct nbd_store *store = (struct nbd_store *)base;
     struct sync sync;
-    struct forgetting forgetting = {&sync, zeroes, 0};
-    int r = zeroes == NULL ? -ENOMEM : sync_open(&sync, (struct nbd_store *)base, err);
+    int r = sync_open(&sync, store, err);
 
     *ret_count = 0;
     if (r < 0)
         return r;
-    int mine = is_of(&sync, device);
-    known_clear_all(&((struct nbd_store *)base)->known);
-    r = mine == 1 ? list_slots(&sync, device, forget_slot, &forgetting) : mine;
-    if (mine == 1 && r == 0)
-        r = forget_header(&sync, device, zeroes);
-    *ret_count = forgetting.count;
+    if (store->started && slot_device_is_gone(device, &store->identity)) {
+        r = await_heir(&sync, device);
+    } else {
+        r = is_of(&sync, device);
+        known_clear_all(&store->known);
+        if (r == 1)
+            r = forget_all(&sync, device, ret_count);
+    }
     libnbd.close(sync.handle);
     return r;
 }

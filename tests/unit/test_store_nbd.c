@@ -417,6 +417,48 @@ static void somebody_elses_is_refused(void **state)
     assert_non_null(strstr(err.text, "somebody's"));
 }
 
+/* What the export's header says. */
+static enum slot_header header_of(const struct fixture *f, struct fsw_device_id *device)
+{
+    char path[128], block[SLOTS_BLOCK];
+    uint64_t sentinel;
+
+    snprintf(path, sizeof path, "%s/exports/x", f->server.dir);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    assert_int_equal(pread(fd, block, sizeof block, 0), sizeof block);
+    close(fd);
+    return slot_header_read(block, device, &sentinel);
+}
+
+/* Who makes it forget the device before while it is not up yet, as one of two may be late, must not empty
+ * what it has by then. */
+static void the_one_before_is_forgotten_while_it_is_taken_over(void **state)
+{
+    struct fixture *f = *state;
+    struct fsw_device_id before = f->device, there;
+    struct fsw_error err = {""};
+    uint64_t count;
+
+    for (uint64_t id = 1; id < 100; id++)
+        assert_int_equal(put(f->store, id), FSW_STORE_OK);
+    f->store->ops->close(f->store);
+    struct fsw_store_identity identity = {
+        .device = device_random(), .sentinel = SENTINEL, .gone = {before}, .gone_count = 1};
+    f->store = store_open(f->uri, NULL);
+    ((struct nbd_store *)f->store)->next_try = fsw_now_ns() + FSW_NS_PER_S / 2;
+    assert_int_equal(PATIENTLY(f->store->ops->start(f->store, &identity, &err)), 0);
+    assert_int_equal(PATIENTLY(f->store->ops->forget(f->store, &before, &count, &err)), 0);
+    assert_int_equal(header_of(f, &there), SLOT_HEADER_FITS);
+    assert_memory_equal(&there, &identity.device, sizeof there);
+    for (uint64_t id = 1; id < 100; id++)
+        assert_int_equal(put(f->store, id), FSW_STORE_OK);
+    assert_int_equal(PATIENTLY(f->store->ops->forget(f->store, &before, &count, &err)), 0);
+    assert_int_equal(count, 0);
+    known_clear_all(&((struct nbd_store *)f->store)->known);
+    for (uint64_t id = 1; id < 100; id++)
+        assert_int_equal(get(f->store, id, LONG_MS), FSW_STORE_OK);
+}
+
 static void names_are_read_as_they_are_written(void **state)
 {
     struct nbd_export export;
@@ -459,6 +501,7 @@ int main(int argc, char **argv)
         TEST(a_name_is_found_later),
         TEST(past_its_end_it_is_full),
         TEST(somebody_elses_is_refused),
+        TEST(the_one_before_is_forgotten_while_it_is_taken_over),
         cmocka_unit_test(names_are_read_as_they_are_written),
     };
 
