@@ -229,6 +229,10 @@ void fsw_reclaim_clamp(struct fsw_device *device);
 /* Follows what was asked for by `farswap set NAME overflow-lost=`. From the keeper. */
 void fsw_lost_follow(struct fsw_device *device);
 
+/* The only store was emptied, and had nothing: it is as new. (Of two, repair.c sees to that.) From the
+ * keeper, with what the store says of itself. */
+void fsw_lost_follow_emptied(struct fsw_device *device, const struct fsw_store_health *health);
+
 /* These copies were emptied, and nothing is expected of them: they are as new ones from now on. */
 void fsw_lost_adopt(struct fsw_device *device, uint32_t copies);
 

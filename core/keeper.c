@@ -193,6 +193,7 @@ static void look_at_store(struct fsw_device *device)
         note_copy(&device->image.super->copy_state[copy], &health, &device->keeper.counted, copy);
     atomic_store(&state->sequence, sequence + 1);
     count_store(device, &health);
+    fsw_lost_follow_emptied(device, &health);
 }
 
 static void *keeper_loop(void *opaque)

@@ -5,10 +5,12 @@
  * knows that it will not. He says so by a word in the image, bit c for the copy c, and the keeper
  * follows within a tenth of a second:
  *
- *     it answers, emptied       it is taken as it is: what it lacks is gone, what was put there since
- *                               it was emptied stays
+ *     it answers, emptied       it is taken as it is: what it lacks is gone, what it has stays
  *     it does not answer        all that was put there is lost
  *     it answers, not emptied   it has lost nothing: refused
+ *
+ * Until then, what only a store acknowledged that was emptied stays here (put.c). One that had nothing is
+ * taken as it is without a word.
  *
  * A row that no copy has any more is marked (FSW_ROW_LOST), and its pages are EIO without a question;
  * where there is another copy, that answers, and repair.c, which is told, puts a second one again.
@@ -21,6 +23,7 @@
  * another than the count that it saw.
  */
 
+#include "common/cleanup.h"
 #include "core/engine.h"
 
 static void lose_row(struct fsw_device *device, uint32_t number, uint32_t copies)
@@ -76,6 +79,22 @@ void fsw_lost_adopt(struct fsw_device *device, uint32_t copies)
 {
     atomic_fetch_and(&device->image.super->planted, ~copies);
     send_back(device, copies);
+}
+
+/* No put that the old one acknowledged is about to be LIVE, and none is. (Cleaning needs some to put.) */
+static int nothing_is_there(struct fsw_device *device)
+{
+    struct fsw_overflow *overflow = &device->overflow;
+    FSW_LOCK_SCOPE(&overflow->lock);
+
+    return overflow->puts_out == 0 && fsw_stat_get(&device->image, FSW_STAT_SEGMENTS) == 0;
+}
+
+void fsw_lost_follow_emptied(struct fsw_device *device, const struct fsw_store_health *health)
+{
+    if (device->store->copies == 1 && (health->up & health->emptied) != 0 &&
+        nothing_is_there(device))
+        fsw_lost_adopt(device, 1);
 }
 
 void fsw_lost_follow(struct fsw_device *device)

@@ -201,8 +201,17 @@ static void failed(struct fsw_device *device, struct fsw_put *put)
     }
 }
 
+/* A store that was emptied may be what it was before, one day: what it was given meanwhile, and no other
+ * store, would be gone then. So that counts as refused. */
+static int is_kept(const struct fsw_store_request *request)
+{
+    return (request->copies & ~request->emptied) != 0;
+}
+
 enum fsw_store_result fsw_put_finish(struct fsw_device *device, struct fsw_put *put)
 {
+    if (put->request.result == FSW_STORE_OK && !is_kept(&put->request))
+        put->request.result = FSW_STORE_REFUSED;
     if (put->request.result == FSW_STORE_OK)
         succeeded(device, put);
     else

@@ -55,7 +55,7 @@ struct mirror_pair {
     struct mirror_store *store;
     struct fsw_store_request *request; /* NULL: answered */
     struct mirror_leg legs[MIRROR_COPIES];
-    uint32_t pending, acknowledged; /* copies */
+    uint32_t pending, acknowledged, emptied; /* copies */
     uint64_t patience_ends;         /* 0: nobody has acknowledged it yet */
     enum fsw_store_result worst;
     struct mirror_pair *next; /* idle */

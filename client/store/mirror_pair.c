@@ -18,6 +18,8 @@ struct fsw_store_request *mirror_pair_answer(struct mirror_pair *pair,
     struct fsw_store_request *request = pair->request;
 
     pair->request = NULL;
+    if (request != NULL)
+        request->emptied = pair->emptied;
     *ret_result = pair->acknowledged != 0 ? FSW_STORE_OK : pair->worst;
     return request;
 }
@@ -33,6 +35,18 @@ static void pair_idle(struct mirror_pair *pair)
     store->busy--;
 }
 
+/* One that was emptied does not keep it alone: then the other is waited for. The lock is held. */
+static void leg_acknowledged(const struct mirror_leg *leg)
+{
+    struct mirror_pair *pair = leg->pair;
+
+    pair->acknowledged |= 1u << leg->copy;
+    if (leg->request.emptied)
+        pair->emptied |= 1u << leg->copy;
+    else
+        pair->patience_ends = fsw_now_ns() + PATIENCE_NS;
+}
+
 /* A leg has ended. With the last one, so has the pair. */
 static void leg_end(struct mirror_leg *leg, enum fsw_store_result result)
 {
@@ -45,10 +59,8 @@ static void leg_end(struct mirror_leg *leg, enum fsw_store_result result)
     pthread_mutex_lock(&store->lock);
     pair->pending &= ~(1u << leg->copy);
     pair->worst = mirror_worse(pair->worst, result);
-    if (result == FSW_STORE_OK) {
-        pair->acknowledged |= 1u << leg->copy;
-        pair->patience_ends = fsw_now_ns() + PATIENCE_NS;
-    }
+    if (result == FSW_STORE_OK)
+        leg_acknowledged(leg);
     acknowledged = pair->acknowledged;
     if (pair->pending == 0) {
         request = mirror_pair_answer(pair, &all);
@@ -111,7 +123,7 @@ static void pair_begin(struct mirror_store *store, struct mirror_pair *pair,
 
     if (request->verb == FSW_STORE_PUT)
         memcpy(pair->bytes, request->bytes, request->length);
-    pair->acknowledged = 0;
+    pair->acknowledged = pair->emptied = 0;
     pair->patience_ends = 0;
     pair->worst = FSW_STORE_OK;
     for (unsigned copy = 0; copy < MIRROR_COPIES; copy++)

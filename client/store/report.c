@@ -40,9 +40,8 @@ void report_connected(struct report *report, int connected)
 void report_emptied(struct report *report, const char *who, int emptied)
 {
     if (emptied)
-        report_say(report, who, "it was emptied or replaced");
-    FSW_LOCK_SCOPE(&report->lock);
-    report->emptied = emptied;
+        report_say(report, who, "it was emptied or replaced; see overflow-lost= in farswap(1)");
+    atomic_store(&report->emptied, emptied);
 }
 
 void report_health(struct report *report, struct fsw_store_health *ret_health)
@@ -62,7 +61,7 @@ void report_health(struct report *report, struct fsw_store_health *ret_health)
     FSW_LOCK_SCOPE(&report->lock);
     ret_health->connected = report->connected;
     ret_health->up = report->connected != 0;
-    ret_health->emptied = report->emptied != 0;
+    ret_health->emptied = atomic_load(&report->emptied) != 0;
     ret_health->since = report->since;
     memcpy(ret_health->last_error, report->last_error, sizeof report->last_error);
     memcpy(ret_health->copy[0].last_error, report->last_error, sizeof report->last_error);
@@ -73,6 +72,7 @@ void report_finish(struct report *report, struct fsw_store_request *request,
 {
     request->result = result;
     request->copies = result == FSW_STORE_OK ? copies : 0;
+    request->emptied = atomic_load(&report->emptied) ? request->copies : request->emptied;
     if (result != FSW_STORE_UNREACHABLE)
         report->answered[request->verb]++;
     if (result != FSW_STORE_OK)

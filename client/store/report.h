@@ -18,7 +18,8 @@ struct report {
     atomic_uint_fast64_t bytes_out, bytes_in;
     atomic_uint_fast64_t reconnects, retries, errors;
     pthread_mutex_t lock; /* the words below */
-    int connected, emptied;
+    int connected;
+    _Atomic int emptied;
     uint64_t since;
     char last_error[sizeof((struct fsw_store_health *)0)->last_error];
 };
@@ -33,7 +34,8 @@ void report_connected(struct report *report, int connected);
 void report_emptied(struct report *report, const char *who, int emptied);
 void report_health(struct report *report, struct fsw_store_health *ret_health);
 
-/* Counts the request's end and calls done(). copies: which have it, or answered; for FSW_STORE_OK. */
+/* Counts the request's end and calls done(). copies: which have it, or answered; for FSW_STORE_OK. All of
+ * them count as emptied if the store is; those that already do, stay so. */
 void report_finish(struct report *report, struct fsw_store_request *request,
                    enum fsw_store_result result, uint32_t copies);
 

@@ -238,6 +238,7 @@ static void on_up(struct resp_conn *conn)
     struct resp_store *store = lane->store;
     int leave = lane->kind == RESP_LANE_PUTS && !store->sentinel_left;
 
+    lane->emptied = 0;
     if (store->password != NULL && send_password(lane) == 0)
         flight_push(lane, RESP_FLIGHT_AUTH, NULL);
     if (send_sentinel(lane, leave) == 0)
@@ -284,6 +285,7 @@ static int shows_sentinel(struct resp_lane *lane, struct resp_flight flight,
 
     if (flight.left)
         report_emptied(&store->report, store->address.text, !same);
+    lane->emptied = flight.left && !same;
     return same;
 }
 
@@ -324,6 +326,7 @@ static void on_answer(struct resp_lane *lane, struct fsw_store_request *request,
     case RESP_DONE:
         if (request->verb == FSW_STORE_GET && result == FSW_STORE_OK)
             memcpy(request->bytes, reply->str, request->length);
+        request->emptied = lane->emptied;
         resp_store_finish(lane->store, request, result);
         break;
     case RESP_EMPTY:

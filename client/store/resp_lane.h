@@ -45,8 +45,9 @@ struct resp_lane {
     struct resp_store *store;
     struct resp_conn conn;
     enum resp_lane_kind kind;
-    unsigned ready; /* greeted: requests may go out */
-    unsigned ever;  /* was ready before */
+    unsigned ready;   /* greeted: requests may go out */
+    unsigned ever;    /* was ready before */
+    unsigned emptied; /* this connection's peer did not show the sentinel that was left */
     struct fsw_requests waiting, asking, resting;
     struct resp_flight *ring;
     unsigned window, head, count; /* of the ring */

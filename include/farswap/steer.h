@@ -16,7 +16,7 @@
 /* memory=, codec=, prefetch=, fetch_timeout=, watermarks=, write_wait=, read_age=, huge= or
  * overflow_limit=, with the values of the same parameters. overflow-lost=N: the N-th store of overflow= has lost for good all that was put there, as somebody knows; if it is the only one that
  * had a page, that page is -EIO from now on, and counted. (A store that answers and has lost nothing
- * is left alone; one that was emptied and answers keeps what was put there since.) -EINVAL, -ENOSPC (memory= below what
+ * is left alone; one that was emptied and answers keeps what it has.) -EINVAL, -ENOSPC (memory= below what
  * is in use, and there is no store) or -ENOMEM, with a line that says what is allowed. Reads files
  * of the kernel's. */
 int fsw_device_set(struct fsw_device *device, const char *key, const char *value,

@@ -1,8 +1,9 @@
 #!/usr/bin/python3
 """emptied: the only store of a device, a redis-server, comes back empty. What it had is waited for and
 not given up, status says why, local pages come, also from the next server; and when the store comes
-back with its data, every read that waited is answered, and right. If it never will, somebody says so
-(overflow-lost=): then those reads fail at once, all others are right, and the device is used again."""
+back with its data, every read that waited is answered, and right, and so is what was written meanwhile.
+If it never will, somebody says so (overflow-lost=): then those reads fail at once, all others are right,
+and the device is used again."""
 
 import os
 import sys
@@ -21,6 +22,7 @@ from harness import PAGE, expect, wait_for, workdir  # noqa: E402
 SIZE = 96 << 20
 POOL = 12 << 20
 READS = 64
+WRITES = 1600
 
 
 class Reads:
@@ -53,6 +55,28 @@ class Reads:
             self.waiting.pop(cookie)
             self.failed += 1
             return False
+
+
+class Writes:
+    """Page after page, all over the device, more than the pool has room for: some have to wait until
+    others leave. Between those that Reads reads."""
+
+    def __init__(self, host, model, source):
+        self.handle = host.connect()
+        self.waiting = []
+        step = len(model.bytes) // READS // PAGE * PAGE
+        for number in range(WRITES):
+            offset = number % READS * step + (READS + number // READS) * PAGE
+            data = source.bytes(PAGE)
+            self.waiting.append(self.handle.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(data)), offset))
+            model.bytes[offset:offset + PAGE] = data
+
+    def collect(self):
+        """How many wait on."""
+        while self.handle.poll(0) == 1:
+            pass
+        self.waiting = [cookie for cookie in self.waiting if not self.handle.aio_command_completed(cookie)]
+        return len(self.waiting)
 
 
 def still_waits(host, model):
@@ -102,7 +126,7 @@ def declared_lost(rng):
 
 def comes_back(rng):
     redis = servers.Redis()
-    host, model, _ = filled(rng, redis.uri)
+    host, model, source = filled(rng, redis.uri)
     redis.shut_down()
     data = os.path.join(workdir(), f"{redis.name}.rdb")
     os.rename(data, data + ".kept")
@@ -113,12 +137,17 @@ def comes_back(rng):
     host.start()
     reads = still_waits(host, model)
     says_emptied(host)
+    failed = host.counters()["overflow_failed"]
+    writes = Writes(host, model, source)
+    wait_for(lambda: writes.collect() and host.counters()["overflow_failed"] > failed + 10, 60,
+             "writes to wait, since nothing is put at an emptied store")
 
     redis.process.kill()
     redis.process.wait()
     os.rename(data + ".kept", data)
     redis.start()
     wait_for(lambda: reads.collect() == 0, load.PATIENCE_S, "the reads that waited to be answered")
+    wait_for(lambda: writes.collect() == 0, load.PATIENCE_S, "the writes that waited to be answered")
     model.check_all(host.connect(), 1 << 20)
     host.expect_nothing_lost()
     host.check()

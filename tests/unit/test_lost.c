@@ -134,7 +134,62 @@ static uint64_t segment_of(struct rig *rig, uint64_t page)
     return fsw_row_id(&rig->device->image, fsw_entry_row(fsw_entry_load(rig_entry(rig, page))));
 }
 
-/* What it lacks is gone, what it has stays: also what was put after it was emptied. */
+static int has_left(struct rig *rig, void *page)
+{
+    return fsw_entry_state(fsw_entry_load(rig_entry(rig, *(uint64_t *)page))) == FSW_STORE;
+}
+
+static int some_failed(struct rig *rig, void *before)
+{
+    return rig_stat(rig, FSW_STAT_OVERFLOW_FAILED) >= *(uint64_t *)before + 3;
+}
+
+/* It may come back with what it had: a page that only it got meanwhile would be gone then. */
+static void an_emptied_store_alone_keeps_nothing(void **state)
+{
+    uint64_t page = 3, failed;
+    struct rig rig;
+
+    open_with_pages_away(&rig);
+    teststore_seems(rig.store, 1, 1);
+    assert_int_equal(rig_write_page(&rig, page, RIG_HALF, 33), 0);
+    failed = rig_stat(&rig, FSW_STAT_OVERFLOW_FAILED);
+    rig_evict(&rig, 1);
+    rig_wait(&rig, some_failed, &failed);
+    assert_int_equal(fsw_entry_state(fsw_entry_load(rig_entry(&rig, page))), FSW_POOL);
+    rig_expect_page(&rig, page, RIG_HALF, 33);
+    teststore_seems(rig.store, 1, 0);
+    rig_wait(&rig, has_left, &page);
+    rig_evict(&rig, 0);
+    rig_expect_page(&rig, page, RIG_HALF, 33);
+    assert_int_equal(teststore_lost(rig.store), 0);
+    rig_close(&rig);
+}
+
+static int nothing_is_there(struct rig *rig, void *unused)
+{
+    return rig_stat(rig, FSW_STAT_SEGMENTS) == 0;
+}
+
+static int is_as_new(struct rig *rig, void *unused)
+{
+    return teststore_lost(rig->store) == 1;
+}
+
+/* Nobody waits for anything that it had, so nobody has to be asked. */
+static void an_emptied_store_that_had_nothing_is_as_new(void **state)
+{
+    struct rig rig;
+
+    open_with_pages_away(&rig);
+    assert_int_equal(fsw_device_discard(rig.device, 0, 16 << 20), 0);
+    rig_wait(&rig, nothing_is_there, NULL);
+    teststore_seems(rig.store, 1, 1);
+    rig_wait(&rig, is_as_new, NULL);
+    rig_close(&rig);
+}
+
+/* What it lacks is gone, what it has stays. */
 static void an_emptied_store_is_taken_as_it_is(void **state)
 {
     struct reader readers[READERS];
@@ -144,12 +199,12 @@ static void an_emptied_store_is_taken_as_it_is(void **state)
     name_store(&rig);
     for (unsigned page = 0; page < PAGES; page++)
         teststore_lose(rig.store, segment_of(&rig, page));
+    assert_int_equal(rig_write_page(&rig, 3, RIG_HALF, 33), 0);
+    rig_evict_all(&rig); /* before anybody knew */
     teststore_hold(rig.store, TESTSTORE_GETS);
     teststore_seems(rig.store, 1, 1);
     start_readers(&rig, readers);
     teststore_wait_held(rig.store, TESTSTORE_GETS, READERS);
-    assert_int_equal(rig_write_page(&rig, 3, RIG_HALF, 33), 0);
-    rig_evict_all(&rig);
     assert_int_equal(declare(&rig), 0);
     teststore_release(rig.store, TESTSTORE_GETS);
     join_readers(readers, -EIO);
@@ -293,6 +348,8 @@ RIG_MAIN(cmocka_unit_test(a_read_that_begins_while_others_are_sent_back_asks_aga
          cmocka_unit_test(a_get_of_one_object_that_is_sent_back_asks_again),
          cmocka_unit_test(a_store_that_is_away_loses_all_it_had),
          cmocka_unit_test(a_store_that_answers_has_lost_nothing),
+         cmocka_unit_test(an_emptied_store_alone_keeps_nothing),
+         cmocka_unit_test(an_emptied_store_that_had_nothing_is_as_new),
          cmocka_unit_test(an_emptied_store_is_taken_as_it_is),
          cmocka_unit_test(no_reader_is_missed),
          cmocka_unit_test(a_store_that_is_not_there_is_refused))

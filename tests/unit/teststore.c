@@ -70,6 +70,8 @@ static void settle(struct teststore *store, struct fsw_store_request *request, i
     if (request->result != FSW_STORE_UNREACHABLE)
         lands = request->result == FSW_STORE_OK;
     segments_answered(&store->segments, request, lands);
+    if (request->result == FSW_STORE_OK && (store->health.emptied & 1))
+        request->emptied = request->copies;
 }
 
 static void finish(struct teststore *store, struct fsw_store_request *request, int late)
