@@ -185,10 +185,11 @@ static void tell(struct fsw_device *device)
 static int lap(struct fsw_device *device)
 {
     struct fsw_repair *repair = &device->repair;
-    uint32_t top = atomic_load(&device->image.super->rows_top), up = look_at_stores(device);
+    uint32_t up = look_at_stores(device);
 
     atomic_store(&repair->wanted, 0);
     repair->lacking = 0;
+    uint32_t top = atomic_load(&device->image.super->rows_top); /* a row behind it wants us again */
     for (uint32_t number = 1; number < top; number++) {
         if (!look_at_row(device, number, up)) {
             if (!rest(repair, LAP_PAUSE_NS))

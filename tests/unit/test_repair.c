@@ -6,6 +6,8 @@
 #include "test_store_place.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -30,11 +32,60 @@ struct fixture {
     struct fsw_params params;
 };
 
+/* Where it looks at its stores, the repair thread can be held: it comes, and goes on when it is let. */
+static struct {
+    struct fsw_store_ops ops;
+    void (*health)(struct fsw_store *store, struct fsw_store_health *ret_health);
+    pthread_t thread;
+    sem_t came, go;
+    _Atomic int holds;
+} looks;
+
+static void health_held(struct fsw_store *store, struct fsw_store_health *ret_health)
+{
+    looks.health(store, ret_health);
+    if (!atomic_load(&looks.holds) || !pthread_equal(pthread_self(), looks.thread))
+        return;
+    sem_post(&looks.came);
+    while (sem_wait(&looks.go) < 0) /* EINTR */
+        ;
+}
+
 static struct fsw_store *open_store(struct fixture *f)
 {
     struct fsw_device_id none = {{0}};
+    struct fsw_store *store = place_open(&f->place, &none);
 
-    return place_open(&f->place, &none);
+    looks.ops = *store->ops;
+    looks.health = looks.ops.health;
+    looks.ops.health = health_held;
+    store->ops = &looks.ops;
+    return store;
+}
+
+static void hold_looks(struct fixture *f)
+{
+    sem_init(&looks.came, 0, 0);
+    sem_init(&looks.go, 0, 0);
+    looks.thread = f->rig.device->repair.thread;
+    atomic_store(&looks.holds, 1);
+}
+
+static void next_look(void)
+{
+    while (sem_wait(&looks.came) < 0)
+        ;
+}
+
+static void look_on(void)
+{
+    sem_post(&looks.go);
+}
+
+static void let_looks_go(void)
+{
+    if (atomic_exchange(&looks.holds, 0))
+        look_on();
 }
 
 static int setup(void **state)
@@ -62,6 +113,7 @@ static int teardown(void **state)
 {
     struct fixture *f = *state;
 
+    let_looks_go();
     for (unsigned copy = 0; copy < 2; copy++)
         if (f->servers[copy].pid > 0)
             server_thaw(&f->servers[copy]);
@@ -226,7 +278,30 @@ static void test_the_next_server_goes_on(void **state)
     expect_pages(f, PAGES);
 }
 
-static uint64_t looks_before;
+/* In rows that were not there before: nobody says that all have both. */
+static void test_what_comes_as_a_lap_begins_is_not_missed(void **state)
+{
+    struct fixture *f = *state;
+
+    rig_wait(&f->rig, is_up, f);
+    write_pages(f, 0, PAGES / 2);
+    wait_whole(f);
+    server_kill(&f->servers[1]);
+    rig_wait(&f->rig, is_half_up, f);
+    hold_looks(f);
+    next_look();
+    fsw_repair_want(f->rig.device);
+    look_on();
+    next_look(); /* the lap's */
+    write_pages(f, PAGES / 2, PAGES);
+    assert_true(rows_with(f, 1) > 5);
+    look_on();
+    next_look(); /* the lap has ended */
+    assert_int_equal(rig_stat(&f->rig, FSW_STAT_SEGMENTS_LACKING), rows_with(f, 1));
+    let_looks_go();
+}
+
+static uint64_t gets_before;
 
 static uint64_t looks_of(struct fixture *f)
 {
@@ -238,7 +313,7 @@ static uint64_t looks_of(struct fixture *f)
 
 static int has_looked_thrice(struct rig *rig, void *opaque)
 {
-    return looks_of(opaque) >= looks_before + 3;
+    return looks_of(opaque) >= gets_before + 3;
 }
 
 /* A copy that is damaged is not multiplied. */
@@ -260,7 +335,7 @@ static void test_a_damaged_segment_is_not_copied(void **state)
     place_forge(&f->place, 0, device, id, bytes, length);
     server_restart(&f->servers[1]);
     rig_wait(&f->rig, is_up, f);
-    looks_before = looks_of(f);
+    gets_before = looks_of(f);
     rig_wait(&f->rig, has_looked_thrice, f);
     fsw_key_segment(key, device, id);
     assert_int_equal(server_ask(&f->servers[1], "EXISTS %s", key), 0);
@@ -302,6 +377,8 @@ static int run_all(void)
         cmocka_unit_test_setup_teardown(test_one_that_was_declared_lost_gets_everything, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_the_next_server_goes_on, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_what_comes_as_a_lap_begins_is_not_missed, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_a_damaged_segment_is_not_copied, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_page_that_one_has_damaged, setup, teardown),
     };
