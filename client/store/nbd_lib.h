@@ -46,7 +46,7 @@ extern struct nbd_lib {
     NBD_LIB_FUNCTIONS(NBD_LIB_MEMBER)
 } libnbd;
 
-/* -ENOENT with a line: it is not installed, or too old. Allocates; may be called again. */
+/* -ENOENT with a line: it is not installed, or too old. Allocates; may be called again. Any thread. */
 int nbd_lib_load(struct fsw_error *err);
 
 #endif
