@@ -124,6 +124,13 @@ void fsw_shm_unmap(void *base)
     shmdt(base);
 }
 
+int fsw_shm_attached(int shmid)
+{
+    struct shmid_ds segment;
+
+    return shmctl(shmid, IPC_STAT, &segment) < 0 ? -errno : (int)segment.shm_nattch;
+}
+
 int fsw_shm_lock(int shmid)
 {
     struct shmid_ds segment;

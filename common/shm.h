@@ -30,6 +30,10 @@ int fsw_shm_map(int shmid, int writable, void **ret_base, uint64_t *ret_bytes,
                 struct fsw_error *err);
 void fsw_shm_unmap(void *base);
 
+/* How often it is mapped now, by whichever processes. Who maps it and then reads 1 has it alone, and
+ * whoever comes later reads more: no two can both read 1. Negative errno as of map(). */
+int fsw_shm_attached(int shmid);
+
 /* Keeps what is touched in RAM, also while no process maps it. Negative errno: not allowed, and
  * whoever made it did not do so either. */
 int fsw_shm_lock(int shmid);

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,8 +15,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common/checksum.h"
 #include "common/clock.h"
-#include "common/parse.h"
 
 #define RETRY_MS 20
 
@@ -87,23 +88,36 @@ int fsw_claim_lock(const char *name, unsigned seconds, int *ret_fd, struct fsw_e
     }
 }
 
-int fsw_claim_read(int fd)
+int fsw_claim_home(uint32_t *ret_home, struct fsw_error *err)
 {
-    char text[32] = "";
-    uint64_t shmid;
+    char *path = realpath(run_dir(), NULL);
 
-    if (pread(fd, text, sizeof text - 1, 0) <= 0)
-        return -1;
-    text[strcspn(text, "\n")] = '\0';
-    if (strncmp(text, "shmid=", 6) != 0 || fsw_parse_u64(text + 6, 0, INT_MAX, &shmid) < 0)
-        return -1;
-    return (int)shmid;
+    if (path == NULL)
+        return cannot(run_dir(), err);
+    uint32_t home = fsw_checksum(path, strlen(path), 0);
+    *ret_home = home != 0 ? home : 1;
+    free(path);
+    return 0;
 }
 
-int fsw_claim_write(const char *name, int fd, int shmid, struct fsw_error *err)
+struct fsw_claim fsw_claim_read(int fd)
 {
-    char path[PATH_MAX], text[32];
-    int length = snprintf(text, sizeof text, "shmid=%d\n", shmid);
+    struct fsw_claim claim = {-1, 0};
+    char text[64] = "";
+    int64_t shmid;
+
+    if (pread(fd, text, sizeof text - 1, 0) > 0 &&
+        sscanf(text, "shmid=%10" SCNd64 " home=%8" SCNx32, &shmid, &claim.home) >= 1 &&
+        shmid >= 0 && shmid <= INT_MAX)
+        claim.shmid = (int)shmid;
+    return claim;
+}
+
+int fsw_claim_write(const char *name, int fd, const struct fsw_claim *claim, struct fsw_error *err)
+{
+    char path[PATH_MAX], text[64];
+    int length =
+        snprintf(text, sizeof text, "shmid=%d\nhome=%08" PRIx32 "\n", claim->shmid, claim->home);
 
     if (pwrite(fd, text, (size_t)length, 0) == length && ftruncate(fd, length) == 0)
         return 0;

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "common/checksum.h"
+#include "common/clock.h"
 #include "common/parse.h"
 #include "common/shm.h"
 #include "server/claim.h"
@@ -68,6 +69,31 @@ bool fsw_descriptor_sound(const struct fsw_descriptor *descriptor)
            descriptor->checksum == fsw_descriptor_checksum(descriptor);
 }
 
+/* ---- whose it is ---- */
+
+/* Whose image is looked for. */
+struct owner {
+    const char *name;
+    uint32_t home;
+    uint32_t claimed; /* the home that the claim's file tells; or 0 */
+};
+
+static uint64_t home_word(uint32_t home)
+{
+    return (uint64_t)~home << 32 | home;
+}
+
+static bool has_home(const struct fsw_donor_super *super, uint32_t home)
+{
+    return home != 0 && super->home == home_word(home);
+}
+
+static bool is_owned(const struct fsw_donor_super *super, const struct owner *owner)
+{
+    return strncmp(super->name, owner->name, sizeof super->name) == 0 &&
+           (super->home == 0 || has_home(super, owner->home) || has_home(super, owner->claimed));
+}
+
 /* ---- making one ---- */
 
 static void set_pointers(struct fsw_donor_image *image, int shmid, void *base)
@@ -114,7 +140,8 @@ static int get_sparse(uint64_t memory, uint64_t *ret_slots, void **ret_base, str
     }
 }
 
-static int image_create(struct fsw_donor_image *image, const char *name, uint64_t memory,
+/* owner: NULL, and it goes with the process. */
+static int image_create(struct fsw_donor_image *image, const struct owner *owner, uint64_t memory,
                         struct fsw_error *err)
 {
     void *base = NULL;
@@ -124,7 +151,7 @@ static int image_create(struct fsw_donor_image *image, const char *name, uint64_
     if (shmid < 0)
         return shmid;
     image->unlocked = fsw_shm_lock(shmid) < 0;
-    if (name == NULL)
+    if (owner == NULL)
         fsw_shm_unlink(shmid); /* lives on as long as we have it mapped */
     if (fsw_shm_touch(base, FSW_DONOR_PAGE) < 0) {
         fsw_shm_unmap(base);
@@ -134,7 +161,8 @@ static int image_create(struct fsw_donor_image *image, const char *name, uint64_
     struct fsw_donor_super *super = base;
     lay_out(super, slots);
     super->layout = FSW_DONOR_LAYOUT;
-    snprintf(super->name, sizeof super->name, "%s", name != NULL ? name : "");
+    snprintf(super->name, sizeof super->name, "%s", owner != NULL ? owner->name : "");
+    super->home = owner != NULL ? home_word(owner->home) : 0;
     super->created = time(NULL);
     super->checksum = super_checksum(super);
     atomic_store(&super->top,
@@ -160,8 +188,9 @@ static int check_super(const struct fsw_donor_super *super, uint64_t bytes, stru
                          "that made it, or remove it with --destroy",
                          super->layout, FSW_DONOR_LAYOUT);
     lay_out(&plan, super->slots);
-    if (super->checksum != super_checksum(super) || super->bytes != bytes ||
-        plan.bytes != super->bytes || plan.slots_at != super->slots_at ||
+    if (super->checksum != super_checksum(super) ||
+        (super->home != 0 && super->home != home_word((uint32_t)super->home)) ||
+        super->bytes != bytes || plan.bytes != super->bytes || plan.slots_at != super->slots_at ||
         super->top > super->slots || super->top < FSW_DESCRIPTORS_A_PAGE ||
         super->top % FSW_DESCRIPTORS_A_PAGE != 0)
         return fsw_error(err, -EUCLEAN,
@@ -170,14 +199,26 @@ static int check_super(const struct fsw_donor_super *super, uint64_t bytes, stru
     return 0;
 }
 
-static int image_attach(struct fsw_donor_image *image, int shmid, struct fsw_error *err)
+/* -ENOENT, -EINVAL: it is none of the owner's. -EBUSY: it may be, and another process has it mapped. */
+static int image_attach(struct fsw_donor_image *image, int shmid, const struct owner *owner,
+                        struct fsw_error *err)
 {
     uint64_t bytes;
     void *base;
 
-    if (fsw_shm_map(shmid, 1, &base, &bytes, err) < 0)
-        return -ENOENT;
-    int r = check_super(base, bytes, err);
+    int r = fsw_shm_map(shmid, 1, &base, &bytes, err);
+    if (r < 0)
+        return r == -EIDRM || r == -EACCES ? -ENOENT : r;
+    bool alone = fsw_shm_attached(shmid) == 1; /* from here on, if at all: I5 */
+    r = check_super(base, bytes, err);
+    if ((r == 0 || r == -ENOTSUP) && !is_owned(base, owner))
+        r = -ENOENT; /* the number is another's by now */
+    else if (r != -EINVAL && !alone)
+        r = fsw_error(err, -EBUSY,
+                      "the image of donor %s (shared memory %d) is mapped by another process: a "
+                      "donor whose claim's file was removed, or one in a container; stop that, or "
+                      "choose another name",
+                      owner->name, shmid);
     if (r < 0) {
         fsw_shm_unmap(base);
         return r;
@@ -187,61 +228,103 @@ static int image_attach(struct fsw_donor_image *image, int shmid, struct fsw_err
     return 0;
 }
 
+/* Others map images, for a moment, to see whose they are. */
+static int attach_patiently(struct fsw_donor_image *image, int shmid, const struct owner *owner,
+                            struct fsw_error *err)
+{
+    const uint64_t deadline = fsw_now_ns() + PATIENCE_S * FSW_NS_PER_S;
+    const struct timespec pause = {.tv_nsec = 20 * 1000 * 1000};
+    int r;
+
+    while ((r = image_attach(image, shmid, owner, err)) == -EBUSY && fsw_now_ns() < deadline)
+        nanosleep(&pause, NULL);
+    return r;
+}
+
+/* In order of preference. */
+enum find { NONE, OF_NO_HOME, BUSY, ORPHAN };
+
 struct search {
-    const char *name;
+    const struct owner *owner;
+    enum find best;
     int shmid;
 };
 
-static int is_orphan(int shmid, uint64_t bytes, unsigned attached, void *opaque)
+static enum find judge(const struct fsw_donor_super *super, unsigned attached,
+                       const struct owner *owner)
 {
-    struct search *search = opaque;
-    struct fsw_donor_image image;
-
-    if (attached > 0 || bytes < FSW_DONOR_PAGE || image_attach(&image, shmid, NULL) < 0)
-        return 0;
-    if (strcmp(image.super->name, search->name) == 0)
-        search->shmid = shmid;
-    fsw_shm_unmap(image.super);
-    return search->shmid >= 0;
+    if (!is_owned(super, owner))
+        return NONE;
+    if (super->home == 0)
+        return attached == 0 ? OF_NO_HOME : NONE;
+    return attached == 0 ? ORPHAN : BUSY;
 }
 
-/* The image of that name whose file was lost (a cleaned /run, a kill before it was written). */
-static int find_orphan(const char *name)
+static int look_at(int shmid, uint64_t bytes, unsigned attached, void *opaque)
 {
-    struct search search = {name, -1};
+    struct search *search = opaque;
+    enum find find = NONE;
+    void *base;
 
-    fsw_shm_each(is_orphan, &search);
+    if (bytes < FSW_DONOR_PAGE || fsw_shm_map(shmid, 0, &base, &bytes, NULL) < 0)
+        return 0;
+    if (check_super(base, bytes, NULL) == 0)
+        find = judge(base, attached, search->owner);
+    fsw_shm_unmap(base);
+    if (find > search->best) {
+        search->best = find;
+        search->shmid = shmid;
+    }
+    return find == ORPHAN;
+}
+
+/* The owner's image without a file: -1, there is none. */
+static int find_orphan(const struct owner *owner)
+{
+    struct search search = {owner, NONE, -1};
+
+    fsw_shm_each(look_at, &search);
     return search.shmid;
 }
 
-/* Attaches what the claim names, or an orphan. -ENOENT: there is nothing of that name. */
-static int attach_claimed(struct fsw_donor_image *image, const char *name, struct fsw_error *err)
+/* Attaches what the claim names, or an orphan. -ENOENT: there is nothing of the owner's. */
+static int attach_owned(struct fsw_donor_image *image, const struct owner *owner,
+                        struct fsw_error *err)
 {
-    int shmid = fsw_claim_read(image->lock);
-    int r = shmid < 0 ? -ENOENT : image_attach(image, shmid, err);
+    struct fsw_claim claim = fsw_claim_read(image->lock);
+    struct owner by_claim = {owner->name, owner->home, claim.home};
+    int r = claim.shmid < 0 ? -ENOENT : attach_patiently(image, claim.shmid, &by_claim, err);
 
-    if (r == 0 && strcmp(image->super->name, name) != 0) {
-        fsw_shm_unmap(image->super);
-        r = -ENOENT; /* the number is another's by now */
-    }
     if (r != -ENOENT && r != -EINVAL)
         return r;
-    shmid = find_orphan(name);
-    return shmid < 0 ? -ENOENT : image_attach(image, shmid, err);
+    int shmid = find_orphan(owner);
+    r = shmid < 0 ? -ENOENT : attach_patiently(image, shmid, owner, err);
+    return r == -EINVAL || r == -EUCLEAN || r == -ENOTSUP ? -ENOENT : r; /* wiped just now */
+}
+
+/* The right to the name, and all that tells its image. */
+static int take_name(struct fsw_donor_image *image, const char *name, unsigned seconds,
+                     struct owner *ret_owner, struct fsw_error *err)
+{
+    int r = fsw_claim_lock(name, seconds, &image->lock, err);
+
+    *ret_owner = (struct owner){.name = name};
+    return r < 0 ? r : fsw_claim_home(&ret_owner->home, err);
 }
 
 static int open_named(struct fsw_donor_image *image, const char *name, uint64_t memory,
                       struct fsw_error *err)
 {
+    struct owner owner;
     int r = fsw_shm_check_host(err);
 
     if (r == 0)
-        r = fsw_claim_lock(name, PATIENCE_S, &image->lock, err);
+        r = take_name(image, name, PATIENCE_S, &owner, err);
     if (r < 0)
         return r;
-    r = attach_claimed(image, name, err);
+    r = attach_owned(image, &owner, err);
     if (r == -ENOENT)
-        r = image_create(image, name, memory, err);
+        r = image_create(image, &owner, memory, err);
     if (r < 0)
         return r;
     char text[FSW_SIZE_TEXT];
@@ -249,7 +332,9 @@ static int open_named(struct fsw_donor_image *image, const char *name, uint64_t 
     if (room < memory)
         return fsw_error(err, -E2BIG, "this donor's image was made for --memory %s at most",
                          fsw_format_size(room, text));
-    return fsw_claim_write(name, image->lock, image->shmid, err);
+    /* First: a file that tells the new home of an image that has the old one would not find it. */
+    image->super->home = home_word(owner.home);
+    return fsw_claim_write(name, image->lock, &(struct fsw_claim){image->shmid, owner.home}, err);
 }
 
 int fsw_donor_image_open(struct fsw_donor_image *image, const char *name, uint64_t memory,
@@ -292,18 +377,19 @@ static void wipe(struct fsw_donor_image *image)
 int fsw_donor_image_destroy(const char *name, struct fsw_error *err)
 {
     struct fsw_donor_image image = {.lock = -1, .shmid = -1};
-    int r = fsw_claim_lock(name, 0, &image.lock, err);
+    struct owner owner;
+    int r = take_name(&image, name, 0, &owner, err);
 
-    if (r < 0)
-        return r;
-    r = attach_claimed(&image, name, err);
+    if (r == 0)
+        r = attach_owned(&image, &owner, err);
     if (r == 0)
         wipe(&image);
     else if (r == -EUCLEAN || r == -ENOTSUP)
-        fsw_shm_unlink(fsw_claim_read(image.lock)); /* nothing tells what there is to wipe */
-    if (r == -ENOENT)
+        fsw_shm_unlink(fsw_claim_read(image.lock).shmid); /* nothing tells what there is to wipe */
+    else if (r == -ENOENT)
         fsw_error(err, r, "there is no donor named %s", name);
-    fsw_claim_remove(name);
+    if (image.lock >= 0 && r != -EBUSY)
+        fsw_claim_remove(name);
     fsw_donor_image_close(&image);
     return r == -EUCLEAN || r == -ENOTSUP ? 0 : r;
 }

@@ -19,6 +19,19 @@
  *       killed before it could free the other.
  *   I4  Only descriptors below `top` may be read, and only slots of values: memory that was never
  *       touched would be by reading it.
+ *   I5  One process works on it. It holds its name's claim (claim.h), and nobody else has the memory
+ *       mapped; the second is for donors that do not see each other's claims, as those of two
+ *       containers with one IPC namespace. Who finds it mapped leaves it.
+ *
+ * An image is its name's and its home's (claim.h). One of another home is neither served nor wiped,
+ * however abandoned it looks. Without its claim's file (a cleaned /run, a kill before it was written)
+ * name and home find it; with the file it is found as well when the folder moved, and has the new
+ * home from then on.
+ *
+ * A home is a path, so containers that share the IPC namespace and have folders of their own, all
+ * called /run/farswap, have one home. I5 keeps two of them from one image, and one from making a
+ * second image while the first is served. But a name's first donor finds the image of another's that
+ * is stopped, and who destroys the name there wipes it: such containers need names of their own.
  */
 #ifndef FSW_SERVER_IMAGE_H
 #define FSW_SERVER_IMAGE_H
@@ -43,6 +56,7 @@
 #define FSW_DESCRIPTOR_FREE UINT64_C(0)
 #define FSW_DESCRIPTOR_LIVE UINT64_C(0x6c6976652076616c) /* far from 0, whatever bit falls over */
 
+/* In every layout magic, layout, name and home are where they are now. */
 struct fsw_donor_super {
     char magic[8]; /* written last: an image without it was never finished */
     uint32_t layout;
@@ -55,6 +69,9 @@ struct fsw_donor_super {
     _Atomic uint64_t sequence; /* the last one given out */
     _Atomic uint32_t top;   /* descriptors below it may be read; a whole page of them at a time */
     _Atomic int32_t holder; /* pid of the last donor; the lock, not this, says if it lives */
+    /* fsw_claim_home of the last donor, and above it its complement. 0: from before there were homes,
+     * and anybody's of its name. Apart from what the checksum covers, to be changed in one store. */
+    _Atomic uint64_t home;
 };
 
 /* What is told of a device. Nothing depends on it. */
@@ -103,15 +120,16 @@ struct fsw_donor_image {
 
 /* The image of that name, made if there is none; locked, so that no other donor has it. NULL: one
  * without a name, which goes with the process. memory: what it must be able to hold at least.
- * -EBUSY (served, after some seconds of patience: a big process takes time to die), -EUCLEAN
- * (damaged), -ENOTSUP (another layout), -EPERM (host, or file), -E2BIG (memory is more than the
- * image's address space). Blocks. */
+ * -EBUSY (served, or mapped by somebody, after some seconds of patience: a big process takes time to
+ * die), -EUCLEAN (damaged), -ENOTSUP (another layout), -EPERM (host, or file), -E2BIG (memory is more
+ * than the image's address space). Blocks. */
 int fsw_donor_image_open(struct fsw_donor_image *image, const char *name, uint64_t memory,
                          struct fsw_error *err);
 /* Lets go of it. One without a name is gone then. */
 void fsw_donor_image_close(struct fsw_donor_image *image);
 
-/* Wipes the image of that name and removes it: -ENOENT, -EBUSY. */
+/* Wipes the image of that name and removes it: -ENOENT, -EBUSY (as open, without patience for the
+ * lock). Blocks. */
 int fsw_donor_image_destroy(const char *name, struct fsw_error *err);
 
 /* What LIVE descriptors promise. Reads one below top. */

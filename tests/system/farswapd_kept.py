@@ -52,7 +52,7 @@ class Kept:
 
     def shmid(self):
         with open(os.path.join(self.folder.name, f"{self.name}.donor"), encoding="ascii") as file:
-            return int(file.read().split("=")[1])
+            return int(file.readline().split("=")[1])
 
     def end(self, how=signal.SIGKILL):
         self.donor.process.send_signal(how)

@@ -5,12 +5,16 @@
 
 #include <errno.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/shm.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -133,39 +137,56 @@ static int try_open(struct fsw_error *err)
     return r;
 }
 
-/* Any bit of what the superblock's checksum covers, and the tops. */
+/* As nobody has it: who opens it wants it alone. */
+static void flip(int shmid, size_t at, uint8_t bits)
+{
+    uint8_t *super = shmat(shmid, NULL, 0);
+
+    assert_true(super != (void *)-1);
+    super[at] ^= bits;
+    shmdt(super);
+}
+
+static void set_top(int shmid, uint32_t top)
+{
+    struct fsw_donor_super *super = shmat(shmid, NULL, 0);
+
+    assert_true(super != (void *)-1);
+    super->top = top;
+    shmdt(super);
+}
+
+/* Any bit of what the superblock's checksum covers, the home, and the tops. */
 static void test_a_damaged_superblock_is_refused_and_can_be_removed(void **unused)
 {
     struct fsw_donor_image image;
     struct fsw_error err = {""};
     const size_t from = offsetof(struct fsw_donor_super, layout);
     const size_t to = offsetof(struct fsw_donor_super, sequence);
+    const size_t home = offsetof(struct fsw_donor_super, home);
+    const size_t home_end = home + sizeof image.super->home;
 
     assert_int_equal(fsw_donor_image_open(&image, donor_name(), DONOR_MEMORY, &err), 0);
     int shmid = image.shmid;
+    uint32_t was = image.super->top;
     fsw_donor_image_close(&image);
-    uint8_t *super = shmat(shmid, NULL, 0);
-    assert_true(super != (void *)-1);
-    for (size_t at = from; at < to; at++) {
+    for (size_t at = from; at < home_end; at = at + 1 == to ? home : at + 1) {
         uint8_t bit = (uint8_t)(1 << donor_roll(8));
-        super[at] ^= bit;
+        flip(shmid, at, bit);
         int r = try_open(&err);
         if (r != -EUCLEAN && r != -ENOTSUP)
             fail_msg("byte %zu: %d %s", at, r, err.text);
         assert_non_null(strstr(err.text, "--destroy"));
-        super[at] ^= bit;
+        flip(shmid, at, bit);
     }
-    _Atomic uint32_t *top = (void *)(super + offsetof(struct fsw_donor_super, top));
-    uint32_t was = *top;
-    *top = UINT32_MAX - 15;
+    set_top(shmid, UINT32_MAX - 15);
     assert_int_equal(try_open(&err), -EUCLEAN);
-    *top = was + 1;
+    set_top(shmid, was + 1);
     assert_int_equal(try_open(&err), -EUCLEAN);
-    *top = was;
+    set_top(shmid, was);
     assert_int_equal(try_open(&err), 0);
-    *top = 1;
+    set_top(shmid, 1);
     assert_int_equal(fsw_donor_image_destroy(donor_name(), &err), 0);
-    shmdt(super);
     struct shmid_ds segment;
     assert_int_equal(shmctl(shmid, IPC_STAT, &segment), -1);
     assert_int_equal(fsw_donor_image_destroy(donor_name(), &err), -ENOENT);
@@ -217,7 +238,8 @@ static void test_a_file_that_lies(void **unused)
     for (unsigned round = 0; round < 3; round++) {
         const int shmids[] = {other, 2147483647, -1};
         assert_int_equal(fsw_claim_lock(donor_name(), 0, &fd, &err), 0);
-        assert_int_equal(fsw_claim_write(donor_name(), fd, shmids[round], &err), 0);
+        struct fsw_claim lie = {.shmid = shmids[round]};
+        assert_int_equal(fsw_claim_write(donor_name(), fd, &lie, &err), 0);
         close(fd);
         donor_open(&donor);
         assert_int_equal(fsw_keyspace_count(donor.keyspace), 0);
@@ -226,6 +248,254 @@ static void test_a_file_that_lies(void **unused)
         assert_int_equal(fsw_donor_image_destroy(donor_name(), &err), 0);
     }
     assert_int_equal(shmctl(other, IPC_RMID, NULL), 0);
+}
+
+/* ---- run directories ---- */
+
+static char other_folder[80];
+
+static void live_in(const char *folder)
+{
+    assert_int_equal(setenv("FARSWAP_RUNDIR", folder, 1), 0);
+}
+
+/* What there is of the name in a folder, and the folder; no image is where none was. */
+static void leave(const char *folder)
+{
+    live_in(folder);
+    fsw_donor_image_destroy(donor_name(), NULL);
+    rmdir(folder);
+}
+
+static int clean_up_folders(void **unused)
+{
+    char path[100];
+
+    donor_clean_up(unused);
+    snprintf(path, sizeof path, "%s/link", other_folder); /* a test that failed leaves it, */
+    unlink(path);
+    leave(other_folder);
+    mkdir(donor_folder(), 0700); /* or has moved this one away */
+    live_in(donor_folder());
+    return donor_clean_up(unused);
+}
+
+static int make_folders(void **unused)
+{
+    snprintf(other_folder, sizeof other_folder, "%s-other", donor_folder());
+    return mkdir(other_folder, 0700);
+}
+
+static void lose_the_claim(const char *folder)
+{
+    char path[128];
+
+    snprintf(path, sizeof path, "%s/%s.donor", folder, donor_name());
+    assert_int_equal(unlink(path), 0);
+}
+
+static void write_claim(const char *folder, struct fsw_claim claim)
+{
+    int fd;
+
+    live_in(folder);
+    assert_int_equal(fsw_claim_lock(donor_name(), 0, &fd, NULL), 0);
+    assert_int_equal(fsw_claim_write(donor_name(), fd, &claim, NULL), 0);
+    close(fd);
+}
+
+static uint32_t home_of(const char *folder)
+{
+    uint32_t home;
+
+    live_in(folder);
+    assert_int_equal(fsw_claim_home(&home, NULL), 0);
+    return home;
+}
+
+/* A value in the image of the name that belongs to a folder. */
+static int put_in(const char *folder, uint32_t content)
+{
+    static struct donor donor; /* of which the clean-up knows, when this fails */
+
+    live_in(folder);
+    donor_open(&donor);
+    assert_int_equal(donor_set(&donor, 1, content, 5000), 0);
+    int shmid = donor.image.shmid;
+    donor_close(&donor);
+    return shmid;
+}
+
+/* content 0: none. */
+static void expect_in(const char *folder, uint32_t content)
+{
+    static struct donor donor; /* of which the clean-up knows, when this fails */
+
+    live_in(folder);
+    donor_open(&donor);
+    assert_true(donor_has(&donor, 1, &(struct what){content != 0, content, 5000}));
+    donor_close(&donor);
+}
+
+/* A donor that is down, with or without its file, and another of its name elsewhere. */
+static void test_another_folders_image_is_left_alone(void **unused)
+{
+    int shmid = put_in(donor_folder(), 7);
+
+    for (unsigned round = 0; round < 4; round++) {
+        live_in(other_folder);
+        assert_int_equal(fsw_donor_image_destroy(donor_name(), NULL), -ENOENT);
+        if (round >= 2) /* from before a reboot, say: the number is another folder's now */
+            write_claim(other_folder,
+                        (struct fsw_claim){shmid, round == 2 ? home_of(other_folder) : 0});
+        expect_in(other_folder, 0);
+        put_in(other_folder, 8);
+        lose_the_claim(other_folder);
+        if (round == 1)
+            lose_the_claim(donor_folder());
+        expect_in(donor_folder(), 7);
+        expect_in(other_folder, 8);
+        assert_int_equal(fsw_donor_image_destroy(donor_name(), NULL), 0);
+    }
+    expect_in(donor_folder(), 7);
+    write_claim(other_folder, (struct fsw_claim){shmid, home_of(other_folder)});
+    assert_int_equal(fsw_donor_image_destroy(donor_name(), NULL), -ENOENT);
+    expect_in(donor_folder(), 7);
+}
+
+/* Made anew, reached by a link, moved away: with the image's new home in the end. */
+static void test_a_folder_is_its_path(void **unused)
+{
+    char link_path[100];
+
+    put_in(donor_folder(), 7);
+    lose_the_claim(donor_folder());
+    assert_int_equal(rmdir(donor_folder()), 0);
+    expect_in(donor_folder(), 7);
+
+    snprintf(link_path, sizeof link_path, "%s/link", other_folder);
+    assert_int_equal(symlink(donor_folder(), link_path), 0);
+    lose_the_claim(donor_folder());
+    expect_in(link_path, 7);
+    assert_int_equal(unlink(link_path), 0);
+
+    assert_int_equal(rename(donor_folder(), other_folder), 0);
+    expect_in(other_folder, 7);
+    expect_in(donor_folder(), 0);
+    lose_the_claim(other_folder);
+    expect_in(other_folder, 7);
+}
+
+/* Homes are younger than images. */
+static void test_an_image_of_no_home_is_its_names(void **unused)
+{
+    int shmid = put_in(donor_folder(), 7);
+    struct fsw_donor_super *super = shmat(shmid, NULL, 0);
+
+    super->home = 0;
+    shmdt(super);
+    lose_the_claim(donor_folder());
+    expect_in(other_folder, 7);
+    expect_in(donor_folder(), 0); /* it has one now */
+}
+
+/* ---- claims that don't see each other ---- */
+
+#define RIVALS 4
+
+static int exit_of(pid_t pid)
+{
+    int status;
+
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* Another mapping, of whichever process, and no claim of it: a claim elsewhere that names the image
+ * does not help, nor does it to have none. */
+static void test_an_image_that_is_mapped_is_not_taken(void **unused)
+{
+    int shmid = put_in(donor_folder(), 7);
+    struct fsw_error err = {""};
+
+    write_claim(other_folder, (struct fsw_claim){shmid, home_of(donor_folder())});
+    lose_the_claim(donor_folder());
+    void *mapped = shmat(shmid, NULL, SHM_RDONLY);
+    assert_true(mapped != (void *)-1);
+    pid_t pid = fork(); /* each waits some seconds for it */
+    assert_true(pid >= 0);
+    if (pid == 0)
+        _exit(try_open(&err) == -EBUSY && strstr(err.text, "mapped by another process") ? 0 : 1);
+    live_in(donor_folder());
+    int destroyed = fsw_donor_image_destroy(donor_name(), &err), opened = exit_of(pid);
+    shmdt(mapped);
+    assert_int_equal(destroyed, -EBUSY);
+    assert_non_null(strstr(err.text, "mapped by another process"));
+    assert_int_equal(opened, 0);
+    expect_in(donor_folder(), 7);
+}
+
+/* Opens the image when the others do, tells which it has, and keeps it until all told. */
+static void be_a_rival(const char *folder, int start, int told, int end)
+{
+    struct fsw_donor_image image;
+    char byte;
+
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    setenv("FARSWAP_RUNDIR", folder, 1);
+    int r = read(start, &byte, 1) != 0 ? -EIO : -EBUSY;
+    while (r == -EBUSY) /* another looks at it for long, where processors are busy */
+        r = fsw_donor_image_open(&image, donor_name(), DONOR_MEMORY, NULL);
+    if (r < 0 || write(told, &image.shmid, sizeof image.shmid) != sizeof image.shmid ||
+        read(end, &byte, 1) != 0)
+        _exit(1);
+    _exit(0);
+}
+
+/* Lets rivals race for it, each with a claim of its own; how many have it. -1: one failed. */
+static int let_them_race(int shmid, const struct fsw_claim *claim)
+{
+    int start[2], told[2], end[2], has, have = 0;
+    char folders[RIVALS][100];
+    pid_t pids[RIVALS];
+
+    assert_true(pipe(start) == 0 && pipe(told) == 0 && pipe(end) == 0);
+    for (unsigned i = 0; i < RIVALS; i++) {
+        snprintf(folders[i], sizeof folders[i], "%s/%u", other_folder, i);
+        write_claim(folders[i], *claim);
+        pids[i] = fork();
+        assert_true(pids[i] >= 0);
+        if (pids[i] > 0)
+            continue;
+        close(start[1]);
+        close(end[1]);
+        be_a_rival(folders[i], start[0], told[1], end[0]);
+    }
+    close(start[1]);
+    close(told[1]);
+    for (unsigned i = 0; i < RIVALS && read(told[0], &has, sizeof has) == sizeof has; i++)
+        have += has == shmid;
+    close(end[1]);
+    for (unsigned i = 0; i < RIVALS; i++) {
+        if (exit_of(pids[i]) != 0)
+            have = -1;
+        leave(folders[i]);
+    }
+    live_in(donor_folder());
+    close(start[0]);
+    close(told[0]);
+    close(end[0]);
+    return have;
+}
+
+static void test_of_rivals_one_has_the_image(void **unused)
+{
+    for (unsigned round = 0; round < 300; round++) {
+        int shmid = put_in(donor_folder(), 7);
+        struct fsw_claim claim = {shmid, home_of(donor_folder())};
+        assert_int_equal(let_them_race(shmid, &claim), 1);
+        lose_the_claim(donor_folder()); /* the image was its last owner's, and went with that */
+    }
 }
 
 static void test_without_a_name_nothing_stays(void **unused)
@@ -267,6 +537,7 @@ static void test_memory_may_change_within_the_image(void **unused)
 }
 
 #define KEEPS_NOTHING(f) cmocka_unit_test_teardown(f, donor_clean_up)
+#define IN_TWO_FOLDERS(f) cmocka_unit_test_setup_teardown(f, make_folders, clean_up_folders)
 
 int main(void)
 {
@@ -278,6 +549,11 @@ int main(void)
         KEEPS_NOTHING(test_one_donor_a_name),
         KEEPS_NOTHING(test_without_its_file_an_image_is_found),
         KEEPS_NOTHING(test_a_file_that_lies),
+        IN_TWO_FOLDERS(test_another_folders_image_is_left_alone),
+        IN_TWO_FOLDERS(test_a_folder_is_its_path),
+        IN_TWO_FOLDERS(test_an_image_of_no_home_is_its_names),
+        IN_TWO_FOLDERS(test_an_image_that_is_mapped_is_not_taken),
+        IN_TWO_FOLDERS(test_of_rivals_one_has_the_image),
         KEEPS_NOTHING(test_without_a_name_nothing_stays),
         KEEPS_NOTHING(test_memory_may_change_within_the_image),
     };

@@ -104,7 +104,7 @@ static void exec_redis(struct server *server)
     execv(server->binary, (char **)argv);
 }
 
-/* In the server's own folder. */
+/* In the server's own folder. All have one name, and none has another's image. */
 #define KEPT_NAME "kept"
 
 static void exec_farswapd(struct server *server)
