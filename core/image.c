@@ -268,9 +268,9 @@ enum fsw_image_remains fsw_image_remains(int shmid, const struct fsw_device_id *
     if (super == (void *)-1)
         return FSW_IMAGE_NONE;
     if (fsw_image_resident(super, 1) == 1 && memcmp(&super->device, device, sizeof *device) == 0)
-        remains = memcmp(super->magic, none, sizeof none) == 0 && segment.shm_nattch == 0
-                      ? FSW_IMAGE_UNFINISHED
-                      : FSW_IMAGE_LOST_ITS_MAGIC;
+        remains = memcmp(super->magic, none, sizeof none) != 0 ? FSW_IMAGE_LOST_ITS_MAGIC
+                  : segment.shm_nattch > 0                     ? FSW_IMAGE_BEING_MADE
+                                                               : FSW_IMAGE_UNFINISHED;
     shmdt(super);
     return remains;
 }

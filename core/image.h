@@ -187,9 +187,15 @@ int fsw_image_finish(struct fsw_image *image, struct fsw_error *err);
  * (an image, and damaged), -ENOTSUP (another layout). writable 0 maps it for reading only. */
 int fsw_image_attach(struct fsw_image *image, int shmid, int writable, struct fsw_error *err);
 
-/* Of memory that is no image by its magic: that device's, its first bytes damaged; or that device's,
- * and its maker did not live to finish it. */
-enum fsw_image_remains { FSW_IMAGE_NONE, FSW_IMAGE_LOST_ITS_MAGIC, FSW_IMAGE_UNFINISHED };
+/* Of memory that is no image by its magic: that device's, its first bytes damaged; or not finished, and
+ * mapped by its maker, or for a moment by somebody who looks what it is; or not finished, and nobody is
+ * at it. */
+enum fsw_image_remains {
+    FSW_IMAGE_NONE,
+    FSW_IMAGE_LOST_ITS_MAGIC,
+    FSW_IMAGE_BEING_MADE,
+    FSW_IMAGE_UNFINISHED
+};
 enum fsw_image_remains fsw_image_remains(int shmid, const struct fsw_device_id *device);
 #define FSW_IMAGE_DAMAGED                                                                          \
     "the image's superblock is damaged: nothing in it can be trusted; `farswap destroy` removes "  \

@@ -12,6 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/shm.h"
+
 static void path_of(const char *name, const struct fsw_device_id *device, char path[PATH_MAX])
 {
     char id[FSW_DEVICE_ID_TEXT];
@@ -109,13 +111,23 @@ static int compare(const struct fsw_record *record, int orphan, void *opaque)
     return search->found;
 }
 
+/* Also one that the list leaves out: of another version, damaged, or being made this moment by a server
+ * of another run directory, which may have put pages before we are done. */
+static int bears_its_id(int shmid, uint64_t bytes, unsigned attached, void *opaque)
+{
+    enum fsw_image_remains remains = fsw_image_remains(shmid, opaque);
+
+    return remains != FSW_IMAGE_NONE && remains != FSW_IMAGE_UNFINISHED;
+}
+
 /* An image of it is in memory, with or without a file: it may be served again. If nobody can tell, so
  * it is. */
 static int is_alive(const struct fsw_device_id *device)
 {
     struct search search = {.device = device};
 
-    return fsw_registry_list(compare, &search, NULL) < 0 || search.found;
+    return fsw_registry_list(compare, &search, NULL) < 0 || search.found ||
+           fsw_shm_each(bears_its_id, (void *)(uintptr_t)device) != 0;
 }
 
 /* The device of a file "NAME@ID": 0, or it is another's. */

@@ -255,15 +255,27 @@ int fsw_registry_read(const char *name, int fd, struct fsw_record *ret_record,
     return 0;
 }
 
+/* Who may write has the lock: then nobody makes it, and others only look at it, for moments. */
+static enum fsw_image_remains remains_of(const struct fsw_record *record, int writable)
+{
+    const struct timespec pause = {.tv_nsec = 10 * 1000 * 1000};
+    enum fsw_image_remains remains = fsw_image_remains(record->shmid, &record->device);
+
+    for (int tries = 0; writable && remains == FSW_IMAGE_BEING_MADE && tries < 500; tries++) {
+        nanosleep(&pause, NULL);
+        remains = fsw_image_remains(record->shmid, &record->device);
+    }
+    return remains;
+}
+
 int fsw_registry_attach(const struct fsw_record *record, int writable, struct fsw_image *ret_image,
                         struct fsw_error *err)
 {
     int r = fsw_image_attach(ret_image, record->shmid, writable, err);
 
-    enum fsw_image_remains remains =
-        r == -EINVAL ? fsw_image_remains(record->shmid, &record->device) : FSW_IMAGE_NONE;
+    enum fsw_image_remains remains = r == -EINVAL ? remains_of(record, writable) : FSW_IMAGE_NONE;
 
-    if (remains == FSW_IMAGE_LOST_ITS_MAGIC)
+    if (remains == FSW_IMAGE_LOST_ITS_MAGIC || remains == FSW_IMAGE_BEING_MADE)
         return fsw_error(err, -EUCLEAN, FSW_IMAGE_DAMAGED);
     if (remains == FSW_IMAGE_UNFINISHED && writable)
         fsw_shm_unlink(record->shmid);

@@ -131,6 +131,30 @@ static void images_of_others_are_refused(void **state)
     handover_destroy("layout");
 }
 
+/* As `farswap list` does, and the donors of this host: somebody maps it for a moment. */
+static pid_t look_at_for_a_moment(int shmid)
+{
+    int looks[2];
+    char byte;
+
+    assert_int_equal(pipe(looks), 0);
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (shmat(shmid, NULL, SHM_RDONLY) == (void *)-1)
+            _exit(1);
+        if (write(looks[1], "", 1) != 1)
+            _exit(1);
+        usleep(100000);
+        _exit(0);
+    }
+    close(looks[1]);
+    assert_int_equal(read(looks[0], &byte, 1), 1);
+    close(looks[0]);
+    return pid;
+}
+
 /* A maker that died before the image was one. */
 static void what_was_never_finished_is_removed(void **state)
 {
@@ -149,7 +173,9 @@ static void what_was_never_finished_is_removed(void **state)
     assert_int_equal(fsw_registry_write(fd, &record, &err), 0);
     fsw_image_detach(&image);
     close(fd);
+    pid_t pid = look_at_for_a_moment(record.shmid);
     refused(&params, FSW_OPEN_EXISTING, NULL, -ENOENT, "no device named unfinished");
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
     assert_true(shmctl(record.shmid, IPC_STAT, &segment) < 0);
     handover_leave(&rig, &params, NULL);
     assert_int_equal(fsw_registry_read("unfinished", -1, &after, NULL), 0);

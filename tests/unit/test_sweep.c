@@ -363,6 +363,28 @@ static void a_store_that_is_away_is_told_later(void **state)
     assert_int_equal(there(f, &first), 0);
 }
 
+/* Registered in another run directory; of another version, damaged, or being made. */
+static void expect_alive_elsewhere(struct fsw_superblock *super)
+{
+    char here[PATH_MAX / 2], elsewhere[PATH_MAX];
+
+    snprintf(here, sizeof here, "%s/sweep.image", getenv("FARSWAP_RUNDIR"));
+    snprintf(elsewhere, sizeof elsewhere, "%s.elsewhere", here);
+    assert_int_equal(rename(here, elsewhere), 0);
+    unsigned as_it_is = predecessors();
+    super->layout++;
+    unsigned newer = predecessors();
+    super->layout--;
+    super->created++;
+    unsigned damaged = predecessors();
+    super->created--;
+    memset(super->magic, 0, sizeof super->magic);
+    unsigned unfinished = predecessors();
+    memcpy(super->magic, FSW_IMAGE_MAGIC, sizeof FSW_IMAGE_MAGIC);
+    assert_int_equal(rename(elsewhere, here), 0);
+    assert_int_equal(as_it_is + newer + damaged + unfinished, 0);
+}
+
 /* Whose image is in memory still is not gone, whatever the files say. */
 static void an_orphan_is_no_predecessor(void **state)
 {
@@ -378,6 +400,7 @@ static void an_orphan_is_no_predecessor(void **state)
     snprintf(path, sizeof path, "%s/sweep", getenv("FARSWAP_STATEDIR"));
     assert_int_equal(access(path, F_OK), -1);
     assert_int_equal(predecessors(), 0);
+    expect_alive_elsewhere(f->rig.device->image.super);
     fsw_sweep_want(f->rig.device);
     rig_wait(&f->rig, only_ours, f);
     assert_true(there(f, fsw_device_id(f->rig.device)) >=
