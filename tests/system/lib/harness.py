@@ -16,6 +16,7 @@ A test is a script: it imports this, defines a function, and ends with `harness.
 import atexit
 import contextlib
 import ctypes
+import fcntl
 import glob
 import os
 import random
@@ -67,7 +68,29 @@ def workdir():
 
 def sweep():
     """Removes what tests that were killed with -9 left: images, namespaces, directories. Their pid
-    is in the name, and their processes died with them."""
+    is in the name, and their processes died with them. One test at a time: what another has just
+    detached, or removed, may be a third's by its number."""
+    place = os.open("/tmp", os.O_RDONLY)
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _sweep()
+    except BlockingIOError:
+        pass
+    finally:
+        os.close(place)
+
+
+def _remove_images(path):
+    """That of before the host was started have numbers that are others' by now."""
+    started = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    for image in glob.glob(f"{path}/run/*.image") + glob.glob(f"{path}/run/*.donor"):
+        with contextlib.suppress(OSError), open(image) as record:
+            if os.fstat(record.fileno()).st_mtime > started:
+                for shmid in re.findall(r"^shmid=(\d+)$", record.read(), re.M):
+                    run(["ipcrm", "-m", shmid])
+
+
+def _sweep():
     for path in glob.glob("/tmp/fsw-*-*") + glob.glob("/run/netns/fsw-*-*"):
         owner = os.path.basename(path).split("-")[1]
         if not owner.isdigit() or os.path.exists(f"/proc/{owner}"):
@@ -79,10 +102,7 @@ def sweep():
                     run(["losetup", "--detach", "/dev/" + backing.split("/")[3]])
         for mount in glob.glob(f"{path}/*.mnt") + glob.glob(f"{path}/run/*.mnt"):
             run(["umount", "--lazy", mount])
-        for image in glob.glob(f"{path}/run/*.image") + glob.glob(f"{path}/run/*.donor"):
-            with contextlib.suppress(OSError), open(image) as record:  # another test sweeps, too
-                for shmid in re.findall(r"^shmid=(\d+)$", record.read(), re.M):
-                    run(["ipcrm", "-m", shmid])
+        _remove_images(path)
         if path.startswith("/run/netns/"):
             run(["ip", "netns", "del", os.path.basename(path)])
         else:
