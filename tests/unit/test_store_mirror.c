@@ -313,7 +313,7 @@ static void test_one_is_full(void **state)
         assert_true(id < 5000 && fsw_now_ns() < end);
         id += mirrored_put(f, id, 0) == 3; /* or one was slow */
     }
-    assert_in_range(id, 500, 4000);
+    assert_in_range(id, 100, 4000); /* a sanitized farswapd takes more of it for itself */
     mirrored_puts(f, id, id + 2, 2);
     mirrored_reads(f, 0, id + 2, 0, 200);
 }
