@@ -18,6 +18,8 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "common/shm.h"
+#include "gone.h"
 #include "server/claim.h"
 
 /* ---- damaged ---- */
@@ -187,8 +189,7 @@ static void test_a_damaged_superblock_is_refused_and_can_be_removed(void **unuse
     assert_int_equal(try_open(&err), 0);
     set_top(shmid, 1);
     assert_int_equal(fsw_donor_image_destroy(donor_name(), &err), 0);
-    struct shmid_ds segment;
-    assert_int_equal(shmctl(shmid, IPC_STAT, &segment), -1);
+    assert_true(shm_is_gone(shmid));
     assert_int_equal(fsw_donor_image_destroy(donor_name(), &err), -ENOENT);
 }
 
@@ -501,14 +502,13 @@ static void test_of_rivals_one_has_the_image(void **unused)
 static void test_without_a_name_nothing_stays(void **unused)
 {
     struct fsw_donor_image image;
-    struct shmid_ds segment;
 
     assert_int_equal(fsw_donor_image_open(&image, NULL, DONOR_MEMORY, NULL), 0);
     int shmid = image.shmid;
-    assert_int_equal(shmctl(shmid, IPC_STAT, &segment), 0);
-    assert_int_equal(segment.shm_nattch, 1);
+    assert_true(fsw_shm_attached(shmid) >= 1);
+    assert_true(shm_is_gone(shmid)); /* with us, however we end */
     fsw_donor_image_close(&image);
-    assert_int_equal(shmctl(shmid, IPC_STAT, &segment), -1);
+    assert_true(shm_is_gone(shmid));
 }
 
 static void test_memory_may_change_within_the_image(void **unused)

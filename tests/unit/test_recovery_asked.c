@@ -2,6 +2,7 @@
  * test_recovery_asked.c: what a server is told against what its image says: size, store, layout,
  * memory=, codec=.
  */
+#include "gone.h"
 #include "handover.h"
 
 #include <errno.h>
@@ -162,7 +163,6 @@ static void what_was_never_finished_is_removed(void **state)
     struct fsw_record record = {.name = "unfinished"}, after;
     struct fsw_error err = {""};
     struct fsw_image image;
-    struct shmid_ds segment;
     struct rig rig;
     int fd, unlocked;
 
@@ -176,7 +176,7 @@ static void what_was_never_finished_is_removed(void **state)
     pid_t pid = look_at_for_a_moment(record.shmid);
     refused(&params, FSW_OPEN_EXISTING, NULL, -ENOENT, "no device named unfinished");
     assert_int_equal(waitpid(pid, NULL, 0), pid);
-    assert_true(shmctl(record.shmid, IPC_STAT, &segment) < 0);
+    assert_true(shm_is_gone(record.shmid));
     handover_leave(&rig, &params, NULL);
     assert_int_equal(fsw_registry_read("unfinished", -1, &after, NULL), 0);
     assert_int_not_equal(after.shmid, record.shmid);

@@ -1,4 +1,5 @@
 /* test_registry.c: names, images and who may serve them; parameters; the table of counters. */
+#include "gone.h"
 #include "rig.h"
 
 #include <errno.h>
@@ -60,8 +61,7 @@ static void an_image_outlives_its_server_and_keeps_its_name(void **state)
     assert_int_equal(fsw_image_wipe(&image, &err), 0);
     fsw_registry_remove("alpha");
     close(fd);
-    struct shmid_ds gone;
-    assert_true(shmctl(record.shmid, IPC_STAT, &gone) < 0);
+    assert_true(shm_is_gone(record.shmid));
     assert_int_equal(fsw_registry_read("alpha", -1, &record, &err), -ENOENT);
     assert_int_equal(fsw_device_open(&params, FSW_OPEN_NEW, 0, NULL, &device, &err), 0);
     fsw_device_discard_image(device);

@@ -147,7 +147,8 @@ def remains():
     left += [f"cgroup {path}" for pid in _runs
              for path in glob.glob(f"/sys/fs/cgroup/**/farswap-run-{pid}", recursive=True)]
     left += [f"shared memory {fields[1]}" for fields in
-             map(str.split, _read("/proc/sysvipc/shm").splitlines()[1:]) if fields[1] in _images]
+             map(str.split, _read("/proc/sysvipc/shm").splitlines()[1:])
+             if fields[1] in _images and not int(fields[2], 8) & 0o1000]  # SHM_DEST: it is as good as gone
     return left
 
 
