@@ -248,6 +248,8 @@ struct fsw_repair {
     _Atomic int running;
     _Atomic int stop, wanted; /* there may be a row that lacks a copy; set under the lock */
     uint32_t emptied;         /* copies that were, as far as rows have forgotten them */
+    uint32_t adopted;         /* of these, those that were taken as they are, */
+    uint64_t adopted_at;      /* then */
     uint64_t lacking;         /* rows, in this lap */
     char *bytes;              /* a segment */
 };

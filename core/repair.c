@@ -32,6 +32,7 @@
 #define STEP_PAUSE_NS (10 * FSW_NS_PER_MS)
 #define LAP_PAUSE_NS FSW_NS_PER_S
 #define DEADLINE_NS (5 * FSW_NS_PER_S)
+#define ADOPTION_NS (FSW_NS_PER_S / 2) /* until a store that is up has followed */
 
 /* ---- one segment ---- */
 
@@ -80,6 +81,8 @@ static int copy_segment(struct fsw_device *device, uint32_t number, uint32_t up)
         move(device, FSW_STORE_PUT, number, bytes, &to) != FSW_STORE_OK)
         return 0;
     fsw_crash_point("repair: put again, its row does not say so");
+    atomic_fetch_or(&device->image.super->planted,
+                    to); /* the next server is to see if it is emptied */
     atomic_fetch_or(&row->copies, to);
     fsw_crash_point("repair: its row has the copy, not counted");
     fsw_stat_add(&device->image, FSW_STAT_COPIES_REPAIRED, 1);
@@ -138,22 +141,37 @@ static uint32_t forget_emptied(struct fsw_device *device, uint32_t emptied)
     return alone;
 }
 
-/* Which copies answer. A store that was emptied meanwhile has its rows forgotten; if it alone had
- * nothing, nothing is waited for that it may bring back: from then on it is one like any other. Else
- * the next server would forget what it has been given again, and that may be all that is left. */
+/* These were emptied. What is waited for at one that alone had something, it may bring back. Another is one like
+ * any other from then on: else the next server would forget what it has been given again, and that may be all
+ * that is left. */
+static void follow_emptied(struct fsw_device *device, uint32_t emptied)
+{
+    struct fsw_repair *repair = &device->repair;
+    uint32_t alone = forget_emptied(device, emptied) & emptied;
+
+    repair->emptied |= emptied;
+    repair->adopted |= emptied & ~alone;
+    repair->adopted_at = fsw_now_ns();
+    if (emptied != alone)
+        fsw_lost_adopt(device, emptied & ~alone);
+}
+
+/* Which copies answer. One that was taken as it is, and still, or again, says that it was emptied, may have been
+ * given something in between. */
 static uint32_t look_at_stores(struct fsw_device *device)
 {
     struct fsw_repair *repair = &device->repair;
     struct fsw_store_health health;
 
     device->store->ops->health(device->store, &health);
-    uint32_t emptied = health.emptied & ~repair->emptied;
-    if (emptied != 0) {
-        uint32_t alone = forget_emptied(device, emptied);
-        if ((emptied & ~alone) != 0)
-            fsw_lost_adopt(device, emptied & ~alone);
+    repair->emptied &= health.emptied;
+    repair->adopted &= health.emptied;
+    if (fsw_now_ns() > repair->adopted_at + ADOPTION_NS) {
+        repair->emptied &= ~(repair->adopted & health.up);
+        repair->adopted &= ~health.up;
     }
-    repair->emptied = health.emptied;
+    if ((health.emptied & ~repair->emptied) != 0)
+        follow_emptied(device, health.emptied & ~repair->emptied);
     return health.up;
 }
 

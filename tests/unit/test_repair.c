@@ -43,12 +43,12 @@ static struct {
 
 static void health_held(struct fsw_store *store, struct fsw_store_health *ret_health)
 {
+    if (atomic_load(&looks.holds) && pthread_equal(pthread_self(), looks.thread)) {
+        sem_post(&looks.came);
+        while (sem_wait(&looks.go) < 0) /* EINTR */
+            ;
+    }
     looks.health(store, ret_health);
-    if (!atomic_load(&looks.holds) || !pthread_equal(pthread_self(), looks.thread))
-        return;
-    sem_post(&looks.came);
-    while (sem_wait(&looks.go) < 0) /* EINTR */
-        ;
 }
 
 static struct fsw_store *open_store(struct fixture *f)
@@ -301,6 +301,52 @@ static void test_what_comes_as_a_lap_begins_is_not_missed(void **state)
     let_looks_go();
 }
 
+static int is_emptied(struct rig *rig, void *opaque)
+{
+    return !is_one_like_any_other(rig, opaque);
+}
+
+static void empty_one(struct fixture *f)
+{
+    server_kill(&f->servers[1]);
+    server_restart(&f->servers[1]);
+    rig_wait(&f->rig, is_emptied, f);
+}
+
+/* Really, whatever the rows say. */
+static int second_has_all(struct rig *rig, void *opaque)
+{
+    struct fixture *f = opaque;
+
+    return server_ask(&f->servers[1], "DBSIZE") > (long long)rig_stat(rig, FSW_STAT_SEGMENTS);
+}
+
+/* Between two looks a store is emptied, taken as it is, given something, and emptied again. */
+static void test_one_that_is_emptied_twice_gets_everything(void **state)
+{
+    struct fixture *f = *state;
+
+    rig_wait(&f->rig, is_up, f);
+    write_pages(f, 0, PAGES / 2);
+    wait_whole(f);
+    hold_looks(f);
+    next_look();
+    empty_one(f);
+    look_on();
+    next_look();
+    rig_wait(&f->rig, is_one_like_any_other, f);
+    do { /* it is planted on a connection of its own */
+        rig_wait(&f->rig, is_up, f);
+        write_pages(f, PAGES / 2, PAGES);
+    } while (rows_with(f, 3) <= 5);
+    empty_one(f);
+    let_looks_go();
+    rig_wait(&f->rig, second_has_all, f);
+    wait_whole(f);
+    server_kill(&f->servers[0]);
+    expect_pages(f, PAGES);
+}
+
 static uint64_t gets_before;
 
 static uint64_t looks_of(struct fixture *f)
@@ -378,6 +424,8 @@ static int run_all(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(test_the_next_server_goes_on, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_comes_as_a_lap_begins_is_not_missed, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_one_that_is_emptied_twice_gets_everything, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_damaged_segment_is_not_copied, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_page_that_one_has_damaged, setup, teardown),
