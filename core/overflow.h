@@ -47,8 +47,9 @@ struct fsw_put {
         values[FSW_SEGMENT_OBJECTS]; /* the entries as they were, overflow bit set if in pool */
     struct fsw_put *next;
     struct fsw_device *device;
-    uint64_t started;               /* CLOCK_MONOTONIC ns */
-    uint32_t flipped, flipped_huge; /* objects, once it was finished */
+    uint64_t started;                   /* CLOCK_MONOTONIC ns */
+    uint32_t emptyings[FSW_COPIES_MAX]; /* then, see fsw_repair_note() */
+    uint32_t flipped, flipped_huge;     /* objects, once it was finished */
     char bytes[FSW_SEGMENT_BYTES];
 };
 
@@ -250,8 +251,9 @@ struct fsw_repair {
     uint32_t emptied;         /* copies that were, as far as rows have forgotten them */
     uint32_t adopted;         /* of these, those that were taken as they are, */
     uint64_t adopted_at;      /* then */
-    uint64_t lacking;         /* rows, in this lap */
-    char *bytes;              /* a segment */
+    _Atomic uint32_t emptyings[FSW_COPIES_MAX]; /* of each copy; changed under the lock */
+    uint64_t lacking;                           /* rows, in this lap */
+    char *bytes;                                /* a segment */
 };
 
 void fsw_repair_init(struct fsw_device *device);
@@ -259,10 +261,12 @@ void fsw_repair_init(struct fsw_device *device);
  * is under way, 5 seconds at most. */
 int fsw_repair_start(struct fsw_device *device);
 void fsw_repair_stop(struct fsw_device *device);
-/* A segment was put to these copies: fsw_row_live(). If one lacks it, segments_lacking tells so before the
- * row is LIVE. */
+/* How often each copy was emptied: before a segment is put. From any thread. */
+void fsw_repair_note(const struct fsw_device *device, uint32_t emptyings[FSW_COPIES_MAX]);
+/* A segment was put to these copies: fsw_row_live(), but for those that were emptied since that was noted. If
+ * one lacks it, segments_lacking tells so before the row is LIVE. */
 void fsw_repair_row_live(struct fsw_device *device, uint32_t row, uint32_t bytes, uint32_t live,
-                         uint32_t copies);
+                         uint32_t copies, const uint32_t emptyings[FSW_COPIES_MAX]);
 /* Rows will lose a copy: segments_lacking tells so from now on. And again, when they have. */
 void fsw_repair_want(struct fsw_device *device);
 

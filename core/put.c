@@ -75,6 +75,7 @@ void fsw_put_submit(struct fsw_device *device, struct fsw_put *put,
     struct fsw_store_request *request = &put->request;
 
     put->started = fsw_now_ns();
+    fsw_repair_note(device, put->emptyings);
     *request = (struct fsw_store_request){
         .verb = FSW_STORE_PUT,
         .row = put->row,
@@ -157,7 +158,7 @@ static void succeeded(struct fsw_device *device, struct fsw_put *put)
     if ((put->request.copies & ~atomic_load(&image->super->planted)) != 0)
         atomic_fetch_or(&image->super->planted, put->request.copies);
     fsw_crash_point("put: planted, not LIVE");
-    fsw_repair_row_live(device, put->row, bytes, live, put->request.copies);
+    fsw_repair_row_live(device, put->row, bytes, live, put->request.copies, put->emptyings);
     fsw_stat_add(image, FSW_STAT_SEGMENTS, 1);
     fsw_stat_add(image, FSW_STAT_STORE_BYTES, bytes);
     fsw_crash_point("put: LIVE, nothing flipped");

@@ -121,13 +121,33 @@ static int look_at_row(struct fsw_device *device, uint32_t number, uint32_t up)
 
 /* ---- all of them ---- */
 
+/* The lock is held. */
+static void raise_lacking(struct fsw_device *device)
+{
+    if (fsw_stat_get(&device->image, FSW_STAT_SEGMENTS_LACKING) == 0)
+        fsw_stat_set(&device->image, FSW_STAT_SEGMENTS_LACKING, 1);
+}
+
+/* Before rows forget these copies: a row that is LIVE later does not have what they acknowledged earlier. */
+static void count_emptyings(struct fsw_device *device, uint32_t emptied)
+{
+    struct fsw_repair *repair = &device->repair;
+    FSW_LOCK_SCOPE(&repair->lock);
+
+    raise_lacking(device);
+    atomic_store(&repair->wanted, 1);
+    for (unsigned copy = 0; copy < FSW_COPIES_MAX; copy++)
+        atomic_fetch_add(&repair->emptyings[copy], emptied >> copy & 1);
+}
+
 /* What a store that was emptied had is not there any more. Where it was the only one, the row stays:
  * such a page is waited for, not given up. Returns the copies of which there is such a row. */
 static uint32_t forget_emptied(struct fsw_device *device, uint32_t emptied)
 {
-    uint32_t top = atomic_load(&device->image.super->rows_top), alone = 0;
+    uint32_t alone = 0;
 
-    fsw_repair_want(device);
+    count_emptyings(device, emptied);
+    uint32_t top = atomic_load(&device->image.super->rows_top);
     for (uint32_t number = 1; number < top; number++) {
         _Atomic uint32_t *copies = &device->image.rows[number].copies;
         uint32_t has = atomic_load(copies);
@@ -235,24 +255,39 @@ static void *repair_loop(void *opaque)
     return NULL;
 }
 
-/* The lock is held. */
-static void raise_lacking(struct fsw_device *device)
+void fsw_repair_note(const struct fsw_device *device, uint32_t emptyings[FSW_COPIES_MAX])
 {
-    if (fsw_stat_get(&device->image, FSW_STAT_SEGMENTS_LACKING) == 0)
-        fsw_stat_set(&device->image, FSW_STAT_SEGMENTS_LACKING, 1);
+    for (unsigned copy = 0; copy < FSW_COPIES_MAX; copy++)
+        emptyings[copy] = atomic_load(&device->repair.emptyings[copy]);
+}
+
+/* Without copies that were emptied since that was noted, if any is left. The lock is held. */
+static uint32_t still_there(const struct fsw_device *device, uint32_t copies,
+                            const uint32_t emptyings[FSW_COPIES_MAX])
+{
+    uint32_t left = copies;
+
+    for (unsigned copy = 0; copy < FSW_COPIES_MAX; copy++)
+        if (emptyings[copy] != atomic_load(&device->repair.emptyings[copy]))
+            left &= ~(1u << copy);
+    return left != 0 ? left : copies;
 }
 
 void fsw_repair_row_live(struct fsw_device *device, uint32_t row, uint32_t bytes, uint32_t live,
-                         uint32_t copies)
+                         uint32_t copies, const uint32_t emptyings[FSW_COPIES_MAX])
 {
-    if (device->store->copies < 2 || copies == fsw_all_copies(device)) {
+    if (device->store->copies < 2) {
         fsw_row_live(&device->rows, row, bytes, live, copies);
         return;
     }
     FSW_LOCK_SCOPE(&device->repair.lock);
-    raise_lacking(device);
+    copies = still_there(device, copies, emptyings);
+    int lacks_one = copies != fsw_all_copies(device);
+    if (lacks_one)
+        raise_lacking(device);
     fsw_row_live(&device->rows, row, bytes, live, copies);
-    atomic_store(&device->repair.wanted, 1);
+    if (lacks_one)
+        atomic_store(&device->repair.wanted, 1);
 }
 
 void fsw_repair_want(struct fsw_device *device)

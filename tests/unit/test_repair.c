@@ -88,6 +88,28 @@ static void let_looks_go(void)
         look_on();
 }
 
+/* A put that was answered can be held before its row is LIVE. */
+static struct {
+    sem_t came, go;
+    _Atomic int holds;
+    uint32_t losses; /* then */
+} held_put;
+
+static void hold_put(enum fsw_hook at, void *opaque)
+{
+    if (at != FSW_HOOK_ANSWERED || !atomic_load(&held_put.holds))
+        return;
+    sem_post(&held_put.came);
+    while (sem_wait(&held_put.go) < 0) /* EINTR */
+        ;
+}
+
+static void let_put_go(void)
+{
+    if (atomic_exchange(&held_put.holds, 0))
+        sem_post(&held_put.go);
+}
+
 static int setup(void **state)
 {
     struct fixture *f = calloc(1, sizeof *f);
@@ -114,6 +136,7 @@ static int teardown(void **state)
     struct fixture *f = *state;
 
     let_looks_go();
+    let_put_go();
     for (unsigned copy = 0; copy < 2; copy++)
         if (f->servers[copy].pid > 0)
             server_thaw(&f->servers[copy]);
@@ -347,6 +370,39 @@ static void test_one_that_is_emptied_twice_gets_everything(void **state)
     expect_pages(f, PAGES);
 }
 
+static int is_adopted(struct rig *rig, void *opaque)
+{
+    return atomic_load(&rig->device->losses) != held_put.losses;
+}
+
+/* It acknowledged a put and was emptied, and only then the put's row is LIVE. */
+static void test_what_an_emptied_one_acknowledged_is_put_again(void **state)
+{
+    struct fixture *f = *state;
+    struct fsw_device *device = f->rig.device;
+
+    rig_wait(&f->rig, is_up, f);
+    for (unsigned page = 0; page < PAGES; page++)
+        assert_int_equal(rig_write_page(&f->rig, page, RIG_HALF, page), 0);
+    sem_init(&held_put.came, 0, 0);
+    sem_init(&held_put.go, 0, 0);
+    held_put.losses = atomic_load(&device->losses);
+    atomic_store(&held_put.holds, 1);
+    device->hook = hold_put; /* seen by who evicts from now on */
+    rig_evict(&f->rig, 1);
+    while (sem_wait(&held_put.came) < 0)
+        ;
+    server_kill(&f->servers[1]);
+    server_restart(&f->servers[1]);
+    rig_wait(&f->rig, is_adopted, f);
+    let_put_go();
+    rig_evict_all(&f->rig);
+    rig_wait(&f->rig, second_has_all, f);
+    wait_whole(f);
+    server_kill(&f->servers[0]);
+    expect_pages(f, PAGES);
+}
+
 static uint64_t gets_before;
 
 static uint64_t looks_of(struct fixture *f)
@@ -426,6 +482,8 @@ static int run_all(void)
         cmocka_unit_test_setup_teardown(test_what_comes_as_a_lap_begins_is_not_missed, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_one_that_is_emptied_twice_gets_everything, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_what_an_emptied_one_acknowledged_is_put_again, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_damaged_segment_is_not_copied, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_page_that_one_has_damaged, setup, teardown),
