@@ -48,6 +48,7 @@ struct fsw_put {
     struct fsw_put *next;
     struct fsw_device *device;
     uint64_t started;                   /* CLOCK_MONOTONIC ns */
+    uint32_t losses;                    /* the device's, then */
     uint32_t emptyings[FSW_COPIES_MAX]; /* then, see fsw_repair_note() */
     uint32_t flipped, flipped_huge;     /* objects, once it was finished */
     char bytes[FSW_SEGMENT_BYTES];

@@ -76,6 +76,7 @@ void fsw_put_submit(struct fsw_device *device, struct fsw_put *put,
 
     put->started = fsw_now_ns();
     fsw_repair_note(device, put->emptyings);
+    put->losses = fsw_losses_noted(device);
     *request = (struct fsw_store_request){
         .verb = FSW_STORE_PUT,
         .row = put->row,
@@ -203,15 +204,17 @@ static void failed(struct fsw_device *device, struct fsw_put *put)
 }
 
 /* A store that was emptied may be what it was before, one day: what it was given meanwhile, and no other
- * store, would be gone then. So that counts as refused. */
-static int is_kept(const struct fsw_store_request *request)
+ * store, would be gone then. So that counts as refused; and so does what one may have acknowledged that is
+ * another by now, since it was declared lost or taken as new. */
+static int is_kept(const struct fsw_device *device, const struct fsw_put *put)
 {
-    return (request->copies & ~request->emptied) != 0;
+    return (put->request.copies & ~put->request.emptied) != 0 &&
+           put->losses == atomic_load(&device->losses);
 }
 
 enum fsw_store_result fsw_put_finish(struct fsw_device *device, struct fsw_put *put)
 {
-    if (put->request.result == FSW_STORE_OK && !is_kept(&put->request))
+    if (put->request.result == FSW_STORE_OK && !is_kept(device, put))
         put->request.result = FSW_STORE_REFUSED;
     if (put->request.result == FSW_STORE_OK)
         succeeded(device, put);

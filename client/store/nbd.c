@@ -120,14 +120,14 @@ static void wake_rested(struct nbd_store *store, uint64_t now)
 
 /* ---- the thread ---- */
 
-/* As if no put was ever acknowledged. */
+/* As if no put was ever acknowledged: the export is greeted anew, and that leaves the sentinel. */
 static void replant(struct nbd_store *store)
 {
     store->identity.planted = 0;
     store->shown = 0;
     store->sentinel = store->identity.sentinel;
     report_emptied(&store->report, store->export.address.text, 0);
-    if (store->state == NBD_UP && nbd_conn_plant(store) < 0)
+    if (store->handle != NULL) /* nothing is put there before the next connection has left it */
         nbd_conn_down(store, "it is new from now on");
 }
 

@@ -144,6 +144,11 @@ static int some_failed(struct rig *rig, void *before)
     return rig_stat(rig, FSW_STAT_OVERFLOW_FAILED) >= *(uint64_t *)before + 3;
 }
 
+static int one_failed(struct rig *rig, void *before)
+{
+    return rig_stat(rig, FSW_STAT_OVERFLOW_FAILED) > *(uint64_t *)before;
+}
+
 /* It may come back with what it had: a page that only it got meanwhile would be gone then. */
 static void an_emptied_store_alone_keeps_nothing(void **state)
 {
@@ -163,6 +168,30 @@ static void an_emptied_store_alone_keeps_nothing(void **state)
     rig_evict(&rig, 0);
     rig_expect_page(&rig, page, RIG_HALF, 33);
     assert_int_equal(teststore_lost(rig.store), 0);
+    rig_close(&rig);
+}
+
+/* One was under way when it was declared lost: nobody knows whether the old one acknowledged it. */
+static void what_was_being_put_to_a_lost_one_stays(void **state)
+{
+    uint64_t page = 3, failed;
+    struct rig rig;
+
+    open_with_pages_away(&rig);
+    name_store(&rig);
+    assert_int_equal(rig_write_page(&rig, page, RIG_HALF, 33), 0);
+    failed = rig_stat(&rig, FSW_STAT_OVERFLOW_FAILED);
+    teststore_hold(rig.store, TESTSTORE_PUTS);
+    rig_evict(&rig, 1);
+    teststore_wait_held(rig.store, TESTSTORE_PUTS, 1);
+    teststore_seems(rig.store, 0, 0);
+    assert_int_equal(declare(&rig), 0);
+    teststore_seems(rig.store, 1, 0);
+    teststore_release(rig.store, TESTSTORE_PUTS);
+    rig_wait(&rig, one_failed, &failed);
+    rig_wait(&rig, has_left, &page);
+    rig_evict(&rig, 0);
+    rig_expect_page(&rig, page, RIG_HALF, 33);
     rig_close(&rig);
 }
 
@@ -349,6 +378,7 @@ RIG_MAIN(cmocka_unit_test(a_read_that_begins_while_others_are_sent_back_asks_aga
          cmocka_unit_test(a_store_that_is_away_loses_all_it_had),
          cmocka_unit_test(a_store_that_answers_has_lost_nothing),
          cmocka_unit_test(an_emptied_store_alone_keeps_nothing),
+         cmocka_unit_test(what_was_being_put_to_a_lost_one_stays),
          cmocka_unit_test(an_emptied_store_that_had_nothing_is_as_new),
          cmocka_unit_test(an_emptied_store_is_taken_as_it_is),
          cmocka_unit_test(no_reader_is_missed),
