@@ -60,7 +60,7 @@ struct fsw_superblock {
     int64_t created; /* seconds since 1970 */
     char overflow[512];
     uint8_t store_key[FSW_STORE_KEY_BYTES]; /* what a store that encrypts does it with */
-    uint64_t sentinel;      /* that tells the store of this device from an emptied one */
+    uint64_t sentinel;      /* that tells the store of this device from an emptied one, */
     uint32_t counters;      /* in a stripe, when the image was made */
     uint32_t counter_names; /* checksum of their names */
     uint64_t latencies_at;
@@ -119,7 +119,17 @@ struct fsw_superblock {
         _Atomic uint64_t sent, received; /* bytes on the wire */
         char last_error[160];            /* "" if none ever */
     } copy_state[FSW_COPIES_MAX];
+
+    /* what tells a copy's store since it was last taken as new (core/lost.c); 0: `sentinel` does */
+    _Atomic uint64_t sentinels[FSW_COPIES_MAX];
 };
+
+static inline uint64_t fsw_sentinel(const struct fsw_superblock *super, unsigned copy)
+{
+    uint64_t later = atomic_load(&super->sentinels[copy]);
+
+    return later != 0 ? later : super->sentinel;
+}
 
 enum fsw_copy_is { FSW_COPY_UNKNOWN, FSW_COPY_AWAY, FSW_COPY_EMPTIED, FSW_COPY_GOOD };
 

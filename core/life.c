@@ -350,10 +350,11 @@ int fsw_device_complete_params(struct fsw_params *params, struct fsw_error *err)
 static int start_store(struct fsw_device *device, struct fsw_error *err)
 {
     const struct fsw_superblock *super = device->image.super;
-    struct fsw_store_identity identity = {.device = super->device,
-                                          .sentinel = super->sentinel,
-                                          .planted = atomic_load(&super->planted),
-                                          .recovered = device->recovered};
+    struct fsw_store_identity identity = {
+        .device = super->device,
+        .sentinel = {fsw_sentinel(super, 0), fsw_sentinel(super, 1)},
+        .planted = atomic_load(&super->planted),
+        .recovered = device->recovered};
 
     memcpy(identity.key, super->store_key, sizeof identity.key);
     identity.gone_count =

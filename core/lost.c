@@ -53,11 +53,11 @@ static void lose_rows(struct fsw_device *device, uint32_t copies)
 }
 
 /* Counted: others are sent back with it. */
-static void send_back(struct fsw_device *device, uint32_t copies)
+static void send_back(struct fsw_device *device, uint32_t copies, uint64_t sentinel)
 {
     atomic_fetch_add(&device->sending_back, 1);
     atomic_fetch_add(&device->losses, 1);
-    device->store->ops->lost(device->store, copies);
+    device->store->ops->lost(device->store, copies, sentinel);
     atomic_fetch_sub(&device->sending_back, 1);
 }
 
@@ -72,13 +72,36 @@ uint32_t fsw_losses_noted(const struct fsw_device *device)
 void fsw_lost_since(struct fsw_device *device, uint32_t losses)
 {
     if (atomic_load(&device->losses) != losses)
-        send_back(device, 0);
+        send_back(device, 0, 0);
 }
 
+/* One that no copy has shown yet. */
+static uint64_t next_sentinel(const struct fsw_superblock *super)
+{
+    uint64_t most = 0;
+
+    for (unsigned copy = 0; copy < FSW_COPIES_MAX; copy++)
+        if (fsw_sentinel(super, copy) > most)
+            most = fsw_sentinel(super, copy);
+    return most + 1 != 0 ? most + 1 : 1;
+}
+
+/* The old one may come back for all that: it does not show the new sentinel, and so can't say of what it
+ * never got that it is gone. The sentinel first: whoever dies between finds an emptied store, and no old
+ * one that is taken for the new. */
 void fsw_lost_adopt(struct fsw_device *device, uint32_t copies)
 {
-    atomic_fetch_and(&device->image.super->planted, ~copies);
-    send_back(device, copies);
+    static pthread_mutex_t adopting =
+        PTHREAD_MUTEX_INITIALIZER; /* keeper, repair: in the same order */
+    struct fsw_superblock *super = device->image.super;
+    FSW_LOCK_SCOPE(&adopting);
+    uint64_t sentinel = next_sentinel(super);
+
+    for (unsigned copy = 0; copy < FSW_COPIES_MAX; copy++)
+        if (copies >> copy & 1)
+            atomic_store(&super->sentinels[copy], sentinel);
+    atomic_fetch_and(&super->planted, ~copies);
+    send_back(device, copies, sentinel);
 }
 
 /* No put that the old one acknowledged is about to be LIVE, and none is. (Cleaning needs some to put.) */

@@ -201,7 +201,7 @@ static void kept_health(struct fsw_store *base, struct fsw_store_health *ret_hea
     *ret_health = (struct fsw_store_health){.connected = 1, .up = 1};
 }
 
-static void kept_lost(struct fsw_store *base, uint32_t copies) {}
+static void kept_lost(struct fsw_store *base, uint32_t copies, uint64_t sentinel) {}
 
 static void kept_close(struct fsw_store *base) {}
 

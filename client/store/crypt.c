@@ -175,11 +175,11 @@ static int store_start(struct fsw_store *base, const struct fsw_store_identity *
     return store->lower->ops->start(store->lower, identity, err);
 }
 
-static void store_lost(struct fsw_store *base, uint32_t copies)
+static void store_lost(struct fsw_store *base, uint32_t copies, uint64_t sentinel)
 {
     struct fsw_store *lower = of_base(base)->lower;
 
-    lower->ops->lost(lower, copies);
+    lower->ops->lost(lower, copies, sentinel);
 }
 
 static int store_list(struct fsw_store *base, const struct fsw_device_id *device,

@@ -111,13 +111,14 @@ static void send_back_gets(struct file_store *store)
 }
 
 /* The file shows the sentinel again; one that is away will, when it is opened. 0 or negative errno. */
-static int replant(struct file_store *store)
+static int replant(struct file_store *store, uint64_t sentinel)
 {
     int r = 0;
 
     store->identity.planted = 0;
+    store->identity.sentinel[0] = sentinel;
     if (store->slots.fd >= 0)
-        r = slots_plant(&store->slots, store->identity.sentinel);
+        r = slots_plant(&store->slots, sentinel);
     if (r == 0)
         report_emptied(&store->report, store->path, 0);
     else
@@ -158,11 +159,12 @@ static void mind_once(struct file_store *store, uint64_t *open_after)
     give_up_working(store, now, 0, &late);
     fsw_requests_splice(&late, &store->sent_back);
     unsigned replants = store->replants;
+    uint64_t sentinel = store->replant_as;
     store->replants = 0;
     pthread_mutex_unlock(&store->lock);
     finish_all(store, &late);
     if (replants)
-        replants = replant(store) < 0; /* again, with the next look */
+        replants = replant(store, sentinel) < 0; /* again, with the next look */
     known_grow(&store->known);
     if (try_open && open_slots(store, &err) < 0) {
         report_say(&store->report, err.text, NULL);
@@ -227,13 +229,15 @@ static int store_probe(struct fsw_store *base, struct fsw_error *err)
     return slots_probe(of_base(base)->path, err);
 }
 
-static void store_lost(struct fsw_store *base, uint32_t copies)
+static void store_lost(struct fsw_store *base, uint32_t copies, uint64_t sentinel)
 {
     struct file_store *store = of_base(base);
     FSW_LOCK_SCOPE(&store->lock);
 
     send_back_gets(store);
     store->replants |= copies & 1;
+    if (copies & 1)
+        store->replant_as = sentinel;
     pthread_cond_signal(&store->minder_wake);
 }
 

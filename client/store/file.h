@@ -58,7 +58,8 @@ struct file_store {
     pthread_cond_t gets_wake, puts_wake, minder_wake;
     struct fsw_requests gets, puts, resting;
     unsigned open, stopping, started;
-    unsigned replants;             /* lost() was called */
+    unsigned replants;             /* lost() was called, */
+    uint64_t replant_as;           /* with this sentinel */
     struct fsw_requests sent_back; /* by it: gets that are to end */
     unsigned minding;              /* the minder looks every FILE_SWEEP_MS by itself */
     struct file_worker workers[FILE_WORKERS];

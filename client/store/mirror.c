@@ -137,6 +137,7 @@ static int store_start(struct fsw_store *base, const struct fsw_store_identity *
 
     for (unsigned copy = 0; r == 0 && copy < MIRROR_COPIES; copy++) {
         one.planted = identity->planted >> copy & 1;
+        one.sentinel[0] = identity->sentinel[copy];
         r = store->copies[copy].store->ops->start(store->copies[copy].store, &one, err);
     }
     explicit_bzero(&one, sizeof one);
@@ -148,7 +149,7 @@ static int store_start(struct fsw_store *base, const struct fsw_store_identity *
 
 /* No get that was asked before is still under way when this returns, but for those that the stores
  * end now: whoever is inside the gate has submitted, and whoever comes later sees the generation. */
-static void store_lost(struct fsw_store *base, uint32_t copies)
+static void store_lost(struct fsw_store *base, uint32_t copies, uint64_t sentinel)
 {
     struct mirror_store *store = of_base(base);
 
@@ -159,7 +160,7 @@ static void store_lost(struct fsw_store *base, uint32_t copies)
         return;
     for (unsigned copy = 0; copy < MIRROR_COPIES; copy++) {
         struct fsw_store *one = store->copies[copy].store;
-        one->ops->lost(one, copies >> copy & 1);
+        one->ops->lost(one, copies >> copy & 1, sentinel);
     }
     mirror_leave(store);
 }

@@ -56,7 +56,7 @@ struct mirror_pair {
     struct fsw_store_request *request; /* NULL: answered */
     struct mirror_leg legs[MIRROR_COPIES];
     uint32_t pending, acknowledged, emptied; /* copies */
-    uint64_t patience_ends;         /* 0: nobody has acknowledged it yet */
+    uint64_t patience_ends;                  /* 0: nobody has acknowledged it yet */
     enum fsw_store_result worst;
     struct mirror_pair *next; /* idle */
     void *bytes;              /* PUT */

@@ -90,7 +90,7 @@ static void call_back(struct mirror_store *store)
         for (unsigned copy = 0; copy < MIRROR_COPIES; copy++) {
             struct fsw_store *one = store->copies[copy].store;
             if (!answers(&store->copies[copy]) && answers(&store->copies[copy ^ 1]))
-                one->ops->lost(one, 0);
+                one->ops->lost(one, 0, 0);
         }
         mirror_leave(store);
     }

@@ -120,15 +120,19 @@ static void wake_rested(struct nbd_store *store, uint64_t now)
 
 /* ---- the thread ---- */
 
-/* As if no put was ever acknowledged: the export is greeted anew, and that leaves the sentinel. */
-static void replant(struct nbd_store *store)
+/* As if no put was ever acknowledged. Nothing is put there before the header shows the sentinel. */
+static void replant(struct nbd_store *store, uint64_t sentinel)
 {
     store->identity.planted = 0;
     store->shown = 0;
-    store->sentinel = store->identity.sentinel;
+    store->sentinel = store->identity.sentinel[0] = sentinel;
     report_emptied(&store->report, store->export.address.text, 0);
-    if (store->handle != NULL) /* nothing is put there before the next connection has left it */
+    if (store->state == NBD_RESTING)
+        return;
+    if (store->state != NBD_UP || nbd_conn_plant(store) < 0)
         nbd_conn_down(store, "it is new from now on");
+    else
+        nbd_conn_wait_for_header(store);
 }
 
 static void add_all(struct nbd_store *store, struct fsw_requests *requests)
@@ -151,11 +155,12 @@ static int take_inbox(struct nbd_store *store)
     fsw_requests_splice(&before, &store->before);
     unsigned stopping = store->stopping, interrupted = store->interrupted;
     unsigned replants = store->replants;
+    uint64_t sentinel = store->replant_as;
     store->interrupted = store->replants = 0;
     pthread_mutex_unlock(&store->inbox_lock);
     add_all(store, &before);
     if (replants)
-        replant(store);
+        replant(store, sentinel);
     if (interrupted)
         give_up(store, ALL, 1);
     add_all(store, &taken);
@@ -209,7 +214,7 @@ static void store_submit(struct fsw_store *base, struct fsw_store_request *const
     wake(store);
 }
 
-static void store_lost(struct fsw_store *base, uint32_t copies)
+static void store_lost(struct fsw_store *base, uint32_t copies, uint64_t sentinel)
 {
     struct nbd_store *store = of_base(base);
 
@@ -217,6 +222,8 @@ static void store_lost(struct fsw_store *base, uint32_t copies)
     fsw_requests_splice(&store->before, &store->inbox);
     store->interrupted = 1;
     store->replants |= copies & 1;
+    if (copies & 1)
+        store->replant_as = sentinel;
     pthread_mutex_unlock(&store->inbox_lock);
     wake(store);
 }

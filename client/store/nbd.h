@@ -89,6 +89,7 @@ struct nbd_store {
     pthread_mutex_t inbox_lock;
     struct fsw_requests inbox, before; /* lost() was called: since, and before */
     unsigned stopping, interrupted, replants;
+    uint64_t replant_as; /* the sentinel */
 
     unsigned started;
     pthread_t thread;
@@ -135,6 +136,9 @@ void nbd_conn_down(struct nbd_store *store, const char *why);
 void nbd_conn_turn(struct nbd_store *store, int ms);
 /* Puts requests on their way for as long as there are flights for them. */
 void nbd_conn_pump(struct nbd_store *store);
+/* It is up again when that is written. */
+void nbd_conn_wait_for_header(struct nbd_store *store);
+
 /* Leaves the sentinel in the header. 0 if it is under way. */
 int nbd_conn_plant(struct nbd_store *store);
 

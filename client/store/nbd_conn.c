@@ -97,6 +97,12 @@ int nbd_conn_plant(struct nbd_store *store)
     return 0;
 }
 
+void nbd_conn_wait_for_header(struct nbd_store *store)
+{
+    store->state = NBD_GREETING;
+    store->patience_ends = fsw_now_ns() + PATIENCE_NS;
+}
+
 void nbd_conn_become_up(struct nbd_store *store)
 {
     begin_quarantine(store);
@@ -120,10 +126,10 @@ void nbd_conn_on_header(struct nbd_flight *flight)
         nbd_conn_down(store, err.text);
         return;
     }
-    int emptied = shown != store->identity.sentinel && store->identity.planted;
+    int emptied = shown != store->identity.sentinel[0] && store->identity.planted;
     report_emptied(&store->report, store->export.address.text, emptied);
-    store->sentinel = emptied ? 0 : store->identity.sentinel;
-    store->shown = shown == store->identity.sentinel;
+    store->sentinel = emptied ? 0 : store->identity.sentinel[0];
+    store->shown = shown == store->identity.sentinel[0];
     if (store->shown || (emptied && shown != 0))
         nbd_conn_become_up(store);
     else if (nbd_conn_plant(store) < 0)

@@ -50,6 +50,7 @@ void resp_store_is_back(struct resp_store *store, const struct resp_lane *lane)
 struct left {
     struct fsw_requests requests, before;
     unsigned stopping, interrupted, replants;
+    uint64_t replant_as;
     struct resp_quick_left quick;
     int returned;
 };
@@ -64,14 +65,21 @@ static void take_inbox(struct resp_store *store, struct left *left)
     left->stopping = store->stopping;
     left->interrupted = store->interrupted;
     left->replants = store->replants;
+    left->replant_as = store->replant_as;
     store->interrupted = store->replants = 0;
     left->returned = resp_quick_is_returned(&store->quick, &left->quick);
 }
 
-/* As if no put was ever acknowledged: both lanes are greeted anew, and that leaves the sentinel. */
-static void replant(struct resp_store *store)
+static void set_sentinel(struct resp_store *store, uint64_t sentinel, unsigned left)
 {
-    store->sentinel_left = 0;
+    snprintf(store->sentinel, sizeof store->sentinel, "%016" PRIx64, sentinel);
+    store->sentinel_left = left;
+}
+
+/* As if no put was ever acknowledged: both lanes are greeted anew, and that leaves the sentinel. */
+static void replant(struct resp_store *store, uint64_t sentinel)
+{
+    set_sentinel(store, sentinel, 0);
     report_emptied(&store->report, store->address.text, 0);
     resp_conn_reset(&store->puts.conn, "it is new from now on");
     resp_conn_reset(&store->gets.conn, "it is new from now on");
@@ -185,7 +193,7 @@ static void on_wake(uv_async_t *wake)
     take_inbox(store, &left);
     add_all(store, &left.before);
     if (left.replants)
-        replant(store);
+        replant(store, left.replant_as);
     if (left.interrupted) {
         resp_lane_give_up(&store->gets);
         resp_quick_give_up(&store->quick);
@@ -263,8 +271,7 @@ static int store_start(struct fsw_store *base, const struct fsw_store_identity *
 
     assert(!store->started);
     store->device = identity->device;
-    snprintf(store->sentinel, sizeof store->sentinel, "%016" PRIx64, identity->sentinel);
-    store->sentinel_left = identity->planted != 0;
+    set_sentinel(store, identity->sentinel[0], identity->planted != 0);
     r = init_loop(store);
     if (r < 0)
         return fsw_error(err, r, "the store's event loop can't start: %s", strerror(-r));
@@ -321,7 +328,7 @@ void resp_store_ask_again(struct resp_store *store, struct fsw_store_request *re
         uv_async_send(&store->wake);
 }
 
-static void store_lost(struct fsw_store *base, uint32_t copies)
+static void store_lost(struct fsw_store *base, uint32_t copies, uint64_t sentinel)
 {
     struct resp_store *store = of_base(base);
 
@@ -330,6 +337,8 @@ static void store_lost(struct fsw_store *base, uint32_t copies)
     store->interrupted = 1;
     store->losses++;
     store->replants |= copies & 1;
+    if (copies & 1)
+        store->replant_as = sentinel;
     pthread_mutex_unlock(&store->inbox_lock);
     uv_async_send(&store->wake);
 }

@@ -8,7 +8,7 @@
  * Two lanes, so that a read never waits behind 64 KB puts. A PUT and the DROP of the same id share
  * a lane, and so their order. A third for one read at a time whose thread waits for it (resp_quick.h).
  *
- * Threads: `inbox` to `replants` and what quick says under inbox_lock (a few instructions); `report` has a
+ * Threads: `inbox` to `losses` and what quick says under inbox_lock (a few instructions); `report` has a
  * lock of its own; everything else but quick belongs to the loop's thread between start() and the end of close(). Neither lock
  * is held while done() runs, and none is taken inside the other.
  */
@@ -42,6 +42,7 @@ struct resp_store {
     struct fsw_requests inbox, before; /* lost() was called: since, and before */
     unsigned stopping;
     unsigned interrupted, replants; /* lost() was called: of no copy, of this one */
+    uint64_t replant_as;            /* with this sentinel */
     atomic_uint losses;             /* how often; changes under the lock */
 
     unsigned started;

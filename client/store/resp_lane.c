@@ -10,7 +10,7 @@
  *     has received by then it may still read late; a segment that comes back so is an unknown id,
  *     which sweeping finds.)
  *  3. No PUT is sent before the sentinel was acknowledged once, and it is never set again, not by a
- *     later process either: a store that shows it has lost nothing.
+ *     later process either: a store that shows it has lost nothing. (After lost() it is another one.)
  */
 #include "client/store/resp_lane.h"
 

@@ -246,7 +246,7 @@ static int settle_header(struct slots *slots, const char *path,
 int slots_open(struct slots *slots, const char *path, const struct fsw_store_identity *identity,
                int direct, int *ret_emptied, struct fsw_error *err)
 {
-    *slots = (struct slots){.device = identity->device, .sentinel = identity->sentinel};
+    *slots = (struct slots){.device = identity->device, .sentinel = identity->sentinel[0]};
     *ret_emptied = 0;
     slots->fd = open_file(path, O_RDWR | O_CREAT, err);
     if (slots->fd < 0)

@@ -43,6 +43,9 @@
 /* On Redis 7.0.15 a value of this size costs 0.13 % overhead, one of 65,536 bytes 25 %. */
 #define FSW_SEGMENT_BYTES 65520u
 
+/* The most copies that a store keeps of each segment. */
+#define FSW_COPIES_MAX 2u
+
 /* The device's identity: random, made with its image, in every key at the store. */
 struct fsw_device_id {
     uint8_t bytes[16];
@@ -51,13 +54,13 @@ struct fsw_device_id {
 #define FSW_DEVICE_ID_TEXT 33
 
 /* What a store has to know of the device it works for. All of it is made with the device's image,
- * and stays as long as that; the key is nowhere else. */
+ * and stays as long as that, but for the sentinels (lost()); the key is nowhere else. */
 #define FSW_STORE_KEY_BYTES 32u
 #define FSW_GONE_MOST 16u
 struct fsw_store_identity {
     struct fsw_device_id device;
-    uint64_t sentinel; /* not 0 */
-    uint32_t planted;  /* which copies have acknowledged a put of this device before */
+    uint64_t sentinel[FSW_COPIES_MAX]; /* of each copy; not 0 */
+    uint32_t planted; /* which copies have acknowledged a put of this device before */
     int recovered;     /* 1: the device was there before, and somebody may need its local pages: no
                         state of the store makes start() fail; it is tried again, and health tells */
     uint8_t key[FSW_STORE_KEY_BYTES];
@@ -126,9 +129,6 @@ struct fsw_store_request {
     struct fsw_store_outer outer[FSW_OUTER_COUNT];
 };
 
-/* The most copies that a store keeps of each segment. */
-#define FSW_COPIES_MAX 2u
-
 /* What of a store's health is one copy's. */
 struct fsw_copy_health {
     uint64_t bytes_out, bytes_in;
@@ -183,10 +183,10 @@ struct fsw_store_ops {
     void (*get)(struct fsw_store *store, struct fsw_store_request *request, uint64_t until);
 
     /* Somebody who knows says that these copies have lost for good all that was put there: they are
-     * new ones from now on. The sentinel is left there again as soon as they answer, and `emptied`
-     * ends. Every GET in flight, at any copy, ends with FSW_STORE_UNREACHABLE soon, for its caller to
+     * new ones from now on. This sentinel, which none had before, is left there as soon as they answer,
+     * and `emptied` ends; so one that comes back after all is another. Every GET in flight, at any copy, ends with FSW_STORE_UNREACHABLE soon, for its caller to
      * think again, and none that is submitted later; of copies 0 that is all. Never blocks. From any thread, after start(). */
-    void (*lost)(struct fsw_store *store, uint32_t copies);
+    void (*lost)(struct fsw_store *store, uint32_t copies, uint64_t sentinel);
 
     /* Every segment that the store has of a device: its id, and its row where the store knows that,
      * else 0. Blocks; not from done(). `each` returns 0 to go on. Of two copies an id may be told

@@ -313,11 +313,11 @@ static int store_start(struct fsw_store *base, const struct fsw_store_identity *
     struct shelf_store *store = of_base(base);
     struct shelf *shelf = store->shelf;
 
-    if (shelf->sentinel != 0 && shelf->sentinel != identity->sentinel)
+    if (shelf->sentinel != 0 && shelf->sentinel != identity->sentinel[0])
         broken_start("another sentinel for the same device (S5)");
     if (identity->planted && shelf->sentinel == 0)
         broken_start("planted, and it never was (S5)");
-    shelf->sentinel = identity->sentinel;
+    shelf->sentinel = identity->sentinel[0];
     store->started = 1;
     return -pthread_create(&store->thread, NULL, run, store);
 }

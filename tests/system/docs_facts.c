@@ -95,6 +95,7 @@ static void superblock(void)
     FIELD(superblock, overflow_refill);
     FIELD(superblock, overflow_limited);
     FIELD(superblock, copy_state);
+    FIELD(superblock, sentinels);
     CONSTANT(FSW_IMAGE_LAYOUT);
 }
 

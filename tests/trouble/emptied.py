@@ -3,7 +3,8 @@
 not given up, status says why, local pages come, also from the next server; and when the store comes
 back with its data, every read that waited is answered, and right, and so is what was written meanwhile.
 If it never will, somebody says so (overflow-lost=): then those reads fail at once, all others are right,
-and the device is used again."""
+and the device is used again. One that had nothing is replaced without a word; and if the first comes back
+for all that, what only the second has is waited for, too."""
 
 import os
 import sys
@@ -153,9 +154,41 @@ def comes_back(rng):
     host.check()
 
 
+def replace_data(redis, kept, instead):
+    """Another server with the same address: with the data that was kept, or none."""
+    data = os.path.join(workdir(), f"{redis.name}.rdb")
+    redis.shut_down()
+    os.rename(data, f"{data}.{kept}")
+    if instead is not None:
+        os.rename(f"{data}.{instead}", data)
+    redis.start()
+
+
+def replaced_with_nothing_there(rng):
+    redis = servers.Redis()
+    host, model, source = filled(rng, redis.uri)
+    host.connect().trim(SIZE - PAGE, 0)
+    model.bytes[:] = bytes(len(model.bytes))
+    wait_for(lambda: host.counters()["segments"] == 0, 60, "all segments to be dropped")
+    replace_data(redis, "first", None)
+    write_all(host, model, source)
+    replace_data(redis, "second", "first")
+    reads = still_waits(host, model)
+    says_emptied(host)
+    host.kill()
+    host.start()
+    reads = still_waits(host, model)
+    replace_data(redis, "first", "second")
+    wait_for(lambda: reads.collect() == 0, load.PATIENCE_S, "the reads that waited to be answered")
+    model.check_all(host.connect(), 1 << 20)
+    host.expect_nothing_lost()
+    host.check()
+
+
 def test():
     rng = harness.seeded()
     comes_back(rng)
+    replaced_with_nothing_there(rng)
     declared_lost(rng)
 
 

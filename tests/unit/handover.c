@@ -62,7 +62,7 @@ static int keep_start(struct fsw_store *base, const struct fsw_store_identity *i
                       struct fsw_error *err)
 {
     keep.starts++;
-    keep.sentinel = identity->sentinel;
+    keep.sentinel = identity->sentinel[0];
     keep.planted = identity->planted;
     return 0;
 }

@@ -214,7 +214,11 @@ static void an_emptied_store_that_had_nothing_is_as_new(void **state)
     assert_int_equal(fsw_device_discard(rig.device, 0, 16 << 20), 0);
     rig_wait(&rig, nothing_is_there, NULL);
     teststore_seems(rig.store, 1, 1);
+    uint64_t sentinel = teststore_sentinel(rig.store);
     rig_wait(&rig, is_as_new, NULL);
+    /* and if the old one comes back it is not taken for this one */
+    assert_int_not_equal(teststore_sentinel(rig.store), sentinel);
+    assert_int_equal(fsw_sentinel(rig.device->image.super, 0), teststore_sentinel(rig.store));
     rig_close(&rig);
 }
 

@@ -201,7 +201,7 @@ static void test_declared_lost_it_is_new(void **state)
     begin_to_wait(f, 0, &call, bytes);
     wait_emptied(f->store, all);
     assert_int_equal(call.done, 0);
-    f->store->ops->lost(f->store, all);
+    f->store->ops->lost(f->store, all, SENTINEL + 1);
     assert_int_equal(call_wait(&call), FSW_STORE_UNREACHABLE);
     assert_int_equal(segment_get(f->store, 2, 0, PLACE_OBJECT, LONG_MS), FSW_STORE_GONE);
     assert_int_equal(segment_get(f->store, 1, 0, PLACE_OBJECT, LONG_MS), FSW_STORE_OK);
@@ -209,9 +209,14 @@ static void test_declared_lost_it_is_new(void **state)
     assert_put_may_go(f, 3, 0);
     f->store->ops->close(f->store); /* and so it is for the next life */
     f->store = place_open(&place, &f->device);
-    assert_int_equal(store_start_as(f->store, &f->device, 3, NULL), 0);
+    assert_int_equal(store_start_with(f->store, &f->device, SENTINEL + 1, 3, NULL), 0);
     assert_int_equal(segment_get(f->store, 2, 0, PLACE_OBJECT, LONG_MS), FSW_STORE_GONE);
     assert_int_equal(segment_get(f->store, 3, 0, PLACE_OBJECT, LONG_MS), FSW_STORE_OK);
+    f->store->ops->close(f->store); /* but not the same as the old one, if that comes back */
+    f->store = place_open(&place, &f->device);
+    assert_int_equal(store_start_as(f->store, &f->device, 3, NULL), 0);
+    assert_int_equal(segment_get(f->store, 2, 0, PLACE_OBJECT, 300), FSW_STORE_UNREACHABLE);
+    wait_emptied(f->store, all);
 }
 
 /* The same without a loss: a get that waits for whatever reason is sent back. */
@@ -222,7 +227,7 @@ static void test_a_get_is_sent_back(void **state)
     struct call call;
 
     begin_to_wait(f, 1, &call, bytes);
-    f->store->ops->lost(f->store, 0);
+    f->store->ops->lost(f->store, 0, 0);
     assert_int_equal(segment_get(f->store, 1, 0, PLACE_OBJECT, LONG_MS),
                      FSW_STORE_OK); /* this is not */
     assert_int_equal(call_wait(&call), FSW_STORE_UNREACHABLE);

@@ -341,7 +341,7 @@ static void test_lies_are_counted(void **state)
 static int start_with_key(struct fixture *f, uint8_t first, struct fsw_error *err)
 {
     struct fsw_store_identity identity = {
-        .device = f->device, .sentinel = SENTINEL, .planted = 1, .key = {first}};
+        .device = f->device, .sentinel = {SENTINEL, SENTINEL}, .planted = 1, .key = {first}};
 
     f->store->ops->close(f->store);
     f->store = place_open(&place, &f->device);

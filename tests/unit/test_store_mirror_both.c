@@ -40,7 +40,7 @@ static void test_lost_sends_back_who_waits(void **state)
         call_prepare(&calls[i], FSW_STORE_GET, i, back + i, 0, 1, 0);
         call_submit(f->store, &calls[i]);
     }
-    f->store->ops->lost(f->store, 0);
+    f->store->ops->lost(f->store, 0, 0);
     for (unsigned i = 0; i < 8; i++) {
         assert_int_equal(call_wait(&calls[i]), FSW_STORE_UNREACHABLE);
         assert_int_equal(calls[i].done, 1);

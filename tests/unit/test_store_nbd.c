@@ -323,7 +323,7 @@ static void emptied_it_is_unreachable(void **state)
     assert_int_equal(store_start_as(f->store, &f->device, 1, NULL), 0);
     assert_int_equal(get(f->store, 1, 500), FSW_STORE_UNREACHABLE);
     wait_emptied(f->store);
-    f->store->ops->lost(f->store, 1);
+    f->store->ops->lost(f->store, 1, SENTINEL + 1);
     assert_int_equal(get(f->store, 1, LONG_MS), FSW_STORE_GONE);
 }
 
@@ -339,7 +339,7 @@ static void emptied_meanwhile_it_is_unreachable(void **state)
         server_restart(&f->server);
         assert_int_equal(get(f->store, id, 1000), FSW_STORE_UNREACHABLE);
         wait_emptied(f->store);
-        f->store->ops->lost(f->store, 1);
+        f->store->ops->lost(f->store, 1, SENTINEL + id);
         assert_int_equal(get(f->store, id, LONG_MS), FSW_STORE_GONE);
     }
 }
@@ -404,7 +404,7 @@ static void somebody_elses_is_refused(void **state)
     f->store->ops->close(f->store);
     /* but a device of the same name that is gone has nothing any more */
     struct fsw_store_identity identity = {
-        .device = other, .sentinel = SENTINEL, .gone = {f->device}, .gone_count = 1};
+        .device = other, .sentinel = {SENTINEL}, .gone = {f->device}, .gone_count = 1};
     f->store = store_open(f->uri, NULL);
     assert_int_equal(f->store->ops->start(f->store, &identity, &err), 0);
     assert_int_equal(get(f->store, 1, LONG_MS), FSW_STORE_CORRUPT); /* a head that is not ours */
@@ -443,7 +443,7 @@ static void the_one_before_is_forgotten_while_it_is_taken_over(void **state)
         assert_int_equal(put(f->store, id), FSW_STORE_OK);
     f->store->ops->close(f->store);
     struct fsw_store_identity identity = {
-        .device = device_random(), .sentinel = SENTINEL, .gone = {before}, .gone_count = 1};
+        .device = device_random(), .sentinel = {SENTINEL}, .gone = {before}, .gone_count = 1};
     f->store = store_open(f->uri, NULL);
     ((struct nbd_store *)f->store)->next_try = fsw_now_ns() + FSW_NS_PER_S / 2;
     assert_int_equal(PATIENTLY(f->store->ops->start(f->store, &identity, &err)), 0);

@@ -142,7 +142,7 @@ static void test_lost_sends_it_back(void **state)
     struct call call;
 
     ask_the_frozen(f, &call, 0);
-    f->store->ops->lost(f->store, 0);
+    f->store->ops->lost(f->store, 0, 0);
     assert_int_equal(call_wait(&call), FSW_STORE_UNREACHABLE);
     each_server(f, server_thaw);
     wait_quick(f);

@@ -412,13 +412,21 @@ struct fsw_store *store_open(const char *uri, const char *password)
     return store;
 }
 
+int store_start_with(struct fsw_store *store, const struct fsw_device_id *device, uint64_t sentinel,
+                     int planted, struct fsw_error *err)
+{
+    struct fsw_store_identity identity = {.device = *device,
+                                          .sentinel = {sentinel, sentinel},
+                                          .planted = planted,
+                                          .key = "a key of 32 bytes"};
+
+    return store->ops->start(store, &identity, err);
+}
+
 int store_start_as(struct fsw_store *store, const struct fsw_device_id *device, int planted,
                    struct fsw_error *err)
 {
-    struct fsw_store_identity identity = {
-        .device = *device, .sentinel = SENTINEL, .planted = planted, .key = "a key of 32 bytes"};
-
-    return store->ops->start(store, &identity, err);
+    return store_start_with(store, device, SENTINEL, planted, err);
 }
 
 void store_start(struct fsw_store *store, const struct fsw_device_id *device)

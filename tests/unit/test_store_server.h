@@ -95,6 +95,9 @@ struct call {
 
 /* Opens (fails the test if it can't) and starts for the device. */
 struct fsw_store *store_open(const char *uri, const char *password);
+int store_start_with(struct fsw_store *store, const struct fsw_device_id *device, uint64_t sentinel,
+                     int planted, struct fsw_error *err);
+/* With SENTINEL. */
 int store_start_as(struct fsw_store *store, const struct fsw_device_id *device, int planted,
                    struct fsw_error *err);
 void store_start(struct fsw_store *store, const struct fsw_device_id *device);

@@ -30,6 +30,7 @@ struct teststore {
     uint64_t submitted[3], submits;
     uint64_t random;
     uint32_t lost;
+    uint64_t sentinel;
     void (*when_lost)(void *arg);
     void *when_lost_arg;
     struct fsw_store_health health;
@@ -150,6 +151,7 @@ static int store_start(struct fsw_store *base, const struct fsw_store_identity *
     struct teststore *store = of_base(base);
 
     store->started = 1;
+    store->sentinel = identity->sentinel[0];
     return -pthread_create(&store->thread, NULL, run, store);
 }
 
@@ -180,7 +182,7 @@ static void store_submit(struct fsw_store *base, struct fsw_store_request *const
     pthread_cond_broadcast(&store->changed);
 }
 
-static void store_lost(struct fsw_store *base, uint32_t copies)
+static void store_lost(struct fsw_store *base, uint32_t copies, uint64_t sentinel)
 {
     struct teststore *store = of_base(base);
 
@@ -191,6 +193,8 @@ static void store_lost(struct fsw_store *base, uint32_t copies)
          request = request->next)
         request->scratch[1] = request->verb == FSW_STORE_GET;
     store->lost |= copies;
+    if (copies != 0)
+        store->sentinel = sentinel;
     pthread_cond_broadcast(&store->changed);
 }
 
@@ -305,6 +309,13 @@ void teststore_when_lost(struct teststore *store, void (*call)(void *arg), void 
 {
     store->when_lost = call;
     store->when_lost_arg = arg;
+}
+
+uint64_t teststore_sentinel(struct teststore *store)
+{
+    FSW_LOCK_SCOPE(&store->lock);
+
+    return store->sentinel;
 }
 
 uint32_t teststore_lost(struct teststore *store)

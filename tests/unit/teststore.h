@@ -60,6 +60,8 @@ void teststore_seems(struct teststore *store, int up, int emptied);
 void teststore_when_lost(struct teststore *store, void (*call)(void *arg), void *arg);
 /* The copies that were ever declared lost. */
 uint32_t teststore_lost(struct teststore *store);
+/* The sentinel that it has to show. */
+uint64_t teststore_sentinel(struct teststore *store);
 
 /* The length of what is stored under id, 0 for nothing. */
 uint32_t teststore_length(struct teststore *store, uint64_t id);
