@@ -233,6 +233,9 @@ void fsw_lost_follow(struct fsw_device *device);
  * keeper, with what the store says of itself. */
 void fsw_lost_follow_emptied(struct fsw_device *device, const struct fsw_store_health *health);
 
+/* Of these copies, those that alone have something that lives. Looks at every row. */
+uint32_t fsw_lost_waited_for(const struct fsw_device *device, uint32_t copies);
+
 /* These copies were emptied, and nothing is expected of them: they are as new ones from now on. */
 void fsw_lost_adopt(struct fsw_device *device, uint32_t copies);
 

@@ -104,13 +104,32 @@ void fsw_lost_adopt(struct fsw_device *device, uint32_t copies)
     send_back(device, copies, sentinel);
 }
 
-/* No put that the old one acknowledged is about to be LIVE, and none is. (Cleaning needs some to put.) */
-static int nothing_is_there(struct fsw_device *device)
+uint32_t fsw_lost_waited_for(const struct fsw_device *device, uint32_t copies)
+{
+    uint32_t top = atomic_load(&device->image.super->rows_top), waited_for = 0;
+
+    for (uint32_t number = 1; number < top && waited_for != copies; number++) {
+        uint32_t has = atomic_load(&device->image.rows[number].copies);
+
+        if ((has & ~copies) == 0 && fsw_row_state(&device->image, number) == FSW_ROW_LIVE)
+            waited_for |= has != 0 ? has : copies;
+    }
+    return waited_for;
+}
+
+static int puts_are_out(struct fsw_device *device)
 {
     struct fsw_overflow *overflow = &device->overflow;
     FSW_LOCK_SCOPE(&overflow->lock);
 
-    return overflow->puts_out == 0 && fsw_stat_get(&device->image, FSW_STAT_SEGMENTS) == 0;
+    return overflow->puts_out > 0;
+}
+
+/* No put that the old one acknowledged is about to be LIVE, and none is. (Cleaning needs some to put. What
+ * waits for its drop, or was lost before, is not waited for.) */
+static int nothing_is_there(struct fsw_device *device)
+{
+    return !puts_are_out(device) && fsw_lost_waited_for(device, 1) == 0;
 }
 
 void fsw_lost_follow_emptied(struct fsw_device *device, const struct fsw_store_health *health)

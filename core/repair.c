@@ -192,6 +192,9 @@ static uint32_t look_at_stores(struct fsw_device *device)
     }
     if ((health.emptied & ~repair->emptied) != 0)
         follow_emptied(device, health.emptied & ~repair->emptied);
+    uint32_t waits = repair->emptied & ~repair->adopted & health.up;
+    if (waits != 0 && (waits & ~fsw_lost_waited_for(device, waits)) != 0) /* not any more */
+        follow_emptied(device, waits & ~fsw_lost_waited_for(device, waits));
     return health.up;
 }
 

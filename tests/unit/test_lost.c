@@ -200,6 +200,11 @@ static int nothing_is_there(struct rig *rig, void *unused)
     return rig_stat(rig, FSW_STAT_SEGMENTS) == 0;
 }
 
+static int is_new_again(struct rig *rig, void *before)
+{
+    return teststore_sentinel(rig->store) != *(uint64_t *)before;
+}
+
 static int is_as_new(struct rig *rig, void *unused)
 {
     return teststore_lost(rig->store) == 1;
@@ -219,6 +224,27 @@ static void an_emptied_store_that_had_nothing_is_as_new(void **state)
     /* and if the old one comes back it is not taken for this one */
     assert_int_not_equal(teststore_sentinel(rig.store), sentinel);
     assert_int_equal(fsw_sentinel(rig.device->image.super, 0), teststore_sentinel(rig.store));
+    rig_close(&rig);
+}
+
+/* Nor for what was declared lost before, though it still has its rows. */
+static void what_was_lost_before_is_not_waited_for(void **state)
+{
+    uint64_t sentinel, page = 3;
+    struct rig rig;
+
+    open_with_pages_away(&rig);
+    name_store(&rig);
+    teststore_seems(rig.store, 0, 0);
+    assert_int_equal(declare(&rig), 0);
+    sentinel = teststore_sentinel(rig.store);
+    teststore_seems(rig.store, 1, 1);
+    rig_wait(&rig, is_new_again, &sentinel);
+    /* but for one page that was put since */
+    teststore_seems(rig.store, 1, 0);
+    assert_int_equal(rig_write_page(&rig, page, RIG_HALF, 33), 0);
+    rig_evict_all(&rig);
+    assert_int_equal(fsw_lost_waited_for(rig.device, 1), 1);
     rig_close(&rig);
 }
 
@@ -384,6 +410,7 @@ RIG_MAIN(cmocka_unit_test(a_read_that_begins_while_others_are_sent_back_asks_aga
          cmocka_unit_test(an_emptied_store_alone_keeps_nothing),
          cmocka_unit_test(what_was_being_put_to_a_lost_one_stays),
          cmocka_unit_test(an_emptied_store_that_had_nothing_is_as_new),
+         cmocka_unit_test(what_was_lost_before_is_not_waited_for),
          cmocka_unit_test(an_emptied_store_is_taken_as_it_is),
          cmocka_unit_test(no_reader_is_missed),
          cmocka_unit_test(a_store_that_is_not_there_is_refused))

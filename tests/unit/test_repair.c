@@ -262,6 +262,39 @@ static void test_an_emptied_one_gets_everything(void **state)
     assert_int_equal(rows_with(f, 2) + rows_with(f, 1), 0);
 }
 
+static int second_was_emptied(struct rig *rig, void *opaque)
+{
+    struct fixture *f = opaque;
+    struct fsw_store_health health;
+
+    f->store->ops->health(f->store, &health);
+    return health.emptied == 2;
+}
+
+/* One that alone had something is waited for, until nobody needs that any more. */
+static void test_an_emptied_one_is_waited_for_as_long_as_needed(void **state)
+{
+    struct fixture *f = *state;
+
+    rig_wait(&f->rig, is_up, f);
+    server_freeze(&f->servers[0]);
+    write_pages(f, 0, PAGES);
+    assert_true(rows_with(f, 2) > 5);
+    server_kill(&f->servers[1]);
+    server_restart(&f->servers[1]);
+    server_thaw(&f->servers[0]);
+    rig_wait(&f->rig, is_up, f);
+    rig_wait(&f->rig, second_was_emptied, f);
+    usleep(1500000); /* repair looks once a second */
+    assert_true(second_was_emptied(&f->rig, f));
+    assert_int_equal(fsw_device_discard(f->rig.device, 0, 4096 * FSW_PAGE_SIZE), 0);
+    rig_wait(&f->rig, is_one_like_any_other, f);
+    write_pages(f, 0, PAGES);
+    wait_whole(f);
+    server_kill(&f->servers[0]);
+    expect_pages(f, PAGES);
+}
+
 /* One goes while nothing is written, and somebody says that it will not come back. Another takes its place. */
 static void test_one_that_was_declared_lost_gets_everything(void **state)
 {
@@ -476,6 +509,8 @@ static int run_all(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_what_was_put_to_one_gets_the_other, setup, teardown),
         cmocka_unit_test_setup_teardown(test_an_emptied_one_gets_everything, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_an_emptied_one_is_waited_for_as_long_as_needed, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_one_that_was_declared_lost_gets_everything, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_the_next_server_goes_on, setup, teardown),
