@@ -87,8 +87,8 @@ static int explain(int r, const char *name, const struct fsw_overflowed *went,
                          size, name, name);
     return fsw_error(
         err, r,
-        "%s of %s left, then its store did not answer: the rest stays in RAM. `farswap "
-        "doctor %s` says what is wrong with it",
+        "%s of %s left, then its store did not answer, or would not take it: the rest stays in "
+        "RAM. `farswap doctor %s` says what is wrong with it",
         size, name, name);
 }
 
