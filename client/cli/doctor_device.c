@@ -117,6 +117,17 @@ static void look_at_room(const struct view *view)
            fsw_format_size(limit, a));
 }
 
+/* One that answers, and is not what the device left there. */
+static void look_for_emptied(const struct view *view)
+{
+    for (unsigned copy = 0; view->record.served && copy < view->copies; copy++)
+        if (view->copy[copy].is == FSW_COPY_EMPTIED)
+            fail("%s: %s was emptied or replaced: what only it had is waited for, and nothing is "
+                 "put "
+                 "there alone. If that never comes back: farswap set %s overflow-lost=%u",
+                 view->record.name, view->copy[copy].uri, view->record.name, copy + 1);
+}
+
 static void look_at_store(const struct view *view)
 {
     struct fsw_error err = {""};
@@ -137,6 +148,7 @@ static void look_at_store(const struct view *view)
         warn("%s: %s", view->record.name, err.text);
     else
         ok("%s: %s answers", view->record.name, view->record.overflow);
+    look_for_emptied(view);
 }
 
 void look_at_device(const struct view *view)

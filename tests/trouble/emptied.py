@@ -114,6 +114,8 @@ def declared_lost(rng):
     host, model, source = filled(rng, donor.uri)
     donor.again(empty=True)
     says_emptied(host)
+    wait_for(lambda: "overflow-lost=1" in host.cli("doctor", host.parameters["name"]).stdout, 60,
+             "doctor to say what to do")
     reads = still_waits(host, model)
     reads.failing = True
     done = host.cli("set", host.parameters["name"], "overflow-lost=1")
