@@ -229,7 +229,7 @@ static void store_health(struct fsw_store *base, struct fsw_store_health *ret_he
         ret_health->retries += health[copy].retries;
         ret_health->errors += health[copy].errors;
         int troubled = !(up >> copy & 1) || emptied >> copy & 1;
-        if (troubled || ret_health->last_error[0] == '\0')
+        if ((troubled && health[copy].last_error[0] != '\0') || ret_health->last_error[0] == '\0')
             snprintf(ret_health->last_error, sizeof ret_health->last_error, "%.*s",
                      (int)sizeof health[copy].last_error - 1, health[copy].last_error);
     }
