@@ -248,10 +248,11 @@ struct fsw_repair {
     pthread_mutex_t lock;
     pthread_cond_t wake;
     _Atomic int running;
-    _Atomic int stop, wanted; /* there may be a row that lacks a copy; set under the lock */
-    uint32_t emptied;         /* copies that were, as far as rows have forgotten them */
-    uint32_t adopted;         /* of these, those that were taken as they are, */
-    uint64_t adopted_at;      /* then */
+    _Atomic int stop, wanted;        /* there may be a row that lacks a copy; set under the lock */
+    uint32_t emptied;                /* copies that were, as far as rows have forgotten them */
+    uint32_t adopted;                /* of these, those that were taken as they are, */
+    uint64_t adopted_at;             /* then */
+    _Atomic uint32_t put_to_emptied; /* copies that acknowledged a put so, since the last look */
     _Atomic uint32_t emptyings[FSW_COPIES_MAX]; /* of each copy; changed under the lock */
     uint64_t lacking;                           /* rows, in this lap */
     char *bytes;                                /* a segment */

@@ -158,6 +158,7 @@ static void succeeded(struct fsw_device *device, struct fsw_put *put)
     fsw_stat_add(image, counted[put->kind].bytes, bytes);
     if ((put->request.copies & ~atomic_load(&image->super->planted)) != 0)
         atomic_fetch_or(&image->super->planted, put->request.copies);
+    atomic_fetch_or(&device->repair.put_to_emptied, put->request.emptied);
     fsw_crash_point("put: planted, not LIVE");
     fsw_repair_row_live(device, put->row, bytes, live, put->request.copies, put->emptyings);
     fsw_stat_add(image, FSW_STAT_SEGMENTS, 1);

@@ -7,7 +7,8 @@
  * that each object in it is whole, and puts it, under the same id, to the one that lacks it.
  *
  * The row is pinned meanwhile, so its segment is not dropped under way. A store that was emptied has
- * nothing that was put before: its bit goes from every row that another copy has.
+ * nothing that was put before: its bit goes from every row that another copy has. So does that of one that
+ * was waited for, and is back with what it had: it has nothing that was put meanwhile.
  *
  * Whoever takes a donor away asks segments_lacking first, maybe while nobody serves. So it may say too
  * much, and never 0 while a LIVE row lacks a copy:
@@ -176,6 +177,18 @@ static void follow_emptied(struct fsw_device *device, uint32_t emptied)
         fsw_lost_adopt(device, emptied & ~alone);
 }
 
+/* One that was waited for is back with what it had, or somebody has said that it never will be: what was put
+ * there meanwhile, rows name in vain. */
+static void follow_returned(struct fsw_device *device, uint32_t emptied)
+{
+    struct fsw_repair *repair = &device->repair;
+    uint32_t known = repair->emptied | atomic_exchange(&repair->put_to_emptied, 0);
+    uint32_t returned = known & ~repair->adopted & ~emptied;
+
+    if (returned != 0)
+        forget_emptied(device, returned);
+}
+
 /* Which copies answer. One that was taken as it is, and still, or again, says that it was emptied, may have been
  * given something in between. */
 static uint32_t look_at_stores(struct fsw_device *device)
@@ -184,6 +197,7 @@ static uint32_t look_at_stores(struct fsw_device *device)
     struct fsw_store_health health;
 
     device->store->ops->health(device->store, &health);
+    follow_returned(device, health.emptied);
     repair->emptied &= health.emptied;
     repair->adopted &= health.emptied;
     if (fsw_now_ns() > repair->adopted_at + ADOPTION_NS) {
@@ -315,6 +329,17 @@ static uint64_t count_lacking(struct fsw_device *device)
     return lacking;
 }
 
+/* As the last server saw it: nobody saw them return. */
+static uint32_t were_emptied(const struct fsw_device *device)
+{
+    uint32_t emptied = 0;
+
+    for (unsigned copy = 0; copy < device->store->copies; copy++)
+        if (atomic_load(&device->image.super->copy_state[copy].state) == FSW_COPY_EMPTIED)
+            emptied |= 1u << copy;
+    return emptied;
+}
+
 void fsw_repair_init(struct fsw_device *device)
 {
     struct fsw_repair *repair = &device->repair;
@@ -338,6 +363,7 @@ int fsw_repair_start(struct fsw_device *device)
         return -ENOMEM;
     memset(repair->bytes, 0, FSW_SEGMENT_BYTES);
     atomic_store(&repair->wanted, device->recovered);
+    repair->emptied = were_emptied(device);
     fsw_stat_set(&device->image, FSW_STAT_SEGMENTS_LACKING, count_lacking(device));
     repair->running = 1; /* seen by the thread */
     int r = pthread_create(&repair->thread, NULL, repair_loop, device);

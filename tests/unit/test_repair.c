@@ -295,6 +295,80 @@ static void test_an_emptied_one_is_waited_for_as_long_as_needed(void **state)
     expect_pages(f, PAGES);
 }
 
+/* Really, whatever the rows say. */
+static int second_has_all(struct rig *rig, void *opaque)
+{
+    struct fixture *f = opaque;
+
+    return server_ask(&f->servers[1], "DBSIZE") > (long long)rig_stat(rig, FSW_STAT_SEGMENTS);
+}
+
+static int is_at_the_other(struct rig *rig, void *opaque)
+{
+    return rows_with(opaque, 3) > 5;
+}
+
+/* What a Redis has saved, it has again when it is started; or it is put aside. */
+static void move_saved(const struct server *server, int aside)
+{
+    char saved[128], kept[128];
+
+    snprintf(saved, sizeof saved, "%s/dump.rdb", server->dir);
+    snprintf(kept, sizeof kept, "%s/kept.rdb", server->dir);
+    assert_int_equal(aside ? rename(saved, kept) : rename(kept, saved), 0);
+}
+
+/* Segments that only the second has; it is replaced by an empty one, and more are put. */
+static void put_while_the_second_is_another(struct fixture *f)
+{
+    rig_wait(&f->rig, is_up, f);
+    server_freeze(&f->servers[0]);
+    write_pages(f, 0, PAGES / 2);
+    assert_true(rows_with(f, 2) > 5);
+    freeReplyObject(server_command(&f->servers[1], "SAVE"));
+    server_kill(&f->servers[1]);
+    server_thaw(&f->servers[0]);
+    move_saved(&f->servers[1], 1);
+    server_restart(&f->servers[1]);
+    rig_wait(&f->rig, second_was_emptied, f);
+    rig_wait(&f->rig, is_up, f);
+    write_pages(f, PAGES / 2, PAGES);
+    rig_wait(&f->rig, is_at_the_other, f);
+}
+
+/* It comes back with what it had, and so without what the other one got. */
+static void test_one_that_returns_gets_what_it_missed(void **state)
+{
+    struct fixture *f = *state;
+
+    put_while_the_second_is_another(f);
+    server_kill(&f->servers[1]);
+    move_saved(&f->servers[1], 0);
+    server_restart(&f->servers[1]);
+    rig_wait(&f->rig, second_has_all, f);
+    wait_whole(f);
+    server_kill(&f->servers[0]);
+    expect_pages(f, PAGES);
+}
+
+/* The same while nobody serves. */
+static void test_one_that_returned_unseen_gets_what_it_missed(void **state)
+{
+    struct fixture *f = *state;
+
+    put_while_the_second_is_another(f);
+    handover_let_go(&f->rig);
+    server_kill(&f->servers[1]);
+    move_saved(&f->servers[1], 0);
+    server_restart(&f->servers[1]);
+    f->store = open_store(f);
+    handover_take(&f->rig, &f->params, f->store);
+    rig_wait(&f->rig, second_has_all, f);
+    wait_whole(f);
+    server_kill(&f->servers[0]);
+    expect_pages(f, PAGES);
+}
+
 /* One goes while nothing is written, and somebody says that it will not come back. Another takes its place. */
 static void test_one_that_was_declared_lost_gets_everything(void **state)
 {
@@ -367,14 +441,6 @@ static void empty_one(struct fixture *f)
     server_kill(&f->servers[1]);
     server_restart(&f->servers[1]);
     rig_wait(&f->rig, is_emptied, f);
-}
-
-/* Really, whatever the rows say. */
-static int second_has_all(struct rig *rig, void *opaque)
-{
-    struct fixture *f = opaque;
-
-    return server_ask(&f->servers[1], "DBSIZE") > (long long)rig_stat(rig, FSW_STAT_SEGMENTS);
 }
 
 /* Between two looks a store is emptied, taken as it is, given something, and emptied again. */
@@ -509,6 +575,9 @@ static int run_all(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_what_was_put_to_one_gets_the_other, setup, teardown),
         cmocka_unit_test_setup_teardown(test_an_emptied_one_gets_everything, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_one_that_returns_gets_what_it_missed, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_one_that_returned_unseen_gets_what_it_missed, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_an_emptied_one_is_waited_for_as_long_as_needed, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_one_that_was_declared_lost_gets_everything, setup,
