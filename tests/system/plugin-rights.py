@@ -12,7 +12,7 @@ sys.path.insert(0, sys.path[0] + "/lib")
 
 import harness  # noqa: E402
 import servers  # noqa: E402
-from harness import at_exit, expect, run, wait_for, workdir  # noqa: E402
+from harness import at_exit, built, expect, run, wait_for, workdir  # noqa: E402
 
 WITHOUT = ["prlimit", "--memlock=65536", "setpriv", "--bounding-set", "-ipc_lock,-sys_resource,-sys_nice"]
 
@@ -25,9 +25,18 @@ def end(pid):
     wait_for(lambda: not os.path.exists(f"/proc/{pid}"), 60, f"the end of {pid}")
 
 
+def remove(plugin):
+    """What a server that it has not started itself left."""
+    if plugin.shmid() is None:
+        return
+    done = run([built("client/cli/farswap"), "destroy", plugin.name], env=servers.image_environment())
+    expect(done.returncode == 0 and plugin.shmid() is None, f"farswap destroy: {done.stdout}{done.stderr}")
+
+
 def daemon(prefix):
     """Starts the server in the background: what its start said, and its pid."""
     plugin = servers.Plugin()
+    at_exit(remove, plugin)
     pid_file = os.path.join(workdir(), f"{plugin.name}.pid")
     done = run(prefix + ["nbdkit", "-P", pid_file] + plugin.where() + plugin.command(),
                env=plugin.environment())
