@@ -168,13 +168,17 @@ static int has_both(struct rig *rig, void *opaque)
     return rows_with(f, 1) + rows_with(f, 2) == 0 && rows_with(f, 3) > 0;
 }
 
-static int is_up(struct rig *rig, void *opaque)
+static struct fsw_store_health health_of(struct fixture *f)
 {
-    struct fixture *f = opaque;
     struct fsw_store_health health;
 
     f->store->ops->health(f->store, &health);
-    return health.up == 3;
+    return health;
+}
+
+static int is_up(struct rig *rig, void *opaque)
+{
+    return health_of(opaque).up == 3;
 }
 
 static int is_half_up(struct rig *rig, void *opaque)
@@ -229,11 +233,23 @@ static void test_what_was_put_to_one_gets_the_other(void **state)
 
 static int is_one_like_any_other(struct rig *rig, void *opaque)
 {
-    struct fixture *f = opaque;
-    struct fsw_store_health health;
+    return health_of(opaque).emptied == 0;
+}
 
-    f->store->ops->health(f->store, &health);
-    return health.emptied == 0;
+/* Really, whatever the rows say. */
+static int second_has_all(struct rig *rig, void *opaque)
+{
+    struct fixture *f = opaque;
+
+    return server_ask(&f->servers[1], "DBSIZE") > (long long)rig_stat(rig, FSW_STAT_SEGMENTS);
+}
+
+static void expect_all_at_the_second(struct fixture *f)
+{
+    rig_wait(&f->rig, second_has_all, f);
+    wait_whole(f);
+    server_kill(&f->servers[0]);
+    expect_pages(f, PAGES);
 }
 
 /* One donor is replaced by an empty one, and then the other is lost for good. The next server relies
@@ -248,8 +264,7 @@ static void test_an_emptied_one_gets_everything(void **state)
     server_kill(&f->servers[1]);
     server_restart(&f->servers[1]);
     rig_wait(&f->rig, is_up, f);
-    while (server_ask(&f->servers[1], "DBSIZE") < (long long)rig_stat(&f->rig, FSW_STAT_SEGMENTS))
-        usleep(20000); /* the test's own time is bounded */
+    rig_wait(&f->rig, second_has_all, f);
     wait_whole(f);
     rig_wait(&f->rig, is_one_like_any_other, f);
     assert_true(rig_stat(&f->rig, FSW_STAT_COPIES_REPAIRED) >=
@@ -264,11 +279,7 @@ static void test_an_emptied_one_gets_everything(void **state)
 
 static int second_was_emptied(struct rig *rig, void *opaque)
 {
-    struct fixture *f = opaque;
-    struct fsw_store_health health;
-
-    f->store->ops->health(f->store, &health);
-    return health.emptied == 2;
+    return health_of(opaque).emptied == 2;
 }
 
 /* One that alone had something is waited for, until nobody needs that any more. */
@@ -293,14 +304,6 @@ static void test_an_emptied_one_is_waited_for_as_long_as_needed(void **state)
     wait_whole(f);
     server_kill(&f->servers[0]);
     expect_pages(f, PAGES);
-}
-
-/* Really, whatever the rows say. */
-static int second_has_all(struct rig *rig, void *opaque)
-{
-    struct fixture *f = opaque;
-
-    return server_ask(&f->servers[1], "DBSIZE") > (long long)rig_stat(rig, FSW_STAT_SEGMENTS);
 }
 
 static int is_at_the_other(struct rig *rig, void *opaque)
@@ -336,19 +339,21 @@ static void put_while_the_second_is_another(struct fixture *f)
     rig_wait(&f->rig, is_at_the_other, f);
 }
 
+static void bring_the_second_back(struct fixture *f)
+{
+    server_kill(&f->servers[1]);
+    move_saved(&f->servers[1], 0);
+    server_restart(&f->servers[1]);
+}
+
 /* It comes back with what it had, and so without what the other one got. */
 static void test_one_that_returns_gets_what_it_missed(void **state)
 {
     struct fixture *f = *state;
 
     put_while_the_second_is_another(f);
-    server_kill(&f->servers[1]);
-    move_saved(&f->servers[1], 0);
-    server_restart(&f->servers[1]);
-    rig_wait(&f->rig, second_has_all, f);
-    wait_whole(f);
-    server_kill(&f->servers[0]);
-    expect_pages(f, PAGES);
+    bring_the_second_back(f);
+    expect_all_at_the_second(f);
 }
 
 /* The same while nobody serves. */
@@ -358,15 +363,10 @@ static void test_one_that_returned_unseen_gets_what_it_missed(void **state)
 
     put_while_the_second_is_another(f);
     handover_let_go(&f->rig);
-    server_kill(&f->servers[1]);
-    move_saved(&f->servers[1], 0);
-    server_restart(&f->servers[1]);
+    bring_the_second_back(f);
     f->store = open_store(f);
     handover_take(&f->rig, &f->params, f->store);
-    rig_wait(&f->rig, second_has_all, f);
-    wait_whole(f);
-    server_kill(&f->servers[0]);
-    expect_pages(f, PAGES);
+    expect_all_at_the_second(f);
 }
 
 /* One goes while nothing is written, and somebody says that it will not come back. Another takes its place. */
@@ -463,10 +463,7 @@ static void test_one_that_is_emptied_twice_gets_everything(void **state)
     } while (rows_with(f, 3) <= 5);
     empty_one(f);
     let_looks_go();
-    rig_wait(&f->rig, second_has_all, f);
-    wait_whole(f);
-    server_kill(&f->servers[0]);
-    expect_pages(f, PAGES);
+    expect_all_at_the_second(f);
 }
 
 static int is_adopted(struct rig *rig, void *opaque)
@@ -496,10 +493,7 @@ static void test_what_an_emptied_one_acknowledged_is_put_again(void **state)
     rig_wait(&f->rig, is_adopted, f);
     let_put_go();
     rig_evict_all(&f->rig);
-    rig_wait(&f->rig, second_has_all, f);
-    wait_whole(f);
-    server_kill(&f->servers[0]);
-    expect_pages(f, PAGES);
+    expect_all_at_the_second(f);
 }
 
 static uint64_t gets_before;
