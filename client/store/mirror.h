@@ -5,7 +5,8 @@
  *                        └─ leg ──▶ store 1                  that fails, the other, and so on
  *
  * A put is done when both have answered, or when one has it and the other has been slow for half a
- * second: its `copies` say who has it, and who knows that can put the other copy later. A segment is
+ * second (one that was emptied does not count for that: it is no place for an only copy): its `copies` say
+ * who has it, and who knows that can put the other copy later. A segment is
  * gone only if every copy that was asked for is. A store that was slow is left out (suspect), but
  * for a put a second, until it answers again; while nobody puts, it is asked to drop what it does not
  * have. What it should have dropped meanwhile stays there, under ids that are never used again.

@@ -61,7 +61,7 @@ struct fsw_store_identity {
     struct fsw_device_id device;
     uint64_t sentinel[FSW_COPIES_MAX]; /* of each copy; not 0 */
     uint32_t planted; /* which copies have acknowledged a put of this device before */
-    int recovered;     /* 1: the device was there before, and somebody may need its local pages: no
+    int recovered;    /* 1: the device was there before, and somebody may need its local pages: no
                         state of the store makes start() fail; it is tried again, and health tells */
     uint8_t key[FSW_STORE_KEY_BYTES];
     /* Devices of the same name that are gone: what is theirs is nobody's. A store with one place for
@@ -121,7 +121,8 @@ struct fsw_store_request {
     void *owner; /* the caller's, untouched */
     /* set by the store before done(), and `copies` */
     enum fsw_store_result result;
-    uint32_t emptied; /* PUT: of `copies`, those that were emptied before (see start()): such a one may come
+    uint32_t
+        emptied; /* PUT: of `copies`, those that were emptied before (see start()): such a one may come
                        back with what it had, and without this. 0 when it is submitted */
     /* the store's, between submit() and done() */
     struct fsw_store_request *next, *prev;
@@ -184,7 +185,8 @@ struct fsw_store_ops {
 
     /* Somebody who knows says that these copies have lost for good all that was put there: they are
      * new ones from now on. This sentinel, which none had before, is left there as soon as they answer,
-     * and `emptied` ends; so one that comes back after all is another. Every GET in flight, at any copy, ends with FSW_STORE_UNREACHABLE soon, for its caller to
+     * and `emptied` ends; so one that comes back after all is another. Every GET in flight, at any
+     * copy, ends with FSW_STORE_UNREACHABLE soon, for its caller to
      * think again, and none that is submitted later; of copies 0 that is all. Never blocks. From any thread, after start(). */
     void (*lost)(struct fsw_store *store, uint32_t copies, uint64_t sentinel);
 
