@@ -143,6 +143,12 @@ void fsw_device_expect(struct fsw_device *device, const struct fsw_io *io)
         fsw_page_expect(device, io->verb, io->offset / FSW_PAGE_SIZE);
 }
 
+void fsw_device_expect_later(struct fsw_device *device, const struct fsw_io *io)
+{
+    if (io->offset < device->size)
+        fsw_table_prefetch(&device->image, io->offset / FSW_PAGE_SIZE);
+}
+
 /* ---- the verbs as calls ---- */
 
 static int do_verb(struct fsw_device *device, enum fsw_verb verb, void *bytes, uint64_t offset,

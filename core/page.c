@@ -76,6 +76,14 @@ static void retire(struct fsw_device *device, uint64_t value)
     }
 }
 
+/* A slot that has just come free is what the next object of its size gets (LIFO): its cache lines come
+ * while that one is compressed. */
+static void expect_object(struct fsw_device *device, uint64_t retired)
+{
+    if (fsw_entry_state(retired) == FSW_POOL)
+        fsw_pool_prefetch(&device->pool, fsw_entry_location(retired), fsw_entry_units(retired));
+}
+
 /* What an entry that names no object fills its page with. -EIO: it is damaged. */
 static int fill_word(struct fsw_device *device, uint64_t value, void *page)
 {
@@ -348,6 +356,7 @@ int fsw_page_write(struct fsw_device *device, const struct fsw_how *how, uint64_
     count_replaced(device, old, value);
     fsw_crash_point("page: published, what it named before not retired");
     retire(device, old);
+    expect_object(device, old);
     fsw_reclaim_tick(device);
     fsw_crash_point("page: written, not acknowledged");
     return 0;

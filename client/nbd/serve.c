@@ -268,15 +268,29 @@ static int fill(struct fsw_conn *conn, const struct fsw_wire_request *asked, con
     return 0;
 }
 
-/* The request after the one that is done now, if it was read as well. */
+/* A read or write that was read as well, which begins these bytes. */
+static int peek(const char *bytes, size_t length, struct fsw_io *ret_io, size_t *ret_bytes)
+{
+    struct fsw_wire_request request;
+
+    if (!fsw_wire_peek(bytes, length, &request) || request.type > FSW_WIRE_WRITE)
+        return 0;
+    *ret_io = (struct fsw_io){.verb = verbs[request.type], .offset = request.offset};
+    *ret_bytes = FSW_WIRE_REQUEST_BYTES + (request.type == FSW_WIRE_WRITE ? request.length : 0);
+    return 1;
+}
+
+/* The two requests after the one that is done now. */
 static void expect_next(struct fsw_conn *conn, const char *bytes, size_t length)
 {
-    struct fsw_wire_request next;
+    struct fsw_io io;
+    size_t used;
 
-    if (!fsw_wire_peek(bytes, length, &next) || next.type > FSW_WIRE_WRITE)
+    if (!peek(bytes, length, &io, &used))
         return;
-    struct fsw_io io = {.verb = verbs[next.type], .offset = next.offset};
     fsw_device_expect(conn->nbd->device, &io);
+    if (used < length && peek(bytes + used, length - used, &io, &used))
+        fsw_device_expect_later(conn->nbd->device, &io);
 }
 
 /* Takes requests from what was read. 1: more bytes are needed; 0: one has to wait until others have

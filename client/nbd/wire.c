@@ -114,6 +114,7 @@ int fsw_wire_peek(const char *bytes, size_t length, struct fsw_wire_request *ret
         return 0;
     ret_request->type = fsw_get16(bytes + 6);
     ret_request->offset = fsw_get64(bytes + 16);
+    ret_request->length = fsw_get32(bytes + 24);
     return 1;
 }
 

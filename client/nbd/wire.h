@@ -73,8 +73,8 @@ enum fsw_wire_found {
 int fsw_wire_next(struct fsw_wire *wire, const char *bytes, size_t length, size_t *ret_used,
                   struct fsw_wire_request *ret_request);
 
-/* 1: the bytes begin with a request, which seems to be of that type and offset. Nothing is checked: a
- * hint of what comes next. */
+/* 1: the bytes begin with a request, which seems to be of that type, offset, and length. Nothing is
+ * checked: a hint of what comes next. */
 int fsw_wire_peek(const char *bytes, size_t length, struct fsw_wire_request *ret_request);
 
 /* A simple reply, FSW_WIRE_REPLY_BYTES of them. */

@@ -63,11 +63,12 @@ void fsw_pool_prefetch(const struct fsw_pool *pool, uint64_t location, unsigned 
 void fsw_pool_prefetch_slot(const struct fsw_pool *pool, uint64_t location)
 {
     uint64_t id = location >> FSW_ZSPAGE_UNIT_BITS;
+    unsigned at = (unsigned)location & UNIT_MASK;
 
     if (id >= atomic_load_explicit(&pool->image->super->zspages_top, relaxed))
         return;
     prefetch_lines((const char *)&pool->zspages[id], sizeof pool->zspages[id]);
-    __builtin_prefetch(&pool->image->zspages[id]);
+    __builtin_prefetch((const void *)&pool->image->zspages[id].frame[at / FRAME_UNITS]);
 }
 
 /* An object's bytes where they lie: up to two pieces. */

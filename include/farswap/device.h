@@ -156,6 +156,9 @@ void fsw_device_do(struct fsw_device *device, struct fsw_io *io);
  * comes into the CPU's cache, while the one before it is done. Uses verb and offset. */
 void fsw_device_expect(struct fsw_device *device, const struct fsw_io *io);
 
+/* The same of the request after the next: what fsw_device_expect will look at comes. Uses offset. */
+void fsw_device_expect_later(struct fsw_device *device, const struct fsw_io *io);
+
 /* Many requests at once, in any order, on this thread and on idle ones of the device's. Requests
  * that overlap may take effect in either order. Returns when all are done. */
 void fsw_device_batch(struct fsw_device *device, struct fsw_io *ios, unsigned count);

@@ -172,6 +172,7 @@ static void what_comes_next_is_seen_when_its_header_is_there(void **state)
     assert_int_equal(fsw_wire_peek(bytes, sizeof bytes, &next), 1);
     assert_int_equal(next.type, FSW_WIRE_WRITE);
     assert_int_equal(next.offset, 12345);
+    assert_int_equal(next.length, 4096);
     bytes[0]++;
     assert_int_equal(fsw_wire_peek(bytes, sizeof bytes, &next), 0);
 }
