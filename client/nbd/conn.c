@@ -191,6 +191,7 @@ static void reset(struct fsw_conn *conn)
     conn->in_at = conn->in_end = conn->staged = 0;
     conn->window = FSW_CONN_IN_BYTES;
     conn->luck = conn->sleeps = conn->round = conn->shun = conn->shunned = 0;
+    fsw_pace_init(&conn->pace);
     conn->filling = conn->answered = NULL;
     conn->out = conn->waiting = 0;
     conn->iovs = 1; /* the first is for what is staged */
@@ -322,6 +323,7 @@ void fsw_conns_touch(struct fsw_nbd *nbd)
 int fsw_conns_init(struct fsw_nbd *nbd, unsigned prepared)
 {
     pthread_mutex_init(&nbd->lock, NULL);
+    nbd->cpus = (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
     nbd->notice = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (nbd->notice < 0)
         return -errno;

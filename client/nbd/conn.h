@@ -25,6 +25,7 @@
 #include "client/nbd/arena.h"
 #include "client/nbd/room.h"
 #include "client/nbd/wire.h"
+#include "client/nbd/pace.h"
 #include "farswap/device.h"
 
 /* Twice what the kernel sends at once, so that waiting reads leave room for local ones. */
@@ -93,6 +94,7 @@ struct fsw_conn {
     uint64_t came_at;            /* the bytes that were received last, CLOCK_MONOTONIC ns */
     unsigned luck, sleeps;       /* how often bytes came soon; see receive_soon */
     unsigned round;              /* small requests in the last round */
+    struct fsw_pace pace;        /* of rounds */
     unsigned shun, shunned;      /* reads that shall not wait for the store here; see learn_store */
     struct fsw_request *filling; /* a large write whose payload is on its way, or there */
     size_t filled;
@@ -128,7 +130,9 @@ struct fsw_nbd {
     uint64_t timeout;  /* ns; T of the kernel at the other end of a handed socket */
     int timeout_given; /* 1: it holds for connections with a handshake as well */
     struct fsw_room room;
-    pthread_mutex_t lock; /* slots: who has which */
+    unsigned cpus;            /* online when we began */
+    _Atomic unsigned serving; /* connections in the transmission phase */
+    pthread_mutex_t lock;     /* slots: who has which */
     struct fsw_conn *conns[FSW_CONNS];
     _Atomic(struct fsw_conn *) handed; /* the kernel's; NULL: none, or it has ended */
     int notice;                        /* eventfd: a handed connection has ended */

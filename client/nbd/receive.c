@@ -61,6 +61,30 @@ ssize_t fsw_conn_receive(struct fsw_conn *conn, int flags)
     return n;
 }
 
+/* Leaves this core to its other thread, if it has one. */
+static void relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#endif
+}
+
+/* Each connection and its client have a CPU of their own: who waits for nothing takes none from others. */
+static int has_cpus(const struct fsw_nbd *nbd)
+{
+    return 2 * atomic_load_explicit(&nbd->serving, memory_order_relaxed) <= nbd->cpus;
+}
+
+void fsw_conn_pace(struct fsw_conn *conn)
+{
+    fsw_pace_note(&conn->pace, conn->round, conn->came_at);
+    if (conn->out > 0 || conn->leaving || !has_cpus(conn->nbd) || !fsw_pace_wait(&conn->pace))
+        return;
+    uint64_t until = fsw_now_ns() + FSW_PACE_NS;
+    while (fsw_now_ns() < until)
+        relax();
+}
+
 ssize_t fsw_conn_receive_soon(struct fsw_conn *conn)
 {
     if (conn->round > 1) /* the longer we sleep, the more are done together */

@@ -466,7 +466,6 @@ static int read_on(struct fsw_conn *conn)
 {
     unsigned filling = conn->filling != NULL ? 1 : 0;
     ssize_t n = fsw_conn_receive(conn, MSG_DONTWAIT);
-
     if (n == -EAGAIN && conn->out == filling && (n = fsw_conn_receive_soon(conn)) == -EAGAIN)
         n = fsw_conn_receive(conn, 0);
     if (n == -EAGAIN || n == -EINTR)
@@ -503,6 +502,7 @@ static void drop_requests(struct fsw_conn *conn)
 
 void fsw_conn_serve(struct fsw_conn *conn)
 {
+    atomic_fetch_add(&conn->nbd->serving, 1);
     while (!is_over(conn)) {
         int hungry = digest(conn);
         if (hungry < 0)
@@ -510,6 +510,7 @@ void fsw_conn_serve(struct fsw_conn *conn)
         unsigned out = conn->out;
         collect(conn);
         enter_room(conn);
+        fsw_conn_pace(conn);
         fsw_conn_flush(conn);
         if (is_over(conn))
             break;
@@ -521,4 +522,5 @@ void fsw_conn_serve(struct fsw_conn *conn)
             doze(conn, hungry);
     }
     drop_requests(conn);
+    atomic_fetch_sub(&conn->nbd->serving, 1);
 }
