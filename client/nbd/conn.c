@@ -7,6 +7,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -320,10 +321,20 @@ void fsw_conns_touch(struct fsw_nbd *nbd)
         }
 }
 
+/* A container, or a unit's CPUAffinity=, may give us fewer than are online. */
+static unsigned usable_cpus(void)
+{
+    cpu_set_t set;
+
+    if (sched_getaffinity(0, sizeof set, &set) == 0)
+        return (unsigned)CPU_COUNT(&set);
+    return (unsigned)sysconf(_SC_NPROCESSORS_ONLN); /* more than a set holds */
+}
+
 int fsw_conns_init(struct fsw_nbd *nbd, unsigned prepared)
 {
     pthread_mutex_init(&nbd->lock, NULL);
-    nbd->cpus = (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
+    nbd->cpus = usable_cpus();
     nbd->notice = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (nbd->notice < 0)
         return -errno;

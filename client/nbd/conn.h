@@ -130,7 +130,7 @@ struct fsw_nbd {
     uint64_t timeout;  /* ns; T of the kernel at the other end of a handed socket */
     int timeout_given; /* 1: it holds for connections with a handshake as well */
     struct fsw_room room;
-    unsigned cpus;            /* online when we began */
+    unsigned cpus;            /* that we could run on when we began */
     _Atomic unsigned serving; /* connections in the transmission phase */
     pthread_mutex_t lock;     /* slots: who has which */
     struct fsw_conn *conns[FSW_CONNS];

@@ -73,6 +73,12 @@ static int look_at_round(struct fsw_pace *pace, unsigned requests)
     return pace->lean >= FSW_PACE_LEAN_MOST;
 }
 
+/* Who waits is tried in any case: rounds after a wait say little of how many are under way. */
+static int is_worth_a_trial(const struct fsw_pace *pace)
+{
+    return pace->waits || pace->most >= FSW_PACE_MANY;
+}
+
 void fsw_pace_note(struct fsw_pace *pace, unsigned requests, uint64_t now)
 {
     if (requests == 0)
@@ -82,7 +88,7 @@ void fsw_pace_note(struct fsw_pace *pace, unsigned requests, uint64_t now)
         rest(pace, 0, REST_LEAST);
     else if (pace->trial > 0 && pace->requests >= SLICE)
         end_slice(pace, now);
-    else if (pace->trial == 0 && pace->requests >= pace->rest && pace->most >= FSW_PACE_MANY)
+    else if (pace->trial == 0 && pace->requests >= pace->rest && is_worth_a_trial(pace))
         begin_trial(pace, now);
 }
 

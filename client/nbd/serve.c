@@ -466,6 +466,7 @@ static int read_on(struct fsw_conn *conn)
 {
     unsigned filling = conn->filling != NULL ? 1 : 0;
     ssize_t n = fsw_conn_receive(conn, MSG_DONTWAIT);
+
     if (n == -EAGAIN && conn->out == filling && (n = fsw_conn_receive_soon(conn)) == -EAGAIN)
         n = fsw_conn_receive(conn, 0);
     if (n == -EAGAIN || n == -EINTR)

@@ -1,7 +1,7 @@
 /*
  * test_late.c: the server's connections over a device whose publishes, or whose store, are held up:
  * what a connection had on its way when it was fenced, or when its client went, undoes nothing; a
- * read that is sent again finds its fetch.
+ * read that is sent again finds its fetch. And for which CPUs connections wait between rounds.
  */
 #include "rig.h"
 
@@ -10,6 +10,7 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -409,6 +410,58 @@ static void a_read_that_joins_gets_no_page_from_before_its_question(void **state
     hang_up(second);
 }
 
+/* ---- CPUs for waiting between rounds ---- */
+
+/* And is not counted any more. */
+static void wait_until_none_is_served(void)
+{
+    rig_wait(&rig, all_have_ended, NULL);
+    assert_int_equal(atomic_load(&nbd.serving), 0);
+}
+
+/* By the pace of a connection that has served one request. */
+static unsigned noted_with_cpus(unsigned cpus)
+{
+    char got[PAGE];
+
+    wait_until_none_is_served();
+    nbd.cpus = cpus;
+    int fd = hand_over();
+    const struct fsw_conn *conn = atomic_load(&nbd.handed);
+    send_read(fd, 1);
+    assert_true(answered(fd));
+    assert_int_equal(recv(fd, got, PAGE, MSG_WAITALL), PAGE);
+    hang_up(fd);
+    wait_until_none_is_served();
+    return conn->pace.requests;
+}
+
+static void without_cpus_to_wait_on_nothing_is_tried(void **state)
+{
+    unsigned cpus = nbd.cpus;
+
+    assert_int_equal(noted_with_cpus(1), 0);
+    assert_int_equal(noted_with_cpus(2), 1);
+    nbd.cpus = cpus;
+}
+
+static void only_cpus_that_we_may_run_on_count(void **state)
+{
+    struct fsw_nbd other = {.device = rig.device};
+    cpu_set_t all, one;
+
+    assert_int_equal(sched_getaffinity(0, sizeof all, &all), 0);
+    CPU_ZERO(&one);
+    CPU_SET(sched_getcpu(), &one);
+    assert_int_equal(sched_setaffinity(0, sizeof one, &one), 0);
+    int r = fsw_conns_init(&other, 0);
+    assert_int_equal(sched_setaffinity(0, sizeof all, &all), 0);
+    assert_int_equal(r, 0);
+    assert_int_equal(other.cpus, 1);
+    close(other.notice);
+    pthread_mutex_destroy(&other.lock);
+}
+
 static int open_all(void **state)
 {
     rig_open(&rig, &(struct rig_options){.size = 4 << 20, .memory = 8 << 20, .with_store = 1});
@@ -438,6 +491,8 @@ static int run_all(void)
         cmocka_unit_test(a_read_that_is_sent_again_gets_the_answer_of_the_first),
         cmocka_unit_test(a_read_that_joins_is_not_older_than_its_question),
         cmocka_unit_test(a_read_that_joins_gets_no_page_from_before_its_question),
+        cmocka_unit_test(without_cpus_to_wait_on_nothing_is_tried),
+        cmocka_unit_test(only_cpus_that_we_may_run_on_count),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
 }

@@ -96,6 +96,8 @@ static void serve(struct client *client, struct fsw_pace *pace, uint64_t request
 static const struct client deep = {.depth = 32, .request = 3500, .answers = 1000};
 static const struct client shallow = {.depth = 2, .request = 3500, .answers = 1000};
 static const struct client synchronous = {.depth = 20, .request = 3500, .together = 1};
+static const struct client middling = {
+    .depth = 8, .answers = 20000, .together = 1}; /* sent with one call */
 
 #define MANY_REQUESTS 400000u
 
@@ -161,6 +163,57 @@ static void stops_as_soon_as_few_are_under_way(void **state)
     assert_int_equal(run.waits, 0);
 }
 
+/* Rounds that are not lean, and none so large that a trial began for its sake. */
+static void finds_out_that_waiting_has_come_to_be_in_vain(void **state)
+{
+    struct fsw_pace pace;
+    struct client first = deep, then = middling, other = middling;
+    struct run run = {0}, plain = {0};
+
+    fsw_pace_init(&pace);
+    serve(&first, &pace, 10 * MANY_REQUESTS, &run);
+    while (run.requests < 11 * MANY_REQUESTS && (!pace.waits || pace.trial > 0 || pace.most > 0))
+        serve(&first, &pace, 1, &run);
+    assert_int_equal(pace.waits, 1);
+    assert_int_equal(pace.most, 0); /* a trial has just ended */
+    uint64_t began = plain.now = then.free_at = other.free_at = run.now;
+    serve(&then, &pace, MANY_REQUESTS, &run);
+    serve(&other, NULL, MANY_REQUESTS, &plain);
+    assert_int_equal(pace.waits, 0);
+    assert_true(run.now - began < plain.now - began + (plain.now - began) / 8);
+    run.waits = 0; /* and for good */
+    serve(&then, &pace, MANY_REQUESTS, &run);
+    assert_int_equal(run.waits, 0);
+}
+
+static void waits_after_no_round_that_had_many(void **state)
+{
+    struct fsw_pace pace;
+
+    fsw_pace_init(&pace);
+    pace.waits = 1;
+    for (unsigned requests = FSW_PACE_FEW; requests < 2 * FSW_PACE_MANY; requests++) {
+        fsw_pace_note(&pace, requests, requests);
+        assert_int_equal(fsw_pace_wait(&pace), requests < FSW_PACE_MANY);
+    }
+}
+
+static void only_lean_rounds_in_a_row_end_it(void **state)
+{
+    struct fsw_pace pace;
+
+    fsw_pace_init(&pace);
+    pace.waits = 1;
+    for (unsigned i = 1; i < 10 * FSW_PACE_LEAN_MOST; i++) {
+        fsw_pace_wait(&pace);
+        fsw_pace_note(&pace, i % FSW_PACE_LEAN_MOST == 0 ? FSW_PACE_FEW : 1, i);
+        assert_int_equal(pace.waits, 1);
+    }
+    fsw_pace_wait(&pace);
+    fsw_pace_note(&pace, 1, 0);
+    assert_int_equal(pace.waits, 0);
+}
+
 static void begins_again_when_many_are_under_way_again(void **state)
 {
     struct fsw_pace pace;
@@ -196,6 +249,9 @@ int main(void)
         cmocka_unit_test(leaves_a_client_alone_that_has_few_under_way),
         cmocka_unit_test(finds_out_that_waiting_is_in_vain),
         cmocka_unit_test(stops_as_soon_as_few_are_under_way),
+        cmocka_unit_test(finds_out_that_waiting_has_come_to_be_in_vain),
+        cmocka_unit_test(waits_after_no_round_that_had_many),
+        cmocka_unit_test(only_lean_rounds_in_a_row_end_it),
         cmocka_unit_test(begins_again_when_many_are_under_way_again),
         cmocka_unit_test(a_read_that_ends_no_request_is_no_round),
     };
