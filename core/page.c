@@ -80,7 +80,7 @@ static void retire(struct fsw_device *device, uint64_t value)
  * while that one is compressed. */
 static void expect_object(struct fsw_device *device, uint64_t retired)
 {
-    if (fsw_entry_state(retired) == FSW_POOL)
+    if (fsw_entry_state(retired) == FSW_POOL && !(retired & FSW_ENTRY_OVERFLOW))
         fsw_pool_prefetch(&device->pool, fsw_entry_location(retired), fsw_entry_units(retired));
 }
 

@@ -1,6 +1,7 @@
 /*
  * bytes.c: objects copied into and out of their slots. The caller knows that the slot is its own
- * (P1); a location that no frames back, which only a damaged entry names, is -EIO.
+ * (P1); a location that no frames back, which only a damaged entry names, is -EIO. Hints need not
+ * know anything: a prefetch of what is not there, or not theirs, does nothing.
  */
 #include <errno.h>
 #include <string.h>

@@ -136,7 +136,8 @@ uint32_t fsw_pool_attached(struct fsw_pool *pool, unsigned class_number, uint32_
  * or until something is allocated or freed there. */
 void fsw_pool_stuck(struct fsw_pool *pool, unsigned class_number, uint32_t zspage);
 
-/* Asks for a slot's cache lines, to be written soon. */
+/* Asks for a slot's cache lines, to be written soon. A hint: any location may be asked for, also one
+ * that has been freed, and no lock is needed; no memory is taken. */
 void fsw_pool_prefetch(const struct fsw_pool *pool, uint64_t location, unsigned units);
 /* For those of what knows the slot, which is to be freed soon. Any location may be asked for. */
 void fsw_pool_prefetch_slot(const struct fsw_pool *pool, uint64_t location);
