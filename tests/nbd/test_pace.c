@@ -230,6 +230,25 @@ static void begins_again_when_many_are_under_way_again(void **state)
     assert_int_equal(pace.waits, 1);
 }
 
+/* Rounds that take 20 % more or less by chance, whether somebody waited or not. */
+static void chance_seldom_decides(void **state)
+{
+    struct fsw_pace pace;
+    uint64_t now = 0, random = 1;
+    unsigned waits = 0;
+
+    fsw_pace_init(&pace);
+    for (unsigned i = 0; i < MANY_REQUESTS; i++) {
+        random = random * 6364136223846793005ull + 1442695040888963407ull;
+        unsigned round = i % 100 == 0 ? FSW_PACE_MANY : FSW_PACE_MANY / 2;
+        fsw_pace_note(&pace, round, now);
+        now += round * (2400 + (random >> 33) % 1200);
+        fsw_pace_wait(&pace);
+        waits += pace.waits != 0;
+    }
+    assert_true(waits < MANY_REQUESTS / 20);
+}
+
 static void a_read_that_ends_no_request_is_no_round(void **state)
 {
     struct fsw_pace pace;
@@ -253,6 +272,7 @@ int main(void)
         cmocka_unit_test(waits_after_no_round_that_had_many),
         cmocka_unit_test(only_lean_rounds_in_a_row_end_it),
         cmocka_unit_test(begins_again_when_many_are_under_way_again),
+        cmocka_unit_test(chance_seldom_decides),
         cmocka_unit_test(a_read_that_ends_no_request_is_no_round),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
