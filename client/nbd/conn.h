@@ -23,9 +23,9 @@
 #include <sys/uio.h>
 
 #include "client/nbd/arena.h"
+#include "client/nbd/pace.h"
 #include "client/nbd/room.h"
 #include "client/nbd/wire.h"
-#include "client/nbd/pace.h"
 #include "farswap/device.h"
 
 /* Twice what the kernel sends at once, so that waiting reads leave room for local ones. */
