@@ -121,9 +121,9 @@ struct fsw_store_request {
     void *owner; /* the caller's, untouched */
     /* set by the store before done(), and `copies` */
     enum fsw_store_result result;
-    uint32_t
-        emptied; /* PUT: of `copies`, those that were emptied before (see start()): such a one may come
-                       back with what it had, and without this. 0 when it is submitted */
+    /* PUT: of `copies`, those that were emptied before (see start()): such a one may come back with
+     * what it had, and without this. 0 when it is submitted */
+    uint32_t emptied;
     /* the store's, between submit() and done() */
     struct fsw_store_request *next, *prev;
     uint64_t scratch[2];

@@ -101,15 +101,23 @@ static const struct client middling = {
 
 #define MANY_REQUESTS 400000u
 
+/* The same requests with and without. */
+static void serve_both(const struct client *kind, struct fsw_pace *pace, struct run *paced,
+                       struct run *plain)
+{
+    struct client one = *kind, other = *kind;
+
+    fsw_pace_init(pace);
+    serve(&one, pace, MANY_REQUESTS, paced);
+    serve(&other, NULL, MANY_REQUESTS, plain);
+}
+
 static void waits_where_that_is_quicker(void **state)
 {
     struct fsw_pace pace;
-    struct client one = deep, other = deep;
     struct run paced = {0}, plain = {0};
 
-    fsw_pace_init(&pace);
-    serve(&one, &pace, MANY_REQUESTS, &paced);
-    serve(&other, NULL, MANY_REQUESTS, &plain);
+    serve_both(&deep, &pace, &paced, &plain);
     assert_int_equal(pace.waits, 1);
     assert_true(paced.now < plain.now - plain.now / 20);
     assert_true(paced.rounds < plain.rounds / 2);
@@ -133,12 +141,9 @@ static void leaves_a_client_alone_that_has_few_under_way(void **state)
 static void finds_out_that_waiting_is_in_vain(void **state)
 {
     struct fsw_pace pace;
-    struct client one = synchronous, other = synchronous;
     struct run paced = {0}, plain = {0};
 
-    fsw_pace_init(&pace);
-    serve(&one, &pace, MANY_REQUESTS, &paced);
-    serve(&other, NULL, MANY_REQUESTS, &plain);
+    serve_both(&synchronous, &pace, &paced, &plain);
     assert_true(paced.waits > 0);
     assert_int_equal(pace.waits, 0);
     assert_true(paced.now < plain.now + plain.now / 50);
